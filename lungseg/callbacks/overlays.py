@@ -1,0 +1,187 @@
+"""Each epoch, the same few images: lungs, class map, the map inside the lungs, and the evidence the crop hides."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from lungseg.cam.lung import evidence_in_lungs, mask_to_lung, resize_map
+from lungseg.cam.methods import class_map_of
+from lungseg.config import CamConfig
+from lungseg.data.dataset import LungDataset
+from lungseg.data.sample import Sample
+from lungseg.reporting.drawing import Array, Tile, draw_sheet, draw_tile
+
+MOSTLY_OUTSIDE = 0.5
+"""Below this share of evidence inside the lungs a cropped map carries a warning."""
+
+
+class OverlayCallback(Callback):
+    """Draws a contact sheet an epoch, on rank zero, without touching the training's state.
+
+    The PNG is written first; then W&B gets each sample as an image with the lung masks as mask layers, and TensorBoard
+    the sheet. Names of files stay on this machine: what is sent names samples by number.
+
+    Args:
+        config: Section `cam`.
+        folder: Takes `epoch_003.png`, ...
+        send_images: Hand the pictures to W&B as well.
+    """
+
+    def __init__(self, config: CamConfig, folder: Path, send_images: bool = True):
+        self.config, self.folder, self.send_images = config, folder, send_images
+        self._batch: dict[str, Any] | None = None
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw, after the epoch's validation."""
+        if not trainer.is_global_zero or trainer.sanity_checking or not self._is_due(trainer):
+            return
+        if self._batch is None:
+            self._batch = self._choose(trainer)
+        tiles = self.tiles(trainer, pl_module, self._batch)
+        title = f"epoch {trainer.current_epoch}"
+        path = self.folder / f"epoch_{trainer.current_epoch:03d}.png"
+        sheet = draw_sheet(tiles, title)
+        write_png(sheet, path)
+        self._send(trainer, tiles, sheet)
+
+    def tiles(self, trainer: Trainer, pl_module: LightningModule, batch: dict[str, Any]) -> list[Tile]:
+        """Run the network on the chosen samples and say what is to be drawn of each."""
+        network: Any = pl_module.network
+        with evaluating(network), torch.no_grad(), trainer.precision_plugin.forward_context():
+            output = network(batch["image"].to(pl_module.device))
+        probs = output.class_logits.float().softmax(1)
+        predicted = probs.argmax(1)
+        lung = output.mask_logits[:, 0] > 0
+        cam = resize_map(class_map_of(output, predicted), network.stride, tuple(lung.shape[-2:]))
+        truth = batch["lung"][:, 0].to(lung.device) > 0.5
+        known = batch["has_lung"].to(lung.device)
+        share = evidence_in_lungs(cam, torch.where(known.view(-1, 1, 1), truth, lung))
+        inside = mask_to_lung(cam, lung)
+        dice = _dice(lung, truth)
+        classes: Sequence[str] = pl_module.classes  # type: ignore[assignment]
+        return [
+            Tile(
+                image=batch["image"][i, 0].numpy(),
+                true_lung=truth[i].cpu().numpy() if known[i] else None,
+                predicted_lung=lung[i].cpu().numpy(),
+                cam=cam[i].cpu().numpy(),
+                cam_in_lung=inside[i].cpu().numpy(),
+                caption=_caption(
+                    i, batch, classes, int(predicted[i]), float(probs[i].amax()), float(dice[i]), float(share[i])
+                ),
+                warning="" if not float(share[i]) < MOSTLY_OUTSIDE else "EVIDENCE MOSTLY OUTSIDE THE LUNGS",
+            )
+            for i in range(len(lung))
+        ]
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        """Every n epochs and at the last one, with n raised so that the sheets stay within their bound."""
+        epochs = trainer.max_epochs or 1
+        every = self.config.every_n_epochs
+        if epochs > 0:
+            every = max(every, -(-epochs // self.config.max_sheets))
+        return trainer.current_epoch % every == 0 or trainer.current_epoch == epochs - 1
+
+    def _choose(self, trainer: Trainer) -> dict[str, Any]:
+        """A batch of fixed samples spread over the classes, from Val, or from Train where there is no Val."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        samples = data.samples["val"] or data.samples["train"]
+        chosen = spread_over_classes(samples, self.config.samples)
+        dataset = LungDataset(samples, data.config.image_size, None, data.seed)
+        batch: dict[str, Any] = default_collate([dataset[0, index] for index in chosen])
+        return batch
+
+    def _send(self, trainer: Trainer, tiles: list[Tile], sheet: Array) -> None:
+        """Hand the pictures to the loggers that take some."""
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger) and self.send_images:
+                logger.log_image(
+                    "overlays",
+                    [draw_tile(tile) for tile in tiles],
+                    caption=[tile.caption + (f" | {tile.warning}" if tile.warning else "") for tile in tiles],
+                )
+                logger.log_image(
+                    "lungs",
+                    [(np.clip(tile.image, 0, 1) * 255).astype(np.uint8) for tile in tiles],
+                    caption=[tile.caption for tile in tiles],
+                    masks=[_wandb_masks(tile) for tile in tiles],
+                )
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("overlays", sheet, trainer.global_step, dataformats="HWC")
+
+
+def spread_over_classes(samples: Sequence[Sample], count: int) -> list[int]:
+    """Positions of `count` samples, class after class in turn, evenly spaced within each class; always the same."""
+    by_class: dict[int | None, list[int]] = {}
+    for index, sample in enumerate(samples):
+        by_class.setdefault(sample.label, []).append(index)
+    queues = [by_class[label] for label in sorted(by_class, key=lambda label: (label is None, label))]
+    share = -(-count // len(queues)) if queues else 0
+    picks = [[queue[i * len(queue) // share] for i in range(min(share, len(queue)))] for queue in queues]
+    spare = [[index for index in queue if index not in pick] for queue, pick in zip(queues, picks, strict=True)]
+    turns = [*_in_turn(picks), *_in_turn(spare)][:count]
+    return sorted(turns, key=lambda index: (samples[index].label is None, samples[index].label, index))
+
+
+def _in_turn(queues: list[list[int]]) -> list[int]:
+    longest = max(map(len, queues), default=0)
+    return [queue[i] for i in range(longest) for queue in queues if i < len(queue)]
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, every sub-module's own mode as it was outside."""
+    modes = {child: child.training for child in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for child, training in modes.items():
+            child.training = training
+
+
+def write_png(picture: Array, path: Path) -> None:
+    """Write uint8 (H, W, 3) so that no half-written file ever stands under the name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".png.part")
+    Image.fromarray(picture).save(part, format="PNG")
+    os.replace(part, path)
+
+
+def _dice(predicted: Tensor, true: Tensor) -> Tensor:
+    """(B,) float32; 1 where both are empty."""
+    both = (predicted & true).sum((1, 2)).float()
+    total = (predicted.sum((1, 2)) + true.sum((1, 2))).float()
+    return torch.where(total > 0, 2 * both / total.clamp_min(1), torch.ones_like(total))
+
+
+def _caption(
+    number: int, batch: dict[str, Any], classes: Sequence[str], predicted: int, prob: float, dice: float, share: float
+) -> str:
+    truth = classes[int(batch["label"][number])] if batch["has_label"][number] else "unknown"
+    parts = [f"#{number + 1}", f"true {truth}", f"predicted {classes[predicted]} ({prob:.2f})"]
+    if batch["has_lung"][number]:
+        parts.append(f"dice {dice:.3f}")
+    parts.append("no positive evidence" if share != share else f"evidence in lungs before crop {share:.0%}")
+    return "  ".join(parts)
+
+
+def _wandb_masks(tile: Tile) -> dict[str, Any]:
+    """Mask layers a reader can toggle: 1 is lung."""
+    names = {0: "outside", 1: "lung"}
+    masks = {"predicted": {"mask_data": tile.predicted_lung.astype(np.uint8), "class_labels": names}}
+    if tile.true_lung is not None:
+        masks["true"] = {"mask_data": tile.true_lung.astype(np.uint8), "class_labels": names}
+    return masks

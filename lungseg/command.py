@@ -1,0 +1,155 @@
+"""The frame of every command: arguments in, `main` called, a user's mistake out as one line and exit code 2.
+
+It imports nothing heavy, so that `--help` answers at once; `LUNGSEG_DEBUG=1` shows every traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dis
+import os
+import re
+import select
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import NoReturn, TextIO
+
+from lungseg.fields import did_you_mean
+
+_USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+_PATH_MODULES = ("os", "pathlib", "shutil", "tempfile")
+_RAISE = dis.opmap["RAISE_VARARGS"]
+
+
+class _UsageError(Exception):
+    """What argparse has to say about the arguments."""
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `--config FILE`, `--print-config` and the words `key=value`: `config`, `print_config` and `words`."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file merged over the defaults")
+    parser.add_argument("--print-config", action="store_true", help="print the resolved config and stop")
+    parser.add_argument(
+        "words", nargs="*", metavar="key=value", help="set one key, such as optim.lr=1e-4; wins over the file"
+    )
+
+
+def run_command(
+    main: Callable[[argparse.Namespace], int | None],
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parse the arguments, call `main` and give the exit code; for `raise SystemExit(run_command(...))`.
+
+    A mistake of the user is a ValueError or a file error that code of this package raises: one line, exit code 2.
+    Whatever else goes wrong is a fault of the program and leaves with its traceback.
+
+    Args:
+        main: Gets the parsed arguments; None stands for exit code 0.
+        parser: With `prog` as the user calls it (`python -m lungseg.fit`); options and words may come in any order.
+        argv: The arguments; None takes those of the process.
+    """
+    try:
+        code = main(_parse(parser, argv)) or 0
+        sys.stdout.flush()
+        return code
+    except _UsageError as error:
+        return _fail(str(error), 2)
+    except _USER_ERRORS as error:
+        if os.environ.get("LUNGSEG_DEBUG", "0") not in ("", "0") or not _is_the_users(error):
+            raise
+        return _fail(f"error: {_message(error)}", 2)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning's trainer turns Ctrl-C into exit code 1
+            return _fail("interrupted", 130)
+        raise
+    except BrokenPipeError:
+        if not _reader_is_gone(sys.stdout):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains at exit
+        return 141
+
+
+def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    def fail(message: str) -> NoReturn:
+        hint = _hint(parser, message)
+        raise _UsageError(f"error: {message}{hint}{' ' if hint else '; '}see {parser.prog} --help")
+
+    parser.error = fail  # type: ignore[method-assign]  # argparse has no other way to say it in one line
+    return parser.parse_intermixed_args(argv)
+
+
+def _hint(parser: argparse.ArgumentParser, message: str) -> str:
+    """Find the right spelling of an option that argparse does not know."""
+    found = re.match(r"unrecognized arguments: --([\w.-]+)(=\S*)?", message)
+    if not found:
+        return ""
+    name, value = found.groups()
+    if "." in name:
+        return did_you_mean([f"{name}{value or '=...'}"])
+    return did_you_mean(get_close_matches(f"--{name}", re.findall(r"--[\w-]+", parser.format_usage()), 1))
+
+
+def _fail(line: str, code: int) -> int:
+    print(line, file=sys.stderr)
+    return code
+
+
+def _is_the_users(error: Exception) -> bool:
+    """Tell a mistake of the user from a fault of the program by who raised it.
+
+    Our own exceptions are the user's wherever they surface. A plain ValueError is if a `raise` statement of this
+    package made it (`int("x")` in our code is a fault of ours), a file error also if a call in our code did.
+    """
+    if type(error).__module__.startswith("lungseg."):
+        return True
+    if _in_worker(error):
+        files = re.findall(r'^ *File "(.+?)", line', str(error), re.MULTILINE)
+        return bool(files) and Path(__file__).parent in Path(files[-1]).parents
+    steps = list(_steps(error.__traceback__))
+    while isinstance(error, OSError) and steps and _module(steps[-1].tb_frame).partition(".")[0] in _PATH_MODULES:
+        steps.pop()
+    if not steps or _module(steps[-1].tb_frame).partition(".")[0] != "lungseg":
+        return False
+    return isinstance(error, OSError) or steps[-1].tb_frame.f_code.co_code[steps[-1].tb_lasti] == _RAISE
+
+
+def _steps(step: TracebackType | None) -> Iterator[TracebackType]:
+    while step:
+        yield step
+        step = step.tb_next
+
+
+def _module(frame: FrameType) -> str:
+    """Name the module of a frame; the one that `python -m` runs keeps its real name in its spec alone."""
+    spec = frame.f_globals.get("__spec__")
+    return spec.name if spec else ""
+
+
+def _in_worker(error: Exception) -> bool:
+    """Whether torch carried the exception over from a process of a DataLoader, traceback in the message."""
+    return re.match(r"Caught \w+ in .+\.\nOriginal Traceback", str(error)) is not None
+
+
+def _message(error: Exception) -> str:
+    """Give the message as one line: without a worker's traceback, a file error without its number."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        text = f"{error.filename}: {error.strerror}"
+    if _in_worker(error):
+        kind = type(error)
+        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        text = text.rpartition(f"\n{name}: ")[2]
+    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _reader_is_gone(stream: TextIO) -> bool:
+    """Whether what reads our output (`| head`) has closed; any other broken pipe is a fault, such as a lost worker."""
+    poll = select.poll()
+    poll.register(stream, 0)
+    return bool(poll.poll(0))

@@ -1,0 +1,116 @@
+"""The LightningDataModule: finds the samples of a data set, or makes phantoms, and feeds batches."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from lungseg.config import AugmentConfig, DataConfig
+from lungseg.data.dataset import LungDataset, ShardSampler, TrainSampler
+from lungseg.data.index import fingerprint, load_index
+from lungseg.data.phantom_set import write_phantoms
+from lungseg.data.sample import CLASSES, SPLITS, DataError, Sample, Split
+
+Batch = dict[str, Any]
+
+
+class LungDataModule(LightningDataModule):
+    """COVID-QU-Ex, or phantoms where `data.root` is null.
+
+    Args:
+        config: Section `data`.
+        augmentation: Section `augment`.
+        seed: Of order, augmentation and carving a Test split.
+    """
+
+    def __init__(self, config: DataConfig, augmentation: AugmentConfig, seed: int):
+        super().__init__()
+        self.config, self.augmentation, self.seed = config, augmentation, seed
+        self.samples: dict[Split, list[Sample]] = {}
+        self.fingerprint = ""
+
+    def prepare_data(self) -> None:
+        """Write the phantom set if one is wanted and not there (on one process a node)."""
+        if self.config.root is None:
+            write_phantoms(self.config.phantom)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Index the data set, once.
+
+        Raises:
+            DataError: What is wrong with it, in one line.
+        """
+        if self.samples:
+            return
+        root = Path(self.config.root) if self.config.root is not None else write_phantoms(self.config.phantom)
+        index = load_index(root, test_fraction=self.config.test_fraction, seed=self.seed)
+        self.samples = {split: [sample for sample in index if sample.split == split] for split in SPLITS}
+        self.fingerprint = fingerprint(index)
+        if not self.samples["train"]:
+            raise DataError(f"{root}: no training images; give a root with a Train folder")
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Shuffled, augmented."""
+        samples = self.samples["train"]
+        sampler = TrainSampler([sample.label for sample in samples], self.seed, self.config.balanced, *self._place())
+        drop_last = len(sampler) >= self.config.batch_size
+        return self._loader(self.dataset("train"), sampler, drop_last=drop_last)
+
+    def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
+        """In order, each sample once; an empty list without a Val split."""
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Batch] | list[Any]:
+        """In order, each sample once; an empty list without a Test split."""
+        return self._evaluation_loader("test")
+
+    def dataset(self, split: Split) -> LungDataset:
+        """The samples of a split; only `train` is augmented."""
+        augmentation = self.augmentation if split == "train" else None
+        return LungDataset(self.samples[split], self.config.image_size, augmentation, self.seed)
+
+    def balanced_class_weights(self) -> list[float]:
+        """Inverse of each class's share of the training labels, scaled to a mean of 1 over the labels."""
+        counts = Counter(sample.label for sample in self.samples["train"] if sample.label is not None)
+        total, classes = sum(counts.values()), len(CLASSES)
+        return [total / (classes * counts[label]) if counts[label] else 1.0 for label in range(classes)]
+
+    def _evaluation_loader(self, split: Split) -> DataLoader[Batch] | list[Any]:
+        if not self.samples[split]:
+            return []
+        return self._loader(self.dataset(split), ShardSampler(len(self.samples[split]), *self._place()))
+
+    def _loader(
+        self, dataset: LungDataset, sampler: TrainSampler | ShardSampler, drop_last: bool = False
+    ) -> DataLoader[Batch]:
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        workers = self.config.workers
+        if workers is None:
+            workers = default_workers(on_gpu, self._place()[1])
+        return DataLoader(
+            dataset,
+            batch_size=self.config.batch_size,
+            sampler=sampler,
+            num_workers=workers,
+            drop_last=drop_last,
+            pin_memory=on_gpu,
+            persistent_workers=workers > 0,
+        )
+
+    def _place(self) -> tuple[int, int]:
+        """Rank of this process and how many there are."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+
+def default_workers(on_gpu: bool, processes: int) -> int:
+    """Loader processes for this machine: its cores shared by the training processes, at most 8; on a CPU at most 1.
+
+    On a CPU the network itself fills the cores and one loader stays far ahead of it.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(8, cores // processes)) if on_gpu else min(1, cores - 1)

@@ -1,0 +1,247 @@
+"""Read one DICOM X-ray as grey pixels (extra `dicom`). Called by `images.read_image`; patient data stays in the file.
+
+No message, log line or warning from here holds anything of a header: they name the file and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from lungseg.data.sample import DataError
+
+Values = npt.NDArray[np.integer[Any] | np.floating[Any]]
+Contrast = Literal["lut", "window", "content"]
+
+_log = logging.getLogger(__name__)
+_INSTALL = "pip install 'lungseg[dicom]'"
+_DETECTOR_BITS = (8, 10, 12, 14, 16)
+
+
+@dataclass(frozen=True, eq=False)
+class DicomImage:
+    """One X-ray, ready to look at.
+
+    Attributes:
+        pixels: (H, W) uint8, 0 black to 255 white, after modality rescale, VOI and inversion of MONOCHROME1.
+        spacing_mm: Height and width of a pixel in mm, or None. In order: PixelSpacing, ImagerPixelSpacing (at the
+            detector, so magnified), NominalScannedPixelSpacing.
+        contrast: What set the range: a VOI LUT, a window, or (neither there, or useless) the content itself.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    spacing_mm: tuple[float, float] | None
+    contrast: Contrast
+
+
+class _UnreadableError(Exception):
+    """What is wrong with a file, in words that hold nothing of its header."""
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether the file, whatever its name, carries the `DICM` marker at byte 128."""
+    try:
+        with path.open("rb") as file:
+            return has_dicom_marker(file.read(132))
+    except OSError:
+        return False
+
+
+def has_dicom_marker(head: bytes) -> bool:
+    """Whether a file that starts with these bytes (132 or more) is DICOM."""
+    return head[128:132] == b"DICM"
+
+
+def full_scale(maximum: int) -> int:
+    """Full scale of the smallest usual detector depth (8, 10, 12, 14, 16 bit) that holds `maximum`.
+
+    X-rays of 10 to 14 bit mostly come in 16-bit files; scaled by 65535 they would be almost black.
+    """
+    return next((2**bits - 1 for bits in _DETECTOR_BITS if 2**bits > maximum), maximum)
+
+
+def read_dicom(path: Path) -> DicomImage:
+    """Read a single-frame grey DICOM file.
+
+    Stored values pass the modality LUT or rescale, then the first VOI LUT, else the first window (DICOM PS3.3,
+    C.11.2), and MONOCHROME1 is inverted. Without either, values with no rescale are scaled like a 16-bit PNG (by
+    `full_scale`), others from their minimum to their maximum. Padding is black and never sets a range.
+
+    Raises:
+        DataError: One line naming the file: not DICOM, broken, colour, several frames, or no decoder installed.
+    """
+    try:
+        import pydicom
+    except ImportError:
+        raise DataError(f"{path}: reading DICOM needs pydicom; {_INSTALL}") from None
+    with _quiet_pydicom():
+        try:
+            return _read(pydicom.dcmread(path), path)
+        except _UnreadableError as fault:
+            reason = str(fault)
+        except OSError as error:
+            reason = error.strerror or "the file ends too early"
+        except pydicom.errors.InvalidDicomError:
+            reason = "not a DICOM file"
+        except Exception as error:  # pydicom raises a dozen types; their texts quote header values
+            reason = f"its header is broken or incomplete: {type(error).__name__}"
+    raise DataError(f"{path}: cannot be read as an X-ray ({reason}); replace it or drop it from the data set")
+
+
+@contextmanager
+def _quiet_pydicom() -> Iterator[None]:
+    """Hold back pydicom's warnings and log lines, which quote header values."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _read(dataset: Any, path: Path) -> DicomImage:
+    stored = _stored(dataset)
+    padding = _padding(dataset, stored)
+    values = _modality(dataset, stored)
+    shares, contrast = _contrast(dataset, values, padding, path)
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        shares = 1 - shares
+    pixels = np.rint(shares * 255).astype(np.uint8)
+    pixels[padding] = 0
+    return DicomImage(pixels, _spacing_mm(dataset), contrast)
+
+
+def _stored(dataset: Any) -> Values:
+    """Decode the pixels, (H, W) of the stored integer type, or say why not."""
+    if "PixelData" not in dataset:
+        raise _UnreadableError("it holds no pixels")
+    if dataset.get("PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
+        raise _UnreadableError("it is not grey: neither MONOCHROME1 nor MONOCHROME2")
+    if (_first(dataset, "NumberOfFrames") or 1) > 1:
+        raise _UnreadableError("it holds several frames")
+    try:
+        pixels: Values = dataset.pixel_array
+    except Exception:  # any decoder's own error; its text may quote the header
+        if dataset.file_meta.TransferSyntaxUID.is_compressed:
+            raise _UnreadableError(f"its compressed pixels are broken or need a decoder: {_INSTALL}") from None
+        raise _UnreadableError("its pixels are truncated or do not match its header") from None
+    if pixels.ndim != 2:
+        raise _UnreadableError("it is not one grey image")
+    return pixels
+
+
+def _padding(dataset: Any, stored: Values) -> npt.NDArray[np.bool_]:
+    """Return where the file says there is no image, (H, W); nowhere, should that be all of it."""
+    low = _first(dataset, "PixelPaddingValue")
+    if low is None:
+        return np.zeros(stored.shape, dtype=bool)
+    high = _first(dataset, "PixelPaddingRangeLimit")
+    ends = sorted((low, low if high is None else high))
+    padding: npt.NDArray[np.bool_] = (stored >= ends[0]) & (stored <= ends[1])
+    return padding & ~padding.all()
+
+
+def _modality(dataset: Any, stored: Values) -> Values:
+    """Apply the modality LUT or the rescale; integers stay integers where there is neither."""
+    if dataset.get("ModalityLUTSequence"):
+        return _through_lut(dataset, dataset.ModalityLUTSequence[0], stored)
+    slope, intercept = _first(dataset, "RescaleSlope"), _first(dataset, "RescaleIntercept")
+    slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
+    if slope == 0 or not math.isfinite(slope + intercept):
+        raise _UnreadableError("its rescale has no meaning")
+    return stored if (slope, intercept) == (1, 0) else stored.astype(np.float64) * slope + intercept
+
+
+def _contrast(
+    dataset: Any, values: Values, padding: npt.NDArray[np.bool_], path: Path
+) -> tuple[npt.NDArray[np.float64], Contrast]:
+    """Map values to [0, 1] as the file asks; by content, with a warning, where that would show nothing."""
+    inside = values[~padding]
+    asked = _voi(dataset, values)
+    if asked is None:
+        return _by_content(values, inside), "content"
+    shown = asked[0][~padding]
+    if shown.min() == shown.max() and inside.min() < inside.max():
+        _log.warning("%s: its VOI %s shows nothing; contrast taken from its content", path, asked[1])
+        return _by_content(values, inside), "content"
+    return asked
+
+
+def _voi(dataset: Any, values: Values) -> tuple[npt.NDArray[np.float64], Contrast] | None:
+    """Apply the first VOI LUT, else the first window; None where the file has neither."""
+    if dataset.get("VOILUTSequence"):
+        item = dataset.VOILUTSequence[0]
+        return _through_lut(dataset, item, values) / full_scale(int(_lut(dataset, item).max())), "lut"
+    center, width = _first(dataset, "WindowCenter"), _first(dataset, "WindowWidth")
+    if center is None or width is None:
+        return None
+    return _window(values.astype(np.float64), center, width, dataset.get("VOILUTFunction") or "LINEAR"), "window"
+
+
+def _by_content(values: Values, inside: Values) -> npt.NDArray[np.float64]:
+    low, high = float(inside.min()), float(inside.max())
+    if np.issubdtype(values.dtype, np.integer) and low >= 0:
+        low, high = 0.0, float(full_scale(int(high)))
+    shares: npt.NDArray[np.float64] = (values.astype(np.float64) - low) / (high - low or 1.0)
+    return np.clip(shares, 0.0, 1.0)
+
+
+def _window(values: npt.NDArray[np.float64], center: float, width: float, function: str) -> npt.NDArray[np.float64]:
+    """Window to [0, 1] by DICOM PS3.3 C.11.2.1; all 0 where the width has no meaning."""
+    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+        raise _UnreadableError("its VOI LUT function is unknown")
+    if not math.isfinite(center) or not (1 if function == "LINEAR" else 0) <= width < math.inf:
+        return np.zeros(values.shape)
+    if function == "LINEAR":
+        center, width = center - 0.5, width - 1
+    scaled = (values - center) / max(width, 1e-6)  # width 0 is a threshold
+    if function == "SIGMOID":
+        return 1 / (1 + np.exp(np.clip(-4 * scaled, -700, 700)))
+    return np.clip(scaled + 0.5, 0.0, 1.0)
+
+
+def _through_lut(dataset: Any, item: Any, values: Values) -> npt.NDArray[np.int64]:
+    """Look values up; those beyond either end take the end's entry."""
+    table, first = _lut(dataset, item), int(item.LUTDescriptor[1])
+    index = np.rint(values.astype(np.float64)).astype(np.int64) - first
+    return table[np.clip(index, 0, table.size - 1)]
+
+
+def _lut(dataset: Any, item: Any) -> npt.NDArray[np.int64]:
+    """Return the entries of a LUT item; kept as numbers, or as bytes of 16 or (packed) 8 bit each."""
+    count, data = int(item.LUTDescriptor[0]) or 2**16, item.LUTData
+    if isinstance(data, bytes):
+        wide = "<u2" if dataset.original_encoding[1] else ">u2"
+        data = np.frombuffer(data, wide if len(data) >= 2 * count else "u1")
+    return np.atleast_1d(np.asarray(data, dtype=np.int64))[:count]
+
+
+def _first(dataset: Any, keyword: str) -> float | None:
+    """Return the first value of a numeric element, None where it is absent or empty."""
+    value = dataset.get(keyword)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        value = value[0] if len(value) else None
+    return None if value is None or value == "" else float(value)
+
+
+def _spacing_mm(dataset: Any) -> tuple[float, float] | None:
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
+        try:
+            height_mm, width_mm = (float(value) for value in dataset.get(keyword) or ())
+        except (TypeError, ValueError):
+            continue
+        if 0 < height_mm < math.inf and 0 < width_mm < math.inf:
+            return height_mm, width_mm
+    return None

@@ -1,0 +1,264 @@
+"""Decode one file to grey pixels or to a mask: PNG, JPEG, TIFF, BMP and DICOM all arrive as the same range.
+
+First stage after the index. Files are checked before they are decoded: a cut file, or a PNG with one wrong byte, is an
+error and never a half-grey picture. (JPEG, TIFF and BMP carry no checksum: a wrong byte in their middle may pass.)
+"""
+
+from __future__ import annotations
+
+import importlib
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from lungseg.data.dicom import full_scale, has_dicom_marker, read_dicom
+from lungseg.data.sample import DataError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
+"""Suffixes (lower case) to look for in a folder; `read_image` itself goes by content. See also `dicom.is_dicom`."""
+
+Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+
+class _UnreadableError(Exception):
+    """What is wrong with a file; becomes a DataError that names it."""
+
+
+def read_image(path: Path) -> npt.NDArray[np.uint8]:
+    """Read an image as (H, W) uint8, 0 black to 255 white.
+
+    - 16 bit: scaled by the full scale of the smallest detector depth (8, 10, 12, 14, 16 bit) that holds the
+      image's maximum, rounded; 12-bit data in a 16-bit file is not dark.
+    - Colour and palette: luma 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601). Transparency: laid over black.
+    - Orientation: the EXIF tag of a JPEG and the tag of a TIFF are applied, metadata of a PNG is ignored.
+    - TIFF: white-is-zero is inverted. DICOM: see `dicom.read_dicom`.
+
+    Raises:
+        DataError: One line naming the file: missing, cut, damaged, several frames, or none of these formats.
+    """
+    data = _read_bytes(path)
+    return read_dicom(path).pixels if has_dicom_marker(data) else _to_8bit(_read_grey(path, data))
+
+
+def read_mask(path: Path, shape: tuple[int, int] | None = None, resize: bool = False) -> npt.NDArray[np.bool_]:
+    """Read a mask as (H, W) bool: true above half of full scale (255; 16 bit as in `read_image`).
+
+    A mask whose maximum is 1 holds 0 and 1; all zero is an empty mask.
+
+    Args:
+        path: Any format of `read_image` but DICOM.
+        shape: (H, W) of the image it belongs to; None takes any.
+        resize: Bring a mask of another size but the same aspect ratio (within 1 %) to `shape`, nearest neighbour.
+
+    Raises:
+        DataError: One line naming the file, as in `read_image`; also for another size, or values that are no mask.
+    """
+    mask = _to_mask(path, _read_grey(path, _read_bytes(path)))
+    if shape is None or mask.shape == shape:
+        return mask
+    (height, width), (image_height, image_width) = mask.shape, shape
+    sizes = f"{width}x{height} pixels for an image of {image_width}x{image_height}"
+    if not resize:
+        raise DataError(f"{path}: mask has another size than its image ({sizes}); replace it or drop both")
+    if abs(width * image_height / (height * image_width) - 1) > 0.01:
+        raise DataError(f"{path}: mask has another aspect ratio than its image ({sizes}); replace it or drop both")
+    # INTER_NEAREST would shift by half a pixel.
+    resized = cv2.resize(mask.view(np.uint8), (image_width, image_height), interpolation=cv2.INTER_NEAREST_EXACT)
+    return resized.view(np.bool_)
+
+
+def _to_mask(path: Path, grey: Pixels) -> npt.NDArray[np.bool_]:
+    top = int(grey.max())
+    if top <= 1:
+        return grey.astype(np.bool_)
+    scale = full_scale(top)
+    if top <= scale // 2:
+        raise DataError(
+            f"{path}: not a mask: its highest value is {top!r}, neither 1 nor near {scale}; save it as 0/255"
+        )
+    mask: npt.NDArray[np.bool_] = grey > scale // 2
+    return mask
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _error(path, error.strerror or "it cannot be opened") from None
+
+
+def _read_grey(path: Path, data: bytes) -> Pixels:
+    """Decode to (H, W), 8 or 16 bit, values as stored."""
+    try:
+        decode = next((decode for magic, decode in _DECODERS.items() if data.startswith(magic)), None)
+        if decode is None:
+            raise _UnreadableError("not a PNG, JPEG, TIFF, BMP or DICOM file" if data else "the file is empty")
+        return decode(data)
+    except _UnreadableError as fault:
+        raise _error(path, str(fault)) from None
+
+
+def _error(path: Path, reason: str) -> DataError:
+    return DataError(f"{path}: cannot be read as an image ({reason}); replace it or drop it from the data set")
+
+
+def _decode_png(data: bytes) -> Pixels:
+    return _to_grey(_opencv(_png_picture(data)))
+
+
+def _png_picture(data: bytes) -> bytes:
+    """Check every chunk and keep what makes the picture: libpng complains on stderr about the rest (profiles)."""
+    kept, start, kind = [data[:8]], 8, b""
+    while kind != b"IEND":
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        if end > len(data):
+            raise _UnreadableError("truncated PNG")
+        kind = data[start + 4 : start + 8]
+        if zlib.crc32(data[start + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+            raise _UnreadableError("damaged PNG: a checksum is wrong")
+        if kind == b"acTL":
+            raise _UnreadableError("animated PNG; one frame is needed")
+        if kind[:1].isupper() or kind == b"tRNS":
+            kept.append(data[start:end])
+        start = end
+    return b"".join(kept)
+
+
+def _decode_jpeg(data: bytes) -> Pixels:
+    precision, scan = _jpeg_header(data)
+    if data.find(b"\xff\xd9", scan) < 0:  # the end marker cannot occur inside a scan; bytes after it are ignored
+        raise _UnreadableError("truncated JPEG")
+    if precision != 8:
+        return _decode_deep_jpeg(data, precision)
+    return _to_grey(_opencv(data, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH))  # flags that apply EXIF orientation
+
+
+def _jpeg_header(data: bytes) -> tuple[int, int]:
+    """Return bits per value and where the first scan starts."""
+    precision, start = 8, 2
+    while start + 4 < len(data) and data[start] == 0xFF:
+        marker = data[start + 1]
+        if marker == 0xDA:
+            return precision, start
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            precision = data[start + 4]
+        start += 1 if marker == 0xFF else 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+    raise _UnreadableError("truncated or damaged JPEG")
+
+
+def _decode_deep_jpeg(data: bytes, precision: int) -> Pixels:
+    """Decode 12- and 16-bit grey JPEG, which OpenCV does not read."""
+    try:
+        libjpeg: Any = importlib.import_module("libjpeg")  # untyped, and optional
+    except ImportError:
+        raise _UnreadableError(f"a JPEG of {precision} bit needs: pip install 'lungseg[dicom]'") from None
+    try:
+        pixels = libjpeg.decode(data)
+    except Exception:  # its RuntimeErrors hold several lines
+        raise _UnreadableError("damaged JPEG") from None
+    if pixels.ndim != 2:
+        raise _UnreadableError(f"a colour JPEG of {precision} bit; save it in grey or as 8 bit")
+    return _known_depth(pixels)
+
+
+def _decode_tiff(data: bytes) -> Pixels:
+    try:
+        white_is_zero, pages = _tiff_header(data)
+    except struct.error:
+        raise _UnreadableError("truncated TIFF") from None
+    if pages > 1:
+        raise _UnreadableError("several pages; one is needed")
+    grey = _to_grey(_opencv(data))
+    # OpenCV inverts 8-bit white-is-zero, and leaves 16 bit as it is.
+    return 255 - _to_8bit(grey) if white_is_zero and grey.dtype == np.uint16 else grey
+
+
+def _tiff_header(data: bytes) -> tuple[bool, int]:
+    """Return whether the first page is white-is-zero, and the number of pages (2 for any more)."""
+    order = "<" if data[:2] == b"II" else ">"
+    (start,) = struct.unpack_from(f"{order}I", data, 4)
+    (count,) = struct.unpack_from(f"{order}H", data, start)
+    entries = [struct.unpack_from(f"{order}HHIH", data, start + 2 + 12 * i) for i in range(count)]
+    (following,) = struct.unpack_from(f"{order}I", data, start + 2 + 12 * count)
+    return any(tag == 262 and value == 0 for tag, _, _, value in entries), 2 if following else 1
+
+
+def _decode_bmp(data: bytes) -> Pixels:
+    return _to_grey(_opencv(data))
+
+
+_DECODERS: dict[bytes, Callable[[bytes], Pixels]] = {
+    b"\x89PNG\r\n\x1a\n": _decode_png,
+    b"\xff\xd8\xff": _decode_jpeg,
+    b"II*\0": _decode_tiff,
+    b"MM\0*": _decode_tiff,
+    b"BM": _decode_bmp,
+}
+
+
+def _opencv(data: bytes, flags: int = cv2.IMREAD_UNCHANGED) -> Pixels:
+    """Decode to (H, W) or (H, W, 3 or 4) BGR(A), 8 or 16 bit."""
+    with _quiet_opencv():
+        try:
+            # Typed as always an array; in fact None where OpenCV gives up.
+            pixels: Any = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        except cv2.error:
+            pixels = None
+    if pixels is None:
+        raise _UnreadableError("damaged, truncated, or of a kind that OpenCV does not read")
+    return _known_depth(pixels)
+
+
+@contextmanager
+def _quiet_opencv() -> Iterator[None]:
+    """Hold back OpenCV's log lines: the error raised here says it in one."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
+def _known_depth(pixels: npt.NDArray[Any]) -> Pixels:
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise _UnreadableError(f"{pixels.dtype} pixels have no known black and white; save it as 8 or 16 bit unsigned")
+    return pixels
+
+
+def _to_grey(pixels: Pixels) -> Pixels:
+    """Turn (H, W), or (H, W, 3 or 4) BGR(A), into (H, W) of the same depth."""
+    if pixels.ndim == 2:
+        return pixels
+    code = cv2.COLOR_BGRA2GRAY if pixels.shape[2] == 4 else cv2.COLOR_BGR2GRAY
+    grey: Pixels = cv2.cvtColor(pixels, code)  # type: ignore[assignment]  # keeps its input's depth
+    return _over_black(grey, pixels[..., 3]) if pixels.shape[2] == 4 else grey
+
+
+def _over_black(grey: Pixels, alpha: Pixels) -> Pixels:
+    opaque = int(np.iinfo(alpha.dtype).max)
+    if int(alpha.min()) == opaque:
+        return grey
+    blended = (grey.astype(np.uint32) * alpha + opaque // 2) // opaque
+    return blended.astype(np.uint8) if opaque == 255 else blended.astype(np.uint16)
+
+
+def _to_8bit(grey: Pixels) -> npt.NDArray[np.uint8]:
+    if grey.dtype == np.uint8:
+        return grey.astype(np.uint8, copy=False)
+    pixels: npt.NDArray[np.uint8] = _scale_table(full_scale(int(grey.max())))[grey]
+    return pixels
+
+
+@lru_cache
+def _scale_table(top: int) -> npt.NDArray[np.uint8]:
+    table: npt.NDArray[np.uint8] = np.rint(np.arange(top + 1) * (255 / top)).astype(np.uint8)
+    return table

@@ -1,0 +1,259 @@
+"""From a folder or a CSV manifest to the list of samples: the first stage of the flow. COVID-QU-Ex is read here.
+
+The list is sorted by id, and it is the same on every machine for the same files, seed and choices.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import stat
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from operator import attrgetter
+from pathlib import Path
+
+from lungseg.data.folders import IMAGE_FOLDERS, LUNG_FOLDERS, SPLIT_FOLDERS, Folders, Reading, join, lung_parts, phrase
+from lungseg.data.layouts import (
+    COLUMNS,
+    Labels,
+    class_labels,
+    find_plain,
+    find_radiography,
+    read_classes,
+    read_manifest,
+    read_plain,
+    read_radiography,
+    unknown_classes,
+)
+from lungseg.data.sample import CLASSES, SPLITS, DataError, Sample
+from lungseg.data.splits import FRACTIONS, assign_folds, assign_splits, carve_test
+
+_log = logging.getLogger(__name__)
+
+
+def load_index(
+    root: Path,
+    *,
+    test_fraction: float = 0.0,
+    seed: int = 0,
+    fold: int | None = None,
+    folds: int = 5,
+    label_map: Mapping[str, str] | None = None,
+) -> list[Sample]:
+    """List the samples of a data set, sorted by id, its layout found by looking.
+
+    Args:
+        root: Folder in one of `LAYOUTS`, or a CSV manifest. An id is relative to it, so another choice of root (a tree
+            or the folder above it) gives other ids and with them other carved splits.
+        test_fraction: Share of Train carved out as Test where there is no Test, in [0, 1); met on average only, see
+            `splits`. Data without any split is divided by `splits.FRACTIONS`, its share of Test replaced by this if
+            not 0.
+        seed: Decides what is carved or divided.
+        fold: What is not Test is cut into `folds` parts; part `fold` is val, the others train. None keeps the splits.
+        folds: How many parts.
+        label_map: Class by folder name, for folders that are not named as `CLASSES`.
+
+    Raises:
+        FileNotFoundError: There is no such root.
+        DataError: One line with every fault of the data: how many, the first three files, what to do.
+    """
+    reading = read_index(root, label_map)
+    if reading.problems:
+        raise DataError(f"{root}: {'; '.join(reading.problems)}; more: `python -m lungseg.audit {str(root)!r}`")
+    if not reading.has_splits:
+        return _divide(root, reading, test_fraction, seed, fold, folds)
+    samples = reading.samples
+    if test_fraction and any(sample.split == "test" for sample in samples):
+        _log.warning("%s has a Test split: test_fraction=%r is ignored", root, test_fraction)
+    else:
+        samples = carve_test(samples, test_fraction, seed=seed)
+    return samples if fold is None else assign_folds(samples, fold, folds, seed=seed)
+
+
+def read_index(root: Path, label_map: Mapping[str, str] | None = None) -> Reading:
+    """Read what is there, sorted by id; faults are told, not raised, so samples may lack masks they should have."""
+    root = Path(root).expanduser()
+    labels = class_labels(label_map)
+    try:
+        is_folder = stat.S_ISDIR(root.stat().st_mode)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{root} does not exist; set data.root to the folder of a data set or a manifest"
+        ) from None
+    except OSError as error:
+        raise DataError(
+            f"{root}: cannot be reached: {error.strerror}; check the path and your right to read it"
+        ) from None
+    if is_folder:
+        reading = _read_folder(root, labels)
+    elif root.suffix.casefold() == ".csv":
+        reading = read_manifest(root, labels)
+    else:
+        raise DataError(f"{root} is a file; data.root must be a folder or a manifest whose name ends in .csv")
+    if not (reading.samples or reading.problems):
+        raise DataError(f"{root}: no images in it; a manifest names one a line, under the header {','.join(COLUMNS)}")
+    return reading._replace(samples=sorted(reading.samples, key=attrgetter("id")))
+
+
+def fingerprint(samples: Iterable[Sample]) -> str:
+    """Give 12 hex digits over ids, splits, labels and file sizes: equal on every machine, whatever the order."""
+    lines = []
+    for sample in samples:
+        sizes = [os.stat(sample.image).st_size]  # noqa: PTH116 (this is called for every file)
+        for mask in (sample.lung, sample.infection):
+            sizes.append(sum(os.stat(part).st_size for part in lung_parts(mask)) if mask else -1)  # noqa: PTH116
+        lines.append(repr((sample.id, sample.split, sample.label, sizes)))
+    return hashlib.sha256("\n".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+
+def find_covidqu(folders: Folders, labels: Labels) -> list[str]:
+    """Find the trees of COVID-QU-Ex: `{Train,Val,Test}/<class>/{images,lung masks}`, at most two folders down."""
+    trees: list[str] = []
+    places = [""]
+    for _ in range(3):
+        found = [place for place in places if _is_tree(folders, labels, place)]
+        trees += found
+        places = [join(place, name) for place in places if place not in found for name in folders.dirs(place)]
+    return trees
+
+
+def read_covidqu(folders: Folders, labels: Labels, places: Sequence[str]) -> Reading:
+    """Read its trees and merge them: no image counts twice, and each must have its lung mask."""
+    trees: dict[str, list[str]] = {"lung": [], "infection": []}
+    found: dict[str, list[Sample]] = {"lung": [], "infection": []}
+    no_class: list[str] = []
+    no_split: list[str] = []
+    for tree in places:
+        samples, strange_classes, strange_splits = _read_tree(folders, labels, tree)
+        kind = "infection" if any(sample.infection for sample in samples) else "lung"
+        trees[kind].append(tree)
+        found[kind] += samples
+        no_class += strange_classes
+        no_split += strange_splits
+    merged = _merge(folders.root, found["lung"], found["infection"])
+    bare = [sample.id for sample in merged if sample.lung is None]
+    problems = [
+        *(
+            told
+            for kind, same in trees.items()
+            if len(same) > 1
+            for told in phrase(f"more than one {kind} tree", same, "point data.root at one, or keep one of each kind")
+        ),
+        *phrase("folder whose name is no split", no_split, "call it Train, Val or Test, or move it away"),
+        *unknown_classes(no_class),
+        *phrase(
+            "image without a lung mask", bare, "add it to 'lung masks' under the image's name, or remove the image"
+        ),
+        *_without_train(folders, trees["lung"] + trees["infection"], merged),
+        *folders.problems(),
+    ]
+    return Reading("COVID-QU-Ex", merged, problems, True)
+
+
+Finder = Callable[[Folders, Labels], list[str]]
+Reader = Callable[[Folders, Labels, Sequence[str]], Reading]
+LAYOUTS: tuple[tuple[str, Finder, Reader], ...] = (
+    ("{Train,Val,Test}/<class>/{images,lung masks} of COVID-QU-Ex", find_covidqu, read_covidqu),
+    ("{COVID,...}/{images,masks} of COVID-19 Radiography", find_radiography, read_radiography),
+    ("images, or <class>/ with images", find_plain, read_plain),
+)
+"""What is looked for, how its places are found, how they are read; the first found is read."""
+
+
+def _read_folder(root: Path, labels: Labels) -> Reading:
+    folders = Folders(root)
+    for _, find, read in LAYOUTS:
+        places = find(folders, labels)
+        if places:
+            return read(folders, labels, places)
+    looked = "; or ".join(what for what, _, _ in LAYOUTS)
+    names = [*(f"{name}/" for name in folders.dirs("")), *sorted(folders.files(""))]
+    there = ", ".join(map(repr, names[:6])) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    faults = "".join(f"; {problem}" for problem in folders.problems())
+    raise DataError(f"{root}: no data set found; looked for {looked}; there is {there or 'nothing'}{faults}")
+
+
+def _is_tree(folders: Folders, labels: Labels, place: str) -> bool:
+    """Whether some class folder in some split folder of a place has images and lung masks."""
+    splits = [join(place, name) for name in folders.dirs(place) if name.casefold() in SPLIT_FOLDERS]
+    classes = [join(split, name) for split in splits for name in folders.dirs(split) if name.casefold() in labels]
+    return any(folders.child(one, IMAGE_FOLDERS) and folders.child(one, LUNG_FOLDERS) for one in classes)
+
+
+def _read_tree(folders: Folders, labels: Labels, tree: str) -> tuple[list[Sample], list[str], list[str]]:
+    """Give a tree's samples, its class folders of unknown name, and its split folders of unknown name."""
+    samples: list[Sample] = []
+    no_class: list[str] = []
+    no_split: list[str] = []
+    for name in folders.dirs(tree):
+        split = SPLIT_FOLDERS.get(name.casefold())
+        found, strange = read_classes(folders, labels, join(tree, name), split or "train")
+        if split:
+            samples += found
+            no_class += strange
+        elif found:
+            no_split.append(join(tree, name))
+    return samples, no_class, no_split
+
+
+def _merge(root: Path, lung: list[Sample], infection: list[Sample]) -> list[Sample]:
+    """Add the infection tree to the lung tree, which decides the split; an image is known by its class and name."""
+    merged = list(lung)
+    named: dict[tuple[int | None, str], list[int]] = defaultdict(list)
+    for at, sample in enumerate(lung):
+        named[_name(sample)].append(at)
+    unclear: list[str] = []
+    for extra in infection:
+        matches = named.get(_name(extra))
+        if matches is None:
+            merged.append(extra)
+            continue
+        same_split = [at for at in matches if merged[at].split == extra.split] if len(matches) > 1 else matches
+        free = [at for at in same_split if merged[at].infection is None]
+        if len(free) == 1:
+            image = merged[free[0]]
+            merged[free[0]] = replace(image, lung=image.lung or extra.lung, infection=extra.infection)
+        else:
+            unclear.append(extra.id)
+    for told in phrase(
+        "infection image that fits no single image of the lung tree", unclear, "left out; see the audit"
+    ):
+        _log.warning("%s: %s", root, told)
+    return merged
+
+
+def _name(sample: Sample) -> tuple[int | None, str]:
+    return sample.label, sample.image.stem.casefold()
+
+
+def _without_train(folders: Folders, trees: Sequence[str], samples: Sequence[Sample]) -> list[str]:
+    """Phrase the classes without an image in Train, where there is a Train folder."""
+    trains = [join(t, name) for t in trees for name in folders.dirs(t) if SPLIT_FOLDERS.get(name.casefold()) == "train"]
+    there = {sample.label for sample in samples if sample.split == "train"}
+    lacking = [join(trains[0], name) for label, name in enumerate(CLASSES) if trains and label not in there]
+    return phrase("class without an image in Train", lacking, "add its images there, in a folder 'images'")
+
+
+def _divide(
+    root: Path, reading: Reading, test_fraction: float, seed: int, fold: int | None, folds: int
+) -> list[Sample]:
+    """Split data that brings no split, and say so."""
+    train, val, test = FRACTIONS
+    if test_fraction:
+        train, test = train + test - test_fraction, test_fraction
+    samples = assign_splits(reading.samples, (train, val, test), seed=seed, fold=fold, folds=folds)
+    counts = Counter(sample.split for sample in samples)
+    _log.warning(
+        "%s: %s without splits, divided by hash with seed %d into %s; %d of %d have a lung mask, %d a class",
+        root,
+        reading.layout,
+        seed,
+        ", ".join(f"{counts[split]} {split}" for split in SPLITS),
+        sum(sample.lung is not None for sample in samples),
+        len(samples),
+        sum(sample.label is not None for sample in samples),
+    )
+    return samples

@@ -1,0 +1,232 @@
+"""Layouts of other data sets: COVID-19 Radiography Database, plain folders, CSV manifest. `index` chooses among them.
+
+A finder says which places hold its layout, a reader turns them into samples and phrases on what is wrong. Readers raise
+only where nothing can be read, so that `index` reports every fault at once.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import logging
+import os
+import posixpath
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from lungseg.data.folders import PART_FOLDERS, SPLIT_FOLDERS, Folders, Reading, join, phrase
+from lungseg.data.sample import CLASSES, SPLITS, DataError, Sample, Split
+
+RADIOGRAPHY_CLASSES = {"COVID": "COVID-19", "Lung_Opacity": "Non-COVID", "Viral Pneumonia": "Non-COVID"}
+"""Class folders of the COVID-19 Radiography Database beside `Normal`, and the class each one counts as."""
+
+COLUMNS = ("image", "lung", "infection", "label", "split", "group")
+"""Columns of a manifest; only `image` is required."""
+
+Labels = Mapping[str, int]
+"""Label by class name in lower case."""
+
+Faults = defaultdict[str, list[tuple[int, str]]]
+"""Line and value of each occurrence in a manifest, by kind of fault."""
+
+_log = logging.getLogger(__name__)
+
+
+def class_labels(names: Mapping[str, str] | None = None) -> dict[str, int]:
+    """Give the label of each name in lower case: of `CLASSES`, and of the keys of `names`, whose values are classes."""
+    labels = {name.casefold(): label for label, name in enumerate(CLASSES)}
+    known = dict(labels)
+    for name, meant in (names or {}).items():
+        if meant.casefold() not in known:
+            raise ValueError(f"label_map: {name!r} must map to one of {', '.join(CLASSES)}, got {meant!r}")
+        labels[name.casefold()] = known[meant.casefold()]
+    return labels
+
+
+def find_radiography(folders: Folders, labels: Labels) -> list[str]:
+    """Find the folder of the COVID-19 Radiography Database: the root or one folder in it."""
+    names = {name.casefold() for name in RADIOGRAPHY_CLASSES}
+    for place in ("", *folders.dirs("")):
+        found = [join(place, name) for name in folders.dirs(place) if name.casefold() in names]
+        if any(folders.child(one, ("images",)) and folders.child(one, ("masks",)) for one in found):
+            return [place]
+    return []
+
+
+def read_radiography(folders: Folders, labels: Labels, places: Sequence[str]) -> Reading:
+    """Read `{COVID,Normal,Lung_Opacity,Viral Pneumonia}/{images,masks}`, which has no splits.
+
+    Its masks are 256 px, its images 299 px: they are fitted when decoded.
+    """
+    samples, unknown = read_classes(folders, {**class_labels(RADIOGRAPHY_CLASSES), **labels}, places[0], "train")
+    _warn_of_missing_masks(folders.root, samples)
+    return Reading("COVID-19 Radiography Database", samples, [*unknown_classes(unknown), *folders.problems()], False)
+
+
+def find_plain(folders: Folders, labels: Labels) -> list[str]:
+    """Find the places that hold images or class folders: the root, or the split folders in it."""
+    splits = [name for name in folders.dirs("") if name.casefold() in SPLIT_FOLDERS]
+    return [place for place in splits or [""] if any(map(folders.holds_images, (place, *_inside(folders, place))))]
+
+
+def read_plain(folders: Folders, labels: Labels, places: Sequence[str]) -> Reading:
+    """Read folders of images, with or without masks, one folder a class or none, below split folders or not.
+
+    A folder's masks lie beside its `images` (or `CXR_png`) in `masks`, `mask` or `lung masks`, named as the image or
+    with `_mask` added, or one file a side in `ManualMask/leftMask` and `rightMask` (`lung_parts`). Images right below
+    the place have no label. An image may lack its mask.
+    """
+    samples: list[Sample] = []
+    unknown: list[str] = []
+    for place in places:
+        split = SPLIT_FOLDERS.get(place.casefold(), "train")
+        samples += folders.samples(place, None, split) if folders.holds_images(place) else []
+        classed, strange = read_classes(folders, labels, place, split)
+        samples += classed
+        unknown += strange
+    _warn_of_missing_masks(folders.root, samples)
+    has_splits = places[0] != ""
+    stray = [name for name in _inside(folders, "") if name not in places] if has_splits else []
+    problems = [
+        *phrase("folder of images beside the split folders", stray, "move it into one of them"),
+        *unknown_classes(unknown),
+        *folders.problems(),
+    ]
+    return Reading("plain folders", samples, problems, has_splits)
+
+
+def read_classes(folders: Folders, labels: Labels, place: str, split: Split) -> tuple[list[Sample], list[str]]:
+    """Read the class folders in a place.
+
+    Returns:
+        Their samples, and the folders that hold images under a name that is no class.
+    """
+    samples: list[Sample] = []
+    unknown: list[str] = []
+    for inside in _inside(folders, place):
+        label = labels.get(inside.rpartition("/")[2].casefold())
+        if label is not None:
+            samples += folders.samples(inside, label, split)
+        else:
+            unknown.append(inside)
+    return samples, unknown
+
+
+def unknown_classes(places: Sequence[str]) -> list[str]:
+    """Phrase the fault of folders whose names are no class."""
+    advice = f"classes are {', '.join(CLASSES)}; map other names to them with label_map, or write a CSV manifest"
+    return phrase("folder whose name is no class", places, advice)
+
+
+def read_manifest(path: Path, labels: Labels) -> Reading:
+    """Read a CSV file with a header of `COLUMNS`, comma or semicolon between them; what is empty is missing.
+
+    Files are relative to the CSV; an id is the image as written there. `label` is a class name or 0..2. `split` is
+    given in every row or in none.
+    """
+    faults: Faults = defaultdict(list)
+    rows = _read_rows(path, faults)
+    has_splits = any(row["split"] for _, row in rows)
+    samples: list[Sample] = []
+    taken: set[str] = set()
+    split_of: dict[str, str] = {}
+    for line, row in rows:
+        sample = _read_row(path.parent, labels, line, row, faults)
+        if sample.id in taken:
+            faults["image named before"].append((line, sample.id))
+        if has_splits and row["split"].casefold() not in SPLIT_FOLDERS:
+            faults[f"split other than {', '.join(SPLITS)} (in every row or in none)"].append((line, row["split"]))
+        elif sample.group and split_of.setdefault(sample.group, sample.split) != sample.split:
+            faults["group that an earlier line puts into another split"].append((line, sample.group))
+        taken.add(sample.id)
+        samples.append(sample)
+    problems = [_phrase_lines(fault, places) for fault, places in faults.items()]
+    return Reading("CSV manifest", samples, problems, has_splits)
+
+
+def _read_rows(path: Path, faults: Faults) -> list[tuple[int, dict[str, str]]]:
+    """Read line numbers and rows, each with all columns, stripped; rows without a value are left out."""
+    rows: list[tuple[int, dict[str, str]]] = []
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        head = text.partition("\n")[0]
+        reader = csv.reader(io.StringIO(text), delimiter=";" if ";" in head and "," not in head else ",", strict=True)
+        columns = [name.strip().casefold() for name in next(reader, [])]
+        _check_columns(path, columns)
+        for fields in reader:
+            if len(fields) > len(columns):
+                faults["more fields than columns (quote a comma in a name)"].append((reader.line_num, fields[-1]))
+            named = {name: field.strip() for name, field in zip(columns, fields, strict=False)}
+            if any(named.values()):
+                rows.append((reader.line_num, dict.fromkeys(COLUMNS, "") | named))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"{path}: cannot be read as CSV after {len(rows)} rows: {error}; save it as CSV in UTF-8"
+        ) from None
+    return rows
+
+
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    unknown = [name for name in columns if name not in COLUMNS]
+    if unknown or "image" not in columns or len(set(columns)) < len(columns):
+        near = difflib.get_close_matches(unknown[0], COLUMNS, 1) if unknown else []
+        hint = f" ({unknown[0]!r}: did you mean {near[0]!r}?)" if near else ""
+        raise DataError(
+            f"{path}: the header must be {','.join(COLUMNS)} (only image is required), each once, got {columns!r}{hint}"
+        )
+
+
+def _read_row(base: Path, labels: Labels, line: int, row: Mapping[str, str], faults: Faults) -> Sample:
+    """Turn a row into a sample; what is wrong in it is added to `faults`."""
+    files: dict[str, Path | None] = {}
+    for column in ("image", "lung", "infection"):
+        name = row[column].replace("\\", "/")
+        files[column] = base / name if name else None
+        if (name or column == "image") and not os.path.isfile(base / name):  # noqa: PTH113 (three times as fast)
+            faults[f"{column} file not found"].append((line, name))
+    label = _read_label(labels, row["label"])
+    if row["label"] and label is None:
+        faults[f"label other than {', '.join(CLASSES)}, 0..{len(CLASSES) - 1}"].append((line, row["label"]))
+    return Sample(
+        id=posixpath.normpath(row["image"].replace("\\", "/")),
+        image=files["image"] or base,
+        lung=files["lung"],
+        infection=files["infection"],
+        label=label,
+        split=SPLIT_FOLDERS.get(row["split"].casefold(), "train"),
+        group=row["group"] or None,
+    )
+
+
+def _read_label(labels: Labels, text: str) -> int | None:
+    """Read a class name or a number; spreadsheets write 1 as 1.0 in a column with gaps."""
+    number = text.removesuffix(".0")
+    numbers = [str(label) for label in range(len(CLASSES))]
+    return int(number) if number in numbers else labels.get(text.casefold())
+
+
+def _phrase_lines(fault: str, places: Sequence[tuple[int, str]]) -> str:
+    """Tell of one kind of fault in a manifest: all its lines, as ranges, and the first three values."""
+    lines = sorted({line for line, _ in places})
+    runs = groupby(enumerate(lines), lambda pair: pair[1] - pair[0])
+    ranges = [[line for _, line in run] for _, run in runs]
+    told = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in ranges)
+    first = ", ".join(repr(value) for _, value in places[:3])
+    return f"{fault}: {len(places)} on line {told} ({first}{', ...' if len(places) > 3 else ''})"
+
+
+def _warn_of_missing_masks(root: Path, samples: Sequence[Sample]) -> None:
+    """Warn once of images without a lung mask in folders where others have one."""
+    masked = {sample.image.parent for sample in samples if sample.lung is not None}
+    bare = [sample.id for sample in samples if sample.lung is None and sample.image.parent in masked]
+    for told in phrase("image without a lung mask, used without", bare, "add the mask if there should be one"):
+        _log.warning("%s: %s", root, told)
+
+
+def _inside(folders: Folders, place: str) -> list[str]:
+    """Places of the folders in a place that hold images and may be classes."""
+    inside = (join(place, name) for name in folders.dirs(place) if name.casefold() not in PART_FOLDERS)
+    return [one for one in inside if folders.holds_images(one)]

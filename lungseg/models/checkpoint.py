@@ -1,0 +1,68 @@
+"""Checkpoints as plain tensors and plain values: finding, checking and loading them without running any code in them."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lungseg.config import LossConfig, ModelConfig, OptimConfig
+from lungseg.models.module import LungModule
+
+
+def find_checkpoint(run: Path) -> Path:
+    """The best checkpoint of a run folder, its last one where there is no best, or the file itself.
+
+    Raises:
+        FileNotFoundError: Nothing of the kind there.
+    """
+    if run.is_file():
+        return run
+    for name in ("best.ckpt", "last.ckpt"):
+        if (run / "checkpoints" / name).is_file():
+            return run / "checkpoints" / name
+    raise FileNotFoundError(
+        f"no checkpoint in {str(run)!r}; give a run folder with checkpoints/best.ckpt, or a .ckpt file"
+    )
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a lungseg checkpoint, tensors on the CPU.
+
+    Raises:
+        ValueError: Not a checkpoint, or not of lungseg.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
+        raise ValueError(f"{path}: not a readable checkpoint ({type(error).__name__}); is the file whole?") from error
+    if not isinstance(content, dict) or "lungseg" not in content:
+        raise ValueError(f"{path}: a checkpoint, but not of lungseg; give one written by python -m lungseg.fit")
+    return content
+
+
+def load_module(path: Path) -> LungModule:
+    """Rebuild the module of a checkpoint, in evaluation mode; no weights are downloaded."""
+    content = read_checkpoint(path)
+    plain = content["lungseg"]
+    model = dataclasses.replace(ModelConfig(**plain["model"]), encoder_weights=None)
+    module = LungModule(
+        model, LossConfig(**plain["loss"]), OptimConfig(**plain["optim"]), plain["classes"], plain["class_weights"]
+    )
+    module.load_state_dict(content["state_dict"])
+    return module.eval()
+
+
+def check_same_model(path: Path, model: ModelConfig) -> None:
+    """Raise a ValueError naming the first keys in which a checkpoint's network differs from the config's."""
+    stored = read_checkpoint(path)["lungseg"]["model"]
+    wanted = dataclasses.asdict(model)
+    differing = [key for key in wanted if key != "encoder_weights" and stored.get(key) != wanted[key]]
+    if differing:
+        parts = ", ".join(
+            f"model.{key} is {stored.get(key)!r} there and {wanted[key]!r} in the config" for key in differing[:3]
+        )
+        raise ValueError(f"{path}: checkpoint of another architecture: {parts}; use its config, or start a new run")

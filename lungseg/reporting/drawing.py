@@ -1,0 +1,176 @@
+"""Pictures as pure functions to uint8 (H, W, 3): outlines, class maps over an X-ray, and contact sheets of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+Array = np.ndarray[Any, Any]
+
+TRUE_COLOUR = (86, 180, 233)
+PREDICTED_COLOUR = (240, 228, 66)
+"""Sky blue and yellow of the Okabe-Ito palette: told apart by every kind of colour vision, and on grey."""
+WARNING_COLOUR = (255, 120, 60)
+INK, PAPER = (225, 225, 225), (18, 18, 18)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What is drawn of one sample. All arrays share H and W."""
+
+    image: Array
+    """(H, W) float in [0, 1]."""
+    true_lung: Array | None
+    """(H, W) bool."""
+    predicted_lung: Array
+    """(H, W) bool."""
+    cam: Array
+    """(H, W) float, raw class map of the predicted class, any sign."""
+    cam_in_lung: Array
+    """(H, W) float in [0, 1], by its maximum inside the predicted lungs."""
+    caption: str
+    warning: str = ""
+    """Shown in the warning colour when not empty."""
+
+
+def grey_to_rgb(image: Array) -> Array:
+    """(H, W) float in [0, 1] -> uint8 (H, W, 3)."""
+    grey = np.clip(np.asarray(image, np.float32) * 255 + 0.5, 0, 255).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def draw_outline(picture: Array, mask: Array, colour: tuple[int, int, int], width_px: int = 1) -> Array:
+    """The picture with the outline of a mask (H, W) bool."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    return np.asarray(cv2.drawContours(picture.copy(), contours, -1, colour, width_px, cv2.LINE_8))
+
+
+def draw_map(picture: Array, strength: Array, opacity: float = 0.75) -> Array:
+    """The picture under a map in [0, 1]: colour `inferno`, and transparent in the measure that evidence is absent.
+
+    Args:
+        picture: uint8 (H, W, 3).
+        strength: (H, W) float in [0, 1].
+        opacity: Of the strongest evidence, in [0, 1].
+    """
+    strength = np.clip(np.nan_to_num(np.asarray(strength, np.float32)), 0, 1)
+    colour = _inferno()[(strength * 255 + 0.5).astype(np.uint8)]
+    alpha = (opacity * np.sqrt(strength))[..., None]
+    return (picture * (1 - alpha) + colour * alpha + 0.5).astype(np.uint8)
+
+
+def draw_colour_bar(height: int, width: int, opacity: float = 0.75) -> Array:
+    """A vertical bar of `draw_map` over mid grey, 1 at the top, uint8 (height, width, 3)."""
+    ramp = np.linspace(1, 0, height, dtype=np.float32)[:, None].repeat(width, 1)
+    return draw_map(np.full((height, width, 3), 90, np.uint8), ramp, opacity)
+
+
+def draw_tile(tile: Tile, side_px: int = 256) -> Array:
+    """One sample as four panels: image; lung outlines; class map; the map inside the predicted lungs with its bar."""
+    height, width = tile.image.shape
+    scale = side_px / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    lung = _enlarge_mask(tile.predicted_lung, size)
+    plain = grey_to_rgb(_enlarge(tile.image, size))
+    outlined = plain
+    if tile.true_lung is not None:
+        outlined = draw_outline(outlined, _enlarge_mask(tile.true_lung, size), TRUE_COLOUR)
+    outlined = draw_outline(outlined, lung, PREDICTED_COLOUR)
+    positive = _enlarge(np.maximum(tile.cam, 0), size)
+    peak = positive.max()
+    whole = draw_map(plain, positive / peak if peak > 0 else positive)
+    whole = draw_outline(whole, lung, PREDICTED_COLOUR)
+    inside = draw_map(plain, _enlarge(tile.cam_in_lung, size) * lung)
+    panels = [_centre(panel, side_px) for panel in (plain, outlined, whole, inside)]
+    bar = np.concatenate([np.full((side_px, 4, 3), PAPER, np.uint8), draw_colour_bar(side_px, 10)], axis=1)
+    row = np.concatenate([*_with_gaps(panels, axis=1), bar, _bar_labels(side_px)], axis=1)
+    return np.concatenate([row, _text_strip(tile.caption, tile.warning, row.shape[1])], axis=0)
+
+
+def draw_sheet(tiles: Sequence[Tile], title: str, side_px: int = 256) -> Array:
+    """A contact sheet, one sample a row, with a title and a key. uint8 (H, W, 3).
+
+    Raises:
+        ValueError: No tiles.
+    """
+    if not tiles:
+        raise ValueError("a contact sheet needs at least one sample, got none")
+    rows = [draw_tile(tile, side_px) for tile in tiles]
+    width = rows[0].shape[1]
+    head = Image.fromarray(np.full((54, width, 3), PAPER, np.uint8))
+    pen = ImageDraw.Draw(head)
+    pen.text((8, 5), title, fill=INK, font=_font(17))
+    names = ["X-ray", "", "class map of the predicted class", "the same inside the predicted lungs"]
+    for column, name in enumerate(names):
+        pen.text((column * (side_px + 4) + 8, 33), name, fill=INK, font=_font(12))
+    start = side_px + 12
+    pen.text((start, 33), "lung: true", fill=TRUE_COLOUR, font=_font(12))
+    pen.text((start + 64, 33), "predicted", fill=PREDICTED_COLOUR, font=_font(12))
+    return np.concatenate([np.asarray(head), *_with_gaps(rows, axis=0, gap_px=6)], axis=0)
+
+
+def _enlarge(values: Array, size: tuple[int, int]) -> Array:
+    """Float (H, W) to a width and height, bilinear up, by area down."""
+    up = size[0] >= values.shape[1]
+    return np.asarray(
+        cv2.resize(values.astype(np.float32), size, interpolation=cv2.INTER_LINEAR if up else cv2.INTER_AREA)
+    )
+
+
+def _enlarge_mask(mask: Array, size: tuple[int, int]) -> Array:
+    return _enlarge(mask, size) > 0.5
+
+
+def _centre(panel: Array, side_px: int) -> Array:
+    """A panel in the middle of a square of paper."""
+    height, width = panel.shape[:2]
+    square = np.full((side_px, side_px, 3), PAPER, np.uint8)
+    top, left = (side_px - height) // 2, (side_px - width) // 2
+    square[top : top + height, left : left + width] = panel
+    return square
+
+
+def _with_gaps(parts: Sequence[Array], axis: int, gap_px: int = 4) -> list[Array]:
+    """The parts with strips of paper between them."""
+    shape = list(parts[0].shape)
+    shape[axis] = gap_px
+    gap = np.full(shape, PAPER, np.uint8)
+    return [piece for part in parts for piece in (part, gap)][:-1]
+
+
+def _bar_labels(side_px: int) -> Array:
+    """Labels of the colour bar: the maximum inside the lungs is 1."""
+    strip = Image.fromarray(np.full((side_px, 56, 3), PAPER, np.uint8))
+    pen = ImageDraw.Draw(strip)
+    pen.multiline_text((4, 0), "1 = lung\nmaximum", fill=INK, font=_font(11), spacing=1)
+    pen.text((4, side_px // 2 - 7), "0.5", fill=INK, font=_font(11))
+    pen.multiline_text((4, side_px - 28), "0 = no\nevidence", fill=INK, font=_font(11), spacing=1)
+    return np.asarray(strip)
+
+
+def _text_strip(caption: str, warning: str, width: int) -> Array:
+    """The caption, and the warning after it in its own colour."""
+    strip = Image.fromarray(np.full((22, width, 3), PAPER, np.uint8))
+    pen = ImageDraw.Draw(strip)
+    pen.text((8, 3), caption, fill=INK, font=_font(13))
+    if warning:
+        pen.text((16 + pen.textlength(caption, font=_font(13)), 3), warning, fill=WARNING_COLOUR, font=_font(13))
+    return np.asarray(strip)
+
+
+@cache
+def _inferno() -> Array:
+    """The perceptually even colour map `inferno`, uint8 (256, 3) RGB."""
+    ramp = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_INFERNO)
+    return np.asarray(ramp[:, 0, ::-1]).copy()
+
+
+@cache
+def _font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size_px)

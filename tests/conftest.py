@@ -1,0 +1,36 @@
+"""What tests share: a quiet, offline, single-threaded torch, a tiny model section, and tiny phantom sets."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["WANDB_MODE"] = "disabled"
+
+import pytest
+import torch
+
+from lungseg.config import ModelConfig, PhantomConfig
+from lungseg.data.phantom_set import write_phantoms
+
+TINY = ModelConfig(encoder="tu-mobilenetv3_small_050", encoder_depth=4, decoder_channels=[16, 16, 8, 8], dropout=0.0)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tiny_model() -> ModelConfig:
+    """Section `model` of a network small enough for a test."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Root of a phantom set of 12 / 6 / 6 images of 64 px, in COVID-QU-Ex's layout. Not to be changed by a test."""
+    folder = tmp_path_factory.mktemp("phantoms")
+    return write_phantoms(PhantomConfig(train=12, val=6, test=6, size_px=64, dir=str(folder)))

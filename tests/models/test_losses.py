@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from lungseg.models.losses import bce_term, cross_entropy_term, dice_term
+
+BIG = 40.0
+
+
+def _mask(*rows: str) -> Tensor:
+    return torch.tensor([[[float(c == "#") for c in row] for row in rows]])
+
+
+def test_dice_of_known_masks_by_hand() -> None:
+    true = _mask("##..", "##..")
+    predicted = _mask(".##.", ".##.")
+    term = dice_term((predicted * 2 - 1) * BIG, true, torch.tensor([True]))
+    assert math.isclose(float(term.values[0]), 1 - (2 * 2 + 1) / (4 + 4 + 1), abs_tol=1e-6)
+
+
+def test_dice_of_two_empty_masks_is_no_loss() -> None:
+    empty = torch.zeros(1, 4, 4)
+    assert float(dice_term(empty - BIG, empty, torch.tensor([True])).values[0]) < 1e-6
+
+
+def test_bce_of_zero_logits_is_log_two() -> None:
+    term = bce_term(torch.zeros(2, 4, 4), torch.ones(2, 4, 4), torch.tensor([True, True]))
+    torch.testing.assert_close(term.values, torch.full((2,), math.log(2)))
+
+
+def test_a_missing_target_changes_neither_loss_nor_gradient() -> None:
+    logits = torch.randn(3, 4, 4, requires_grad=True)
+    mask, known = torch.ones(3, 4, 4), torch.tensor([True, False, True])
+    for term in (dice_term(logits, mask, known), bce_term(logits, mask, known)):
+        (gradient,) = torch.autograd.grad(term.mean(), logits, retain_graph=True)
+        assert (gradient[1] == 0).all() and (gradient[0] != 0).any()
+        torch.testing.assert_close(term.mean(), term.values[[0, 2]].mean())
+
+
+def test_no_target_at_all_gives_zero_and_not_nan() -> None:
+    logits = torch.randn(2, 3, requires_grad=True)
+    unknown = torch.tensor([False, False])
+    loss = cross_entropy_term(logits, torch.tensor([-1, -1]), unknown, torch.ones(3), 0.1).mean()
+    loss.backward()
+    assert float(loss.detach()) == 0 and logits.grad is not None and (logits.grad == 0).all()
+
+
+def test_cross_entropy_equals_torchs_with_weights_and_smoothing() -> None:
+    logits, label, weights = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 0]), torch.tensor([0.5, 1.0, 1.5])
+    term = cross_entropy_term(logits, label, torch.ones(6, dtype=torch.bool), weights, 0.0)
+    torch.testing.assert_close(term.mean(), torch.nn.functional.cross_entropy(logits, label, weights))
+    smooth = cross_entropy_term(logits, label, torch.ones(6, dtype=torch.bool), torch.ones(3), 0.2)
+    torch.testing.assert_close(smooth.mean(), torch.nn.functional.cross_entropy(logits, label, label_smoothing=0.2))

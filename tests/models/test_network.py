@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lungseg.config import ModelConfig
+from lungseg.models.network import LungNetwork
+
+
+def _network(config: ModelConfig, seed: int = 0) -> LungNetwork:
+    torch.manual_seed(seed)
+    network = LungNetwork(config, classes=3).eval()
+    torch.nn.init.normal_(network.classifier.bias)
+    return network
+
+
+@pytest.mark.parametrize("head", ["linear", "conv"])
+def test_class_map_mean_plus_bias_equals_logit(tiny_model: ModelConfig, head: str) -> None:
+    network = _network(dataclasses.replace(tiny_model, head=head, dropout=0.5)).train()
+    output = network(torch.rand(3, 1, 64, 96))
+    expected = output.class_maps.mean(dim=(2, 3)) + network.classifier.bias
+    torch.testing.assert_close(output.class_logits, expected)
+
+
+def test_lung_pooling_is_the_mean_weighted_by_the_predicted_lung(tiny_model: ModelConfig) -> None:
+    network = _network(dataclasses.replace(tiny_model, pooling="lung"))
+    output = network(torch.rand(2, 1, 64, 64))
+    weight = F.adaptive_avg_pool2d(output.mask_logits.sigmoid(), output.class_maps.shape[-2:])
+    mean = (output.class_maps * weight).sum((2, 3)) / weight.sum((2, 3))
+    torch.testing.assert_close(output.class_logits, mean + network.classifier.bias)
+
+
+def test_lung_pooling_gives_the_bias_where_no_lung_is_predicted(tiny_model: ModelConfig) -> None:
+    network = _network(dataclasses.replace(tiny_model, pooling="lung"))
+    with torch.no_grad():
+        network.segmenter.segmentation_head[0].weight.zero_()
+        network.segmenter.segmentation_head[0].bias.fill_(-60.0)
+    logits = network(torch.rand(2, 1, 64, 64)).class_logits
+    torch.testing.assert_close(logits, network.classifier.bias.expand(2, 3))
+
+
+def test_class_loss_does_not_train_the_mask_through_lung_pooling(tiny_model: ModelConfig) -> None:
+    network = _network(dataclasses.replace(tiny_model, pooling="lung"))
+    network(torch.rand(2, 1, 64, 64)).class_logits.sum().backward()
+    assert all(parameter.grad is None for parameter in network.segmenter.segmentation_head.parameters())
+
+
+def test_class_maps_sum_to_zero_over_the_classes(tiny_model: ModelConfig) -> None:
+    maps = _network(tiny_model)(torch.rand(2, 1, 64, 64)).class_maps
+    torch.testing.assert_close(maps.sum(dim=1), torch.zeros_like(maps[:, 0]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 97), (33, 40), (100, 70)])
+def test_any_image_size_gives_masks_of_that_size(tiny_model: ModelConfig, size: tuple[int, int]) -> None:
+    output = _network(tiny_model)(torch.rand(2, 1, *size))
+    assert output.mask_logits.shape == (2, 1, *size)
+    assert output.class_maps.shape == (2, 3, -(-size[0] // 16), -(-size[1] // 16))
+    assert output.features.shape[-2:] == output.class_maps.shape[-2:]
+    assert all(tensor.isfinite().all() for tensor in output)
+
+
+@pytest.mark.parametrize("weights", [None, "lite0"])
+def test_normalisation_happens_inside_the_network(weights: str | None) -> None:
+    network = LungNetwork(ModelConfig(encoder="tu-tf_efficientnet_lite0", encoder_weights=weights), classes=3)
+    expected = (0.5, 0.25) if weights is None else (127 / 255, 128 / 255)
+    assert (float(network.mean), float(network.std)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "architecture", ["Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "DeepLabV3Plus", "UPerNet", "Segformer"]
+)
+def test_architectures_of_smp_by_name(architecture: str) -> None:
+    depth = None if architecture == "PSPNet" else 5
+    network = _network(ModelConfig(architecture=architecture, encoder="resnet18", encoder_depth=depth))
+    output = network(torch.rand(2, 1, 64, 64))
+    assert output.mask_logits.shape == (2, 1, 64, 64)
+    torch.testing.assert_close(output.class_logits, output.class_maps.mean((2, 3)) + network.classifier.bias)
+
+
+def test_infection_adds_a_mask_channel(tiny_model: ModelConfig) -> None:
+    assert _network(dataclasses.replace(tiny_model, infection=True))(torch.rand(1, 1, 64, 64)).mask_logits.shape[1] == 2
+
+
+def test_bfloat16_autocast_keeps_logits_exact_to_their_maps(tiny_model: ModelConfig) -> None:
+    network = _network(tiny_model)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = network(torch.rand(2, 1, 64, 64))
+    assert output.mask_logits.dtype == output.class_logits.dtype == output.class_maps.dtype == torch.float32
+    torch.testing.assert_close(output.class_logits, output.class_maps.mean((2, 3)) + network.classifier.bias)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder": "resnet43"}, r"model.encoder: unknown encoder 'resnet43'; did you mean 'resnet34'"),
+        ({"encoder": "tu-resnet1t8"}, r"model.encoder: unknown encoder 'tu-resnet1t8'; did you mean 'tu-resnet18"),
+        ({"architecture": "Unett"}, r"model.architecture: unknown architecture 'Unett'; choose from Unet,"),
+        ({"decoder_channels": [16, 8]}, r"model: Unet with .* cannot be built"),
+        ({"architecture": "FPN", "decoder_channels": [16]}, r"model.decoder_channels: FPN has no such option"),
+    ],
+)
+def test_a_network_that_cannot_be_built_says_which_key(tiny_model: ModelConfig, changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LungNetwork(dataclasses.replace(tiny_model, **changes), classes=3)

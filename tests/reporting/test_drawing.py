@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from lungseg.reporting.drawing import (
+    PREDICTED_COLOUR,
+    TRUE_COLOUR,
+    Tile,
+    draw_map,
+    draw_outline,
+    draw_sheet,
+    draw_tile,
+    grey_to_rgb,
+)
+
+
+def _tile(height: int = 64, width: int = 64) -> Tile:
+    lung = np.zeros((height, width), bool)
+    lung[16:48, 10:26] = True
+    cam = np.zeros((height, width), np.float32)
+    cam[20:30, 12:20] = 2.0
+    return Tile(np.full((height, width), 0.5, np.float32), lung, np.roll(lung, 20, 1), cam, cam * lung / 2, "caption")
+
+
+def test_no_evidence_leaves_the_picture_as_it_is() -> None:
+    picture = grey_to_rgb(np.random.default_rng(0).random((8, 8)))
+    assert (draw_map(picture, np.zeros((8, 8))) == picture).all()
+    assert (draw_map(picture, np.full((8, 8), np.nan)) == picture).all()
+
+
+def test_more_evidence_moves_a_pixel_further_from_the_picture() -> None:
+    picture = np.full((1, 5, 3), 20, np.uint8)
+    drawn = draw_map(picture, np.linspace(0, 1, 5)[None]).astype(int)
+    distance = np.abs(drawn - picture).sum(2)[0]
+    assert (np.diff(distance) > 0).all()
+
+
+def test_outline_has_its_colour_on_the_border_only() -> None:
+    mask = np.zeros((20, 20), bool)
+    mask[5:15, 5:15] = True
+    drawn = draw_outline(np.zeros((20, 20, 3), np.uint8), mask, TRUE_COLOUR)
+    assert tuple(drawn[5, 10]) == TRUE_COLOUR and not drawn[10, 10].any() and not drawn[0, 0].any()
+
+
+def test_tile_shows_both_lungs_and_the_map_in_its_panels() -> None:
+    drawn = draw_tile(_tile(), side_px=64)
+    panels = [drawn[:64, i * 68 : i * 68 + 64] for i in range(4)]
+    assert (panels[0] == 128).all()
+    assert (panels[1] == TRUE_COLOUR).all(2).any() and (panels[1] == PREDICTED_COLOUR).all(2).any()
+    assert (panels[2][25, 15] != 128).any() and (panels[3][50:, :] == 128).all()
+
+
+@pytest.mark.parametrize("size", [(64, 64), (48, 80), (200, 40)])
+def test_sheet_has_one_row_a_sample_whatever_the_shape(size: tuple[int, int]) -> None:
+    tile = _tile(64, 64)
+    one, three = draw_sheet([tile], "t"), draw_sheet([tile] * 3, "t")
+    assert one.dtype == np.uint8 and three.shape[1] == one.shape[1] and three.shape[0] > 2 * one.shape[0]
+    assert draw_tile(_tile(*size) if size[0] >= 64 and size[1] >= 64 else tile).shape == draw_tile(tile).shape
+
+
+def test_warning_and_empty_lung_are_drawn() -> None:
+    tile = dataclasses.replace(_tile(), predicted_lung=np.zeros((64, 64), bool), cam_in_lung=np.zeros((64, 64)))
+    plain, warned = draw_tile(tile), draw_tile(dataclasses.replace(tile, warning="LOOK HERE"))
+    assert (plain != warned).any()
+
+
+def test_sheet_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one sample"):
+        draw_sheet([], "t")
