@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import netrc
 import os
 from pathlib import Path
@@ -52,7 +51,7 @@ def _wandb_logger(config: Config, plain: dict[str, Any], folder: Path, mode: Wan
     """A logger that prints nothing and sends no paths, arguments, console output, code or host name."""
     import wandb
 
-    logging.getLogger("wandb").setLevel(logging.ERROR)
+    wandb.setup(wandb.Settings(silent=True))
     sent = {section: dict(values) for section, values in plain.items()}
     sent["data"].pop("root")
     sent["data"]["phantom"] = {k: v for k, v in sent["data"]["phantom"].items() if k != "dir"}

@@ -66,6 +66,8 @@ def load_index(
     if not reading.has_splits:
         return _divide(root, reading, test_fraction, seed, fold, folds)
     samples = reading.samples
+    if all(sample.lung is None for sample in samples):
+        _log.warning("%s: %s without any lung mask: only the class can be learned from it", root, reading.layout)
     if test_fraction and any(sample.split == "test" for sample in samples):
         _log.warning("%s has a Test split: test_fraction=%r is ignored", root, test_fraction)
     else:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lungseg.data.sample import CLASSES
 from lungseg.data.thorax import marks, opacities
 from lungseg.data.thorax.anatomy import SIDES, Build, draw_build, lung_outline
-from lungseg.data.thorax.layers import Layer, Pose, blur, clouds, draw_pose, fill, shrink
+from lungseg.data.thorax.layers import Layer, Pose, blur, clouds, cover, draw_pose, shrink
 from lungseg.data.thorax.opacities import Mask
 from lungseg.data.thorax.radiograph import attenuation, lung_air
 
@@ -78,7 +78,7 @@ def draw_phantom(seed: int, label: int, size_px: int = 256, shortcut: bool = Fal
 
 def _lung_masks(build: Build, pose: Pose, size_px: int) -> tuple[Mask, Mask]:
     """The lungs, image left first, each (S, S) bool."""
-    left, right = (fill(size_px, pose, [lung_outline(build, side)]) > 0.5 for side in SIDES)
+    left, right = (cover(size_px, pose, [lung_outline(build, side)]) > 0.5 for side in SIDES)
     return left, right
 
 
@@ -105,6 +105,7 @@ def _expose(film: Layer, rng: np.random.Generator) -> Layer:
 
 
 def _noise(rng: np.random.Generator, size_px: int) -> Layer:
-    """Grain of the film, (S, S) float32."""
-    white = rng.standard_normal((size_px, size_px), dtype=np.float32) * np.float32(rng.uniform(0.004, 0.014))
+    """Grain of the film, (S, S) float32; weaker where smaller images average it."""
+    deviation = np.float32(rng.uniform(0.004, 0.014) * min(1, size_px / _DRAWN_PX) ** 0.5)
+    white = rng.standard_normal((size_px, size_px), dtype=np.float32) * deviation
     return white + 2 * blur(white, 0.004)

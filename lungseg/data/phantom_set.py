@@ -50,10 +50,6 @@ def _write_images(config: PhantomConfig, root: Path) -> None:
     """Draw and write every split; images are numbered through all of them and take their class in turn."""
     number = 0
     for split, count in (("Train", config.train), ("Val", config.val), ("Test", config.test)):
-        for tree in (_LUNG_TREE, _INFECTION_TREE):
-            for name in CLASSES:
-                for kind in ("images", "lung masks", "infection masks")[: 3 if tree == _INFECTION_TREE else 2]:
-                    (root / tree / split / name / kind).mkdir(parents=True)
         marked = config.shortcut == "all" or (config.shortcut == "train" and split != "Test")
         for label in (place % len(CLASSES) for place in range(count)):
             number += 1
@@ -74,12 +70,14 @@ def _write_phantom(phantom: Phantom, root: Path, place: Path, name: str) -> None
 
 def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:
     """Write a grey PNG; encoded in memory because cv2 cannot open every path on every system."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     _, png = cv2.imencode(".png", picture)
     path.write_bytes(png.tobytes())
 
 
 def _link(source: Path, target: Path) -> None:
     """Hard link, or a copy where the file system has none."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         target.hardlink_to(source)
     except OSError:

@@ -41,7 +41,7 @@ def assign_splits(
     train, val, test = fractions
     if min(val, test) < 0 or train <= 0 or abs(sum(fractions) - 1) > 1e-9:
         raise ValueError(f"fractions: must be >= 0 and sum to 1, with train above 0, got {fractions!r}")
-    whole = carve_test([replace(sample, split="train") for sample in samples], test, seed=seed)
+    whole = carve_test([_move(sample, "train") for sample in samples], test, seed=seed)
     if fold is not None:
         return assign_folds(whole, fold, folds, seed=seed)
     return _carve(whole, "val", val / (train + val), seed)
@@ -63,7 +63,7 @@ def assign_folds(samples: Sequence[Sample], fold: int, folds: int = 5, *, seed: 
     divided = [
         sample
         if sample.split == "test"
-        else replace(sample, split="val" if int(_place(sample, "val", seed) * folds) == fold else "train")
+        else _move(sample, "val" if int(_place(sample, "val", seed) * folds) == fold else "train")
         for sample in samples
     ]
     _check_classes(samples, divided, "val")
@@ -75,11 +75,15 @@ def _carve(samples: Sequence[Sample], split: Split, share: float, seed: int) -> 
     if share == 0:
         return list(samples)
     carved = [
-        replace(sample, split=split) if sample.split == "train" and _place(sample, split, seed) < share else sample
+        _move(sample, split) if sample.split == "train" and _place(sample, split, seed) < share else sample
         for sample in samples
     ]
     _check_classes(samples, carved, split)
     return carved
+
+
+def _move(sample: Sample, split: Split) -> Sample:
+    return sample if sample.split == split else replace(sample, split=split)
 
 
 def _place(sample: Sample, purpose: Split, seed: int) -> float:

@@ -5,6 +5,7 @@ Rules for empty masks: both empty scores 1, one empty scores 0; the cases are co
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -144,6 +145,11 @@ class StageScores(nn.Module):
 
     def compute(self) -> dict[str, float]:
         """All scores over everything added, on every process the same."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torchmetrics' notes on what is left out below by rule
+            return self._compute()
+
+    def _compute(self) -> dict[str, float]:
         scores: dict[str, Tensor] = {name: metric.compute() for name, metric in self.terms.items()}
         for mask, metric in self.masks.items():
             prefix = "" if mask == "lung" else "infection_"

@@ -104,10 +104,14 @@ def test_lite0_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("encoder", ["resnet18", "tu-resnet18"])
-def test_imagenet_without_a_network_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, encoder: str) -> None:
+def test_imagenet_without_a_network_says_so_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, encoder: str
+) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    with pytest.raises(ValueError, match=r"'imagenet' weights of .* could not be downloaded; go online once, or") as caught:
+    with pytest.raises(
+        ValueError, match=r"'imagenet' weights of .* could not be downloaded; go online once, or"
+    ) as caught:
         LungNetwork(ModelConfig(encoder=encoder, encoder_weights="imagenet"), classes=3)
     assert "\n" not in str(caught.value)
 

@@ -70,7 +70,8 @@ def test_normalisation_happens_inside_the_network(weights: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "architecture", ["Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "DeepLabV3Plus", "UPerNet", "Segformer"]
+    "architecture",
+    ["Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "DeepLabV3Plus", "UPerNet", "Segformer"],
 )
 def test_architectures_of_smp_by_name(architecture: str) -> None:
     depth = None if architecture == "PSPNet" else 5

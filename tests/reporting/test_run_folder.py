@@ -32,7 +32,9 @@ def test_resuming_needs_a_name_and_a_last_checkpoint(tmp_path: Path) -> None:
         run_folder(tmp_path, "gone", "demo", resume=True)
 
 
-def test_other_ranks_make_nothing_and_find_the_folder_of_rank_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_ranks_make_nothing_and_find_the_folder_of_rank_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = run_folder(tmp_path, None, "demo", resume=False)
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert run_folder(tmp_path, None, "demo", resume=False) == made

@@ -203,10 +203,8 @@ def vessels(build: Build, side: Side, rng: np.random.Generator) -> list[list[Poi
         generations.append(list(path.transpose(1, 0, 2)))
         start = np.repeat(path[-1], 2, axis=0)
         spread = rng.uniform(0.1, 0.65, len(start)) * np.tile([-1, 1], len(angle))
-        angle, length = (
-            np.repeat(angle + bend / 2, 2) + spread,
-            np.repeat(length, 2) * rng.uniform(0.5, 0.9, len(start)),
-        )
+        angle = np.repeat(angle + bend / 2, 2) + spread
+        length = np.repeat(length, 2) * rng.uniform(0.5, 0.9, len(start))
     return generations
 
 

@@ -20,6 +20,7 @@ Layer = NDArray[np.float32]
 _SHIFT = 6  # cv2 takes coordinates in 1/2**_SHIFT pixels
 _WIDE_PX = 5.0  # wider blurs are done on a smaller copy
 _SMALL_PX = 64
+_FINE_PX = 1024
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,16 @@ def fill(side_px: int, pose: Pose, outlines: Sequence[Points], soft: float = 0.0
     for path in to_px(pose, outlines, side_px):
         cv2.fillPoly(canvas, [path], 255, cv2.LINE_AA, _SHIFT)
     return blur(canvas * np.float32(1 / 255), soft)
+
+
+def cover(side_px: int, pose: Pose, outlines: Sequence[Points]) -> Layer:
+    """The share of each pixel that lies inside the outlines; `fill` is faster and half a pixel too wide."""
+    fine_px = side_px * max(2, _FINE_PX // side_px)
+    canvas = np.zeros((fine_px, fine_px), np.uint8)
+    for path in to_px(pose, outlines, fine_px):
+        cv2.fillPoly(canvas, [path], 255, cv2.LINE_8, _SHIFT)
+    small = cv2.resize(canvas, (side_px, side_px), interpolation=cv2.INTER_AREA)
+    return small * np.float32(1 / 255)
 
 
 def stroke(

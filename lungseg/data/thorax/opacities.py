@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.data.thorax.anatomy import Points
+from lungseg.data.thorax.anatomy import SIDES, Points, Side
 from lungseg.data.thorax.layers import Layer, blur, clouds
 
 Mask = NDArray[np.bool_]
@@ -24,7 +24,7 @@ def ground_glass(rng: np.random.Generator, sides: tuple[Mask, Mask], air: Layer)
 
     Args:
         rng: Source of every choice.
-        sides: The two lungs, each (S, S) bool.
+        sides: The two lungs, image left first, each (S, S) bool.
         air: (S, S) float32, the share of air: 0 outside the lungs, so the field meets their edge without a seam.
     """
     count = int(rng.integers(4, 10))
@@ -32,19 +32,19 @@ def ground_glass(rng: np.random.Generator, sides: tuple[Mask, Mask], air: Layer)
     side_px = len(sides[0])
     ragged = 1.15 + 0.24 * clouds(rng, side_px, 14) + 0.07 * clouds(rng, side_px, 32)
     clear = np.ones_like(ragged)
-    for lung, patches in zip(sides, rng.permutation([first, count - first]), strict=True):
+    for side, lung, patches in zip(SIDES, sides, rng.permutation([first, count - first]), strict=True):
         for _ in range(patches):
-            clear *= 1 - _smoothstep((ragged - _distance(rng, lung)) / 0.95) * np.float32(rng.uniform(0.75, 1.0))
+            clear *= 1 - _smoothstep((ragged - _distance(rng, lung, side)) / 0.95) * np.float32(rng.uniform(0.75, 1))
     return (1 - clear) * air
 
 
-def _distance(rng: np.random.Generator, lung: Mask) -> Layer:
+def _distance(rng: np.random.Generator, lung: Mask, side: Side) -> Layer:
     """Distance in patch radii from a point of the outer or lower lung; a radius is 9 to 19 % of the lung's height."""
     rows = np.flatnonzero(lung.any(axis=1))
     row = rows[int(len(rows) * (0.15 + 0.75 * rng.beta(2.2, 1.3)))]
     columns = np.flatnonzero(lung[row])
-    outward = columns if columns.mean() < len(lung) / 2 else columns[::-1]
-    column = outward[int(rng.beta(1.6, 2.4) * (len(columns) - 1))]
+    inward = columns[::-side]
+    column = inward[int(rng.beta(1.6, 2.4) * (len(columns) - 1))]
     radius, stretch = len(rows) * rng.uniform(0.09, 0.19), rng.uniform(0.75, 1.35)
     angle = rng.uniform(0, math.pi)
     axis = np.arange(len(lung), dtype=np.float32)

@@ -6,7 +6,7 @@ import numpy as np
 
 from lungseg.data.thorax import anatomy
 from lungseg.data.thorax.anatomy import SIDES, Build
-from lungseg.data.thorax.layers import Layer, Pose, blur, clouds, ellipse, fill, stroke
+from lungseg.data.thorax.layers import Layer, Pose, blur, clouds, cover, ellipse, fill, stroke
 
 _VESSELS = ((0.011, 0.10), (0.008, 0.085), (0.004, 0.08), (0.004, 0.05), (0.003, 0.035))
 """Width (share of the side) and weight of each generation."""
@@ -14,7 +14,7 @@ _VESSELS = ((0.011, 0.10), (0.008, 0.085), (0.004, 0.08), (0.004, 0.05), (0.003,
 
 def lung_air(build: Build, pose: Pose, side_px: int) -> Layer:
     """How much of a ray's way through the lungs is air: (R, R) float32, 0 at and beyond their edge, 1 well inside."""
-    lungs = fill(side_px, pose, [anatomy.lung_outline(build, side) for side in SIDES])
+    lungs = cover(side_px, pose, [anatomy.lung_outline(build, side) for side in SIDES])
     air: Layer = np.clip(2 * blur(lungs, 0.004) - 1, 0, 1) * (lungs > 0.5)
     return air
 
