@@ -51,7 +51,7 @@ def _wandb_logger(config: Config, plain: dict[str, Any], folder: Path, mode: Wan
     """A logger that prints nothing and sends no paths, arguments, console output, code or host name."""
     import wandb
 
-    wandb.setup(wandb.Settings(silent=True))
+    wandb.setup(wandb.Settings(silent=True, mode=mode))
     sent = {section: dict(values) for section, values in plain.items()}
     sent["data"].pop("root")
     sent["data"]["phantom"] = {k: v for k, v in sent["data"]["phantom"].items() if k != "dir"}
