@@ -121,7 +121,8 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        limits = dict(shift=0.5, scale=0.5, rotate=180, flip=1, brightness=1, contrast=1, gamma=0.9, noise=0.5)
+        limits = {"shift": 0.5, "scale": 0.5, "rotate": 180, "flip": 1, "brightness": 1, "contrast": 1}
+        limits |= {"gamma": 0.9, "noise": 0.5}
         for name, high in limits.items():
             value = getattr(self, name)
             _check(0 <= value <= high, f"augment.{name}", f"in [0, {high}]", value)

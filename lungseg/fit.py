@@ -1,4 +1,4 @@
-"""Train a network, then test its best checkpoint: `python -m lungseg.fit --config configs/demo.yaml [key=value ...]`."""
+"""Train a network, then test its best checkpoint: `python -m lungseg.fit --config FILE [key=value ...]`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def fit(config: Config, stem: str = "fit") -> Path:
         ValueError, OSError: A mistake in config or data, before anything is written into the run folder's place.
     """
     from lungseg.reporting.run_folder import check_free
-    from lungseg.training import Training
+    from lungseg.training.run import Training
 
     check_free(Path(config.run.dir), config.run.name, config.run.resume)
     training = Training.prepare(config, stem)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,19 +41,29 @@ class OverlayCallback(Callback):
     def __init__(self, config: CamConfig, folder: Path, send_images: bool = True):
         self.config, self.folder, self.send_images = config, folder, send_images
         self._batch: dict[str, Any] | None = None
+        self._pending: int | None = None  # an epoch that has ended and is not drawn
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw, after the epoch's validation."""
-        if not trainer.is_global_zero or trainer.sanity_checking or not self._is_due(trainer):
+        """Draw, after the epoch's validation, if it is this epoch's turn."""
+        if not trainer.is_global_zero or trainer.sanity_checking:
             return
+        self._pending = trainer.current_epoch
+        if self._is_due(trainer):
+            self._draw(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the last epoch if training stopped early between two turns."""
+        if trainer.is_global_zero and self._pending is not None and not trainer.interrupted:
+            self._draw(trainer, pl_module)
+
+    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._batch is None:
             self._batch = self._choose(trainer)
         tiles = self.tiles(trainer, pl_module, self._batch)
-        title = f"epoch {trainer.current_epoch}"
-        path = self.folder / f"epoch_{trainer.current_epoch:03d}.png"
-        sheet = draw_sheet(tiles, title)
-        write_png(sheet, path)
+        sheet = draw_sheet(tiles, f"epoch {self._pending}")
+        write_png(sheet, self.folder / f"epoch_{self._pending:03d}.png")
         self._send(trainer, tiles, sheet)
+        self._pending = None
 
     def tiles(self, trainer: Trainer, pl_module: LightningModule, batch: dict[str, Any]) -> list[Tile]:
         """Run the network on the chosen samples and say what is to be drawn of each."""
@@ -64,7 +73,7 @@ class OverlayCallback(Callback):
         probs = output.class_logits.float().softmax(1)
         predicted = probs.argmax(1)
         lung = output.mask_logits[:, 0] > 0
-        cam = resize_map(class_map_of(output, predicted), network.stride, tuple(lung.shape[-2:]))
+        cam = resize_map(class_map_of(output, predicted), network.stride, (lung.shape[-2], lung.shape[-1]))
         truth = batch["lung"][:, 0].to(lung.device) > 0.5
         known = batch["has_lung"].to(lung.device)
         share = evidence_in_lungs(cam, torch.where(known.view(-1, 1, 1), truth, lung))
@@ -88,11 +97,13 @@ class OverlayCallback(Callback):
 
     def _is_due(self, trainer: Trainer) -> bool:
         """Every n epochs and at the last one, with n raised so that the sheets stay within their bound."""
-        epochs = trainer.max_epochs or 1
-        every = self.config.every_n_epochs
-        if epochs > 0:
-            every = max(every, -(-epochs // self.config.max_sheets))
-        return trainer.current_epoch % every == 0 or trainer.current_epoch == epochs - 1
+        last = (trainer.max_epochs or 1) - 1
+        if trainer.current_epoch == last:
+            return True
+        if self.config.max_sheets == 1:
+            return False
+        every = max(self.config.every_n_epochs, -(-last // (self.config.max_sheets - 1)))
+        return trainer.current_epoch % every == 0
 
     def _choose(self, trainer: Trainer) -> dict[str, Any]:
         """A batch of fixed samples spread over the classes, from Val, or from Train where there is no Val."""
@@ -157,7 +168,7 @@ def write_png(picture: Array, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".png.part")
     Image.fromarray(picture).save(part, format="PNG")
-    os.replace(part, path)
+    part.replace(path)
 
 
 def _dice(predicted: Tensor, true: Tensor) -> Tensor:

@@ -29,8 +29,8 @@ class EpochLines(Callback):
         self._epoch_images = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
-        self._first = time.perf_counter()
+        """Start the clocks."""
+        self._first = self._start = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the epoch's clock."""

@@ -1,0 +1,1 @@
+"""Class activation maps: ways to them, and what they say inside and outside the lungs."""

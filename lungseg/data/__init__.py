@@ -1,0 +1,1 @@
+"""From files to batches: index, decoding, phantoms, augmentation, the datamodule."""

@@ -12,7 +12,7 @@ import numpy as np
 from lungseg.config import AugmentConfig
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import below asks the package index for news
-import albumentations as A  # noqa: E402
+import albumentations as A
 
 cv2.setNumThreads(0)  # loader processes are the parallelism; OpenCV's own threads only get in each other's way
 

@@ -33,6 +33,8 @@ class LungDataModule(LightningDataModule):
         self.config, self.augmentation, self.seed = config, augmentation, seed
         self.samples: dict[Split, list[Sample]] = {}
         self.fingerprint = ""
+        self.first_epoch = 0
+        """Epoch that training starts with, when resumed; Lightning draws the first order before it says which epoch."""
 
     def prepare_data(self) -> None:
         """Write the phantom set if one is wanted and not there (on one process a node)."""
@@ -58,6 +60,7 @@ class LungDataModule(LightningDataModule):
         """Shuffled, augmented."""
         samples = self.samples["train"]
         sampler = TrainSampler([sample.label for sample in samples], self.seed, self.config.balanced, *self._place())
+        sampler.set_epoch(self.first_epoch)
         drop_last = len(sampler) >= self.config.batch_size
         return self._loader(self.dataset("train"), sampler, drop_last=drop_last)
 

@@ -1,0 +1,1 @@
+"""The network, its losses and scores, and the LightningModule around it."""

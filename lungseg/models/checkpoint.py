@@ -1,4 +1,4 @@
-"""Checkpoints as plain tensors and plain values: finding, checking and loading them without running any code in them."""
+"""Checkpoints as plain tensors and plain values: finding, checking and loading them; no code in them is ever run."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from lungseg.config import LossConfig, ModelConfig, OptimConfig
-from lungseg.models.module import LungModule
+from lungseg.config import ModelConfig
+from lungseg.models.network import LungNetwork
 
 
 def find_checkpoint(run: Path) -> Path:
@@ -44,16 +44,22 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def load_module(path: Path) -> LungModule:
-    """Rebuild the module of a checkpoint, in evaluation mode; no weights are downloaded."""
+def load_network(path: Path) -> tuple[LungNetwork, list[str]]:
+    """The network of a checkpoint, in evaluation mode, and its class names; nothing is downloaded.
+
+    Raises:
+        ValueError: The tensors do not fit the network that the checkpoint describes.
+    """
     content = read_checkpoint(path)
     plain = content["lungseg"]
     model = dataclasses.replace(ModelConfig(**plain["model"]), encoder_weights=None)
-    module = LungModule(
-        model, LossConfig(**plain["loss"]), OptimConfig(**plain["optim"]), plain["classes"], plain["class_weights"]
-    )
-    module.load_state_dict(content["state_dict"])
-    return module.eval()
+    network = LungNetwork(model, len(plain["classes"]))
+    tensors = content["state_dict"].items()
+    try:
+        network.load_state_dict({k.removeprefix("network."): v for k, v in tensors if k.startswith("network.")})
+    except RuntimeError as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+    return network.eval(), list(plain["classes"])
 
 
 def check_same_model(path: Path, model: ModelConfig) -> None:

@@ -71,6 +71,8 @@ def load_encoder_weights(encoder: nn.Module, name: str, weights: str | None) -> 
         name: Its name.
         weights: None, `imagenet` (smp has loaded them already), `lite0`, or a path.
 
+    A file of lungseg's own brings its normalisation along; any other is taken as trained on ImageNet's.
+
     Raises:
         ValueError: The weights are not of this encoder, or their package is not installed.
         FileNotFoundError: No such file.
@@ -135,7 +137,7 @@ def _tensors_of_file(path: Path) -> dict[str, Tensor]:
 
 
 def _load_exactly(encoder: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Copy every tensor of the encoder from `tensors`; RGB first convolutions are summed to grey; extra tensors are left."""
+    """Copy every tensor of the encoder from `tensors`; RGB convolutions are summed to grey, extra tensors are left."""
     wanted = encoder.state_dict()
     fitted: dict[str, Tensor] = {}
     wrong: list[str] = []

@@ -50,8 +50,8 @@ class MapClassifier(nn.Module):
         return class_logits, class_maps, features
 
     def _pool_weights(self, class_maps: Tensor, lung_probs: Tensor) -> Tensor:
-        """(B or 1, 1, h, w) float32 weights that sum to 1, or to 0 where no lung is predicted: then the bias decides."""
-        size = class_maps.shape[-2:]
+        """(B or 1, 1, h, w) float32 weights that sum to 1, or to 0 where no lung is predicted: the bias decides."""
+        size = (class_maps.shape[-2], class_maps.shape[-1])
         if self.pooling == "average":
             return class_maps.new_full((1, 1, *size), 1 / (size[0] * size[1]))
         lung = F.adaptive_avg_pool2d(lung_probs.detach().float(), size)

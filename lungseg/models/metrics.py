@@ -1,12 +1,13 @@
-"""Scores of one stage. They take probabilities and hard masks, never logits, and add up exactly over batches and processes.
+"""Scores of one stage, from probabilities and hard masks, never logits; they add up exactly over batches and processes.
 
-Rules for empty masks: both empty scores 1, one empty scores 0; the cases are counted as `empty_truth` and `empty_prediction`.
+Rules for empty masks: both empty scores 1, one empty scores 0; `empty_truth` and `empty_prediction` count the cases.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -70,7 +71,7 @@ class MaskScores(Metric):
 
 
 def _ratio_or_one(part: Tensor, whole: Tensor) -> Tensor:
-    """part / whole in float64, 1 where both masks are empty."""
+    """Part / whole in float64, 1 where both masks are empty."""
     return torch.where(
         whole > 0, part.double() / whole.clamp_min(1), torch.ones((), dtype=torch.float64, device=whole.device)
     )
@@ -115,7 +116,8 @@ class StageScores(nn.Module):
     def __init__(self, classes: Sequence[str], infection: bool):
         super().__init__()
         self.classes = tuple(classes)
-        self.masks = nn.ModuleDict({mask: MaskScores() for mask in (("lung", "infection") if infection else ("lung",))})
+        self.lung = MaskScores()
+        self.infection = MaskScores() if infection else None
         self.confusion = MulticlassConfusionMatrix(len(classes), validate_args=False)
         self.auroc = MulticlassAUROC(len(classes), average="none", validate_args=False)
         self.evidence = MeanMetric(nan_strategy="ignore")
@@ -126,12 +128,13 @@ class StageScores(nn.Module):
         for name, term in terms.items():
             if name not in self.terms:
                 self.terms[name] = MeanMetric().to(term.values.device)
-            self.terms[name].update(term.values.detach(), term.weights)
+            cast(MeanMetric, self.terms[name]).update(term.values.detach(), term.weights)
 
     def add_masks(self, predicted: Tensor, true: Tensor, known: Tensor, infection: bool = False) -> None:
         """Add masks (B, H, W) bool of the images where `known` (B,)."""
-        if known.any():
-            self.masks["infection" if infection else "lung"].update(predicted[known], true[known])
+        scores = self.infection if infection else self.lung
+        if scores is not None and known.any():
+            scores.update(predicted[known], true[known])
 
     def add_classes(self, class_probs: Tensor, label: Tensor, known: Tensor) -> None:
         """Add class probabilities (B, C) float32 and labels (B,) int64 of the images where `known`."""
@@ -150,10 +153,10 @@ class StageScores(nn.Module):
             return self._compute()
 
     def _compute(self) -> dict[str, float]:
-        scores: dict[str, Tensor] = {name: metric.compute() for name, metric in self.terms.items()}
-        for mask, metric in self.masks.items():
-            prefix = "" if mask == "lung" else "infection_"
-            scores |= {prefix + name: value for name, value in metric.compute().items()}
+        scores = {name: cast(MeanMetric, term).compute() for name, term in self.terms.items()}
+        scores |= self.lung.compute()
+        if self.infection is not None:
+            scores |= {f"infection_{name}": value for name, value in self.infection.compute().items()}
         matrix = self.confusion.compute()
         if matrix.sum() > 0:
             scores |= confusion_scores(matrix, self.classes) | self._aurocs(matrix)

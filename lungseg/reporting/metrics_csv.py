@@ -1,14 +1,13 @@
 """A Lightning logger that keeps every scalar in one `metrics.csv`, complete at any moment.
 
-Each row is appended and flushed at once; a new column rewrites the file beside itself and renames it. No wall-clock time
-enters, so that two equal runs give equal files.
+Each row is on disk at once; a new column rewrites the file beside itself and renames it. No wall-clock time enters, so
+that two equal runs give equal files.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -102,4 +101,4 @@ class MetricsCsv(Logger):
             writer = csv.DictWriter(file, self._columns, restval="")
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(part, self.path)
+        part.replace(self.path)

@@ -63,7 +63,8 @@ def check_free(folder: Path, name: str | None, resume: bool) -> None:
     """Raise FileExistsError if a new run would have to overwrite a folder."""
     if name is not None and not resume and is_rank_zero() and (folder / name).exists():
         raise FileExistsError(
-            f"run.name: run folder {str(folder / name)!r} exists; choose another run.name, or continue it with run.resume=true"
+            f"run.name: run folder {str(folder / name)!r} exists; "
+            "choose another run.name, or continue it with run.resume=true"
         )
 
 
@@ -91,7 +92,7 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.write_text(text)
-    os.replace(part, path)
+    part.replace(path)
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

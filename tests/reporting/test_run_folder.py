@@ -26,7 +26,7 @@ def test_a_named_run_is_never_overwritten(tmp_path: Path) -> None:
 
 
 def test_resuming_needs_a_name_and_a_last_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="run.resume: needs run.name"):
+    with pytest.raises(ValueError, match=r"run\.resume: needs run\.name"):
         run_folder(tmp_path, None, "demo", resume=True)
     with pytest.raises(FileNotFoundError, match=r"no checkpoint '.*last.ckpt' to continue from"):
         run_folder(tmp_path, "gone", "demo", resume=True)

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lungseg.callbacks.loggers import WandbMode, build_loggers, wandb_mode
 from lungseg.callbacks.overlays import OverlayCallback
@@ -24,10 +25,10 @@ from lungseg.data.datamodule import LungDataModule
 from lungseg.data.sample import CLASSES
 from lungseg.models.checkpoint import check_same_model, read_checkpoint
 from lungseg.models.metrics import score_names
-from lungseg.models.module import LungModule
 from lungseg.reporting.metrics_csv import MetricsCsv
 from lungseg.reporting.run_folder import environment, is_rank_zero, run_folder, write_json, write_text
 from lungseg.reporting.summary import final_numbers, summary_lines
+from lungseg.training.module import LungModule
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,8 @@ class Training:
         """Fit, test the best checkpoint, write `metrics.json`, print where everything lies."""
         last = self.folder / "checkpoints" / "last.ckpt"
         if self.config.run.resume:
-            self._table().forget_from(int(read_checkpoint(last)["epoch"]) + 1)
+            self.data.first_epoch = int(read_checkpoint(last)["epoch"]) + 1
+            self._table().forget_from(self.data.first_epoch)
         self.trainer.fit(
             self.module,
             datamodule=self.data,
@@ -108,6 +110,20 @@ class Training:
         return next(logger for logger in self.trainer.loggers if isinstance(logger, MetricsCsv))
 
 
+class SeedEachEpoch(Callback):
+    """Seeds what dropout draws by (seed, epoch, rank), so that a resumed run draws what the unbroken one would have."""
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def on_train_batch_start(  # type: ignore[no-untyped-def]
+        self, trainer: Trainer, pl_module: LightningModule, batch, batch_idx: int
+    ) -> None:
+        """Seed torch's generators before the first batch; Lightning skips the epoch's own hook after a resume."""
+        if batch_idx == 0:
+            torch.manual_seed(hash((self.seed, trainer.current_epoch, trainer.global_rank)) % 2**63)
+
+
 class StopOnNonFinite(Callback):
     """Ends a run whose training loss is no longer a number, with one line that says so."""
 
@@ -116,7 +132,7 @@ class StopOnNonFinite(Callback):
         loss = float(trainer.callback_metrics.get("train/loss", 0.0))
         if not math.isfinite(loss):
             raise ValueError(
-                f"train/loss is {loss} in epoch {trainer.current_epoch}; lower optim.lr (now {pl_module.optim.lr!r}), "
+                f"train/loss is {loss} in epoch {trainer.current_epoch}; lower optim.lr "
                 f"lengthen optim.warmup_epochs, or use trainer.precision=32-true"
             )
 
@@ -125,13 +141,14 @@ def _trainer(config: Config, callbacks: list[Callback], loggers: list[Any]) -> T
     section = config.trainer
     options: dict[str, Any] = {
         name: getattr(section, name)
-        for name in ("max_epochs", "accelerator", "devices", "num_nodes", "strategy", "precision")
-        + ("gradient_clip_val", "accumulate_grad_batches", "sync_batchnorm", "log_every_n_steps")
+        for name in (
+            *("max_epochs", "accelerator", "devices", "num_nodes", "strategy", "precision", "limit_train_batches"),
+            *("gradient_clip_val", "accumulate_grad_batches", "sync_batchnorm", "log_every_n_steps"),
+        )
     }
     try:
         return Trainer(
             **options,
-            limit_train_batches=section.limit_train_batches,
             callbacks=callbacks,
             logger=loggers,
             enable_model_summary=False,
@@ -145,6 +162,7 @@ def _trainer(config: Config, callbacks: list[Callback], loggers: list[Any]) -> T
 def _callbacks(config: Config, folder: Path, lines: EpochLines, monitor: str, mode: str) -> list[Callback]:
     """Overlays before the lines, so that a printed epoch is complete; checkpoints are Lightning's to put last."""
     callbacks: list[Callback] = [
+        SeedEachEpoch(config.run.seed),
         StopOnNonFinite(),
         OverlayCallback(config.cam, folder / "overlays", config.wandb.images),
         *progress_callbacks(lines),

@@ -38,7 +38,7 @@ class LungModule(LightningModule):
     ):
         super().__init__()
         self.loss, self.optim, self.classes = loss, optim, classes
-        self.plain = {"model": asdict(model), "loss": asdict(loss), "optim": asdict(optim)}
+        self.plain: dict[str, Any] = {"model": asdict(model), "loss": asdict(loss), "optim": asdict(optim)}
         self.plain |= {"classes": list(classes), "class_weights": list(class_weights)}
         self.network = LungNetwork(model, len(classes))
         self.class_weights: Tensor
@@ -108,7 +108,9 @@ class LungModule(LightningModule):
         scores.add_classes(class_probs, batch["label"], batch["has_label"])
         lung = torch.where(batch["has_lung"].view(-1, 1, 1), batch["lung"][:, 0] > 0.5, masks[:, 0])
         cam = class_map_of(output, class_probs.argmax(dim=1))
-        scores.add_evidence(evidence_in_lungs(resize_map(cam, self.network.stride, tuple(lung.shape[-2:])), lung))
+        scores.add_evidence(
+            evidence_in_lungs(resize_map(cam, self.network.stride, (lung.shape[-2], lung.shape[-1])), lung)
+        )
 
     def on_validation_epoch_end(self) -> None:
         """Log Val."""

@@ -1,0 +1,1 @@
+"""Training: the LightningModule around the network, and one run from config to run folder."""

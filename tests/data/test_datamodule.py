@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from lungseg.config import AugmentConfig, DataConfig, PhantomConfig
+from lungseg.data.datamodule import LungDataModule, default_workers
+from lungseg.data.sample import DataError
+
+
+def _config(root: Path | None, **changes: object) -> DataConfig:
+    return dataclasses.replace(
+        DataConfig(root=str(root) if root else None, image_size=64, batch_size=4, workers=0), **changes
+    )
+
+
+def _module(config: DataConfig) -> LungDataModule:
+    module = LungDataModule(config, AugmentConfig(), seed=0)
+    module.prepare_data()
+    module.setup()
+    return module
+
+
+def test_without_a_root_phantoms_are_written_and_used(tmp_path: Path) -> None:
+    phantom = PhantomConfig(train=3, val=3, test=3, size_px=64, dir=str(tmp_path))
+    module = _module(_config(None, phantom=phantom))
+    assert {split: len(samples) for split, samples in module.samples.items()} == {"train": 3, "val": 3, "test": 3}
+    assert len(list(tmp_path.rglob("images/*.png"))) == 18  # both trees
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_the_same_with_any_number_of_workers(phantoms: Path, workers: int) -> None:
+    batches = [list(_module(_config(phantoms, workers=count)).train_dataloader()) for count in (0, workers)]
+    for one, other in zip(*batches, strict=True):
+        assert one["id"] == other["id"]
+        assert all(torch.equal(one[name], other[name]) for name in ("image", "lung", "infection", "label"))
+
+
+def test_batch_follows_the_contract(phantoms: Path) -> None:
+    batch = next(iter(_module(_config(phantoms)).val_dataloader()))
+    assert batch["image"].shape == batch["lung"].shape == (4, 1, 64, 64) and batch["label"].dtype == torch.int64
+    assert batch["has_lung"].dtype == torch.bool and len(batch["id"]) == 4
+
+
+def test_evaluation_visits_each_sample_once_in_order(phantoms: Path) -> None:
+    module = _module(_config(phantoms))
+    ids = [name for batch in module.val_dataloader() for name in batch["id"]]
+    assert ids == [sample.id for sample in module.samples["val"]]
+
+
+def test_a_split_that_is_not_there_has_no_loader(phantoms: Path, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(phantoms, root)
+    for test in root.rglob("Test"):
+        shutil.rmtree(test)
+    assert _module(_config(root)).test_dataloader() == []
+    carved = _module(_config(root, test_fraction=0.4))
+    assert carved.samples["test"] and len(carved.samples["train"]) + len(carved.samples["test"]) == 12
+
+
+def test_balanced_class_weights_are_inverse_shares(phantoms: Path) -> None:
+    module = _module(_config(phantoms))
+    labels = [s.label for s in module.samples["train"]]
+    extra = [s for s in module.samples["train"] if s.label == 0]
+    module.samples["train"] = module.samples["train"] + extra  # 8, 4, 4
+    assert labels.count(0) == 4
+    assert module.balanced_class_weights() == pytest.approx([16 / 24, 16 / 12, 16 / 12])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda root: shutil.rmtree(root), r"set"),
+        (lambda root: [shutil.rmtree(p) for p in root.iterdir()], r"set"),
+        (lambda root: [p.unlink() for p in root.rglob("Train/Normal/images/*.png")], r"Normal"),
+        (lambda root: next(iter(sorted(root.rglob("Train/Normal/lung masks/*.png")))).unlink(), r"Normal \(\d+\)\.png"),
+    ],
+)
+def test_faulty_data_ends_in_one_line_naming_it(phantoms: Path, tmp_path: Path, damage, message: str) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(phantoms, root)
+    for tree in list(root.glob("Infection*")):
+        shutil.rmtree(tree)
+    damage(root)
+    with pytest.raises((DataError, FileNotFoundError), match=message) as caught:
+        _module(_config(root))
+    assert "\n" not in str(caught.value)
+
+
+def test_workers_fit_the_machine() -> None:
+    assert default_workers(on_gpu=False, processes=1) in (0, 1)
+    assert 1 <= default_workers(on_gpu=True, processes=1) <= 8

@@ -1,0 +1,224 @@
+"""The command as a user runs it: in a process of its own, on phantoms, with every mistake ending in one line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lungseg import fit
+from lungseg.command import run_command
+
+REPOSITORY = Path(__file__).parents[1]
+CONFIG = """
+data: {image_size: 64, batch_size: 4, workers: 0}
+model: {encoder: tu-mobilenetv3_small_050, encoder_depth: 4, decoder_channels: [16, 16, 8, 8]}
+trainer: {max_epochs: 2, accelerator: cpu}
+cam: {samples: 3}
+wandb: {mode: disabled}
+"""
+
+
+def _fit(folder: Path, *words: str, config: str | Path = "tiny.yaml") -> subprocess.CompletedProcess[str]:
+    if not (folder / "tiny.yaml").exists():
+        (folder / "tiny.yaml").write_text(CONFIG)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run(
+        [sys.executable, "-m", "lungseg.fit", "--config", str(config), *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def _here(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *words: str
+) -> tuple[int, str]:
+    """Run the command in this process, which saves the imports: exit code and standard error."""
+    (folder / "tiny.yaml").write_text(CONFIG)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("LUNGSEG_RUN_FOLDER", "")
+    code = run_command(fit.main, fit._parser(), ["--config", "tiny.yaml", *words])
+    return code, capfd.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
+    """A finished run folder."""
+    folder = tmp_path_factory.mktemp("fit")
+    result = _fit(folder, f"data.root={phantoms}", "run.name=first", "wandb.mode=offline")
+    assert result.returncode == 0, result.stderr
+    (folder / "stdout.txt").write_text(result.stdout)
+    (folder / "stderr.txt").write_text(result.stderr)
+    return folder / "runs" / "first"
+
+
+def _rows(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_run_folder_holds_what_was_promised(run: Path) -> None:
+    for name in ("config.yaml", "environment.json", "metrics.csv", "metrics.json", "checkpoints/best.ckpt"):
+        assert (run / name).is_file(), name
+    assert (run / "checkpoints/last.ckpt").is_file()
+    assert [p.name for p in sorted((run / "overlays").iterdir())] == ["epoch_000.png", "epoch_001.png"]
+    assert list(run.glob("wandb/offline-run-*")) and not list(run.rglob("*.part"))
+
+
+def test_checkpoints_load_as_tensors_and_plain_values(run: Path) -> None:
+    for name in ("best", "last"):
+        content = torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True)
+        assert content["lungseg"]["classes"] == ["COVID-19", "Non-COVID", "Normal"]
+
+
+def test_metrics_csv_has_one_row_an_epoch_with_losses_and_scores(run: Path) -> None:
+    epochs = {row["epoch"]: row for row in _rows(run) if row["train/loss"]}
+    assert set(epochs) == {"0", "1"}
+    for row in epochs.values():
+        total = sum(float(row[f"train/{name}"]) for name in ("dice_loss", "bce_loss", "cross_entropy"))
+        assert float(row["train/loss"]) == pytest.approx(total, rel=1e-4)
+        assert 0 <= float(row["val/dice"]) <= 1 and row["val/accuracy"] and row["val/evidence_in_lungs"]
+
+
+def test_metrics_json_names_stage_and_metric_and_tests_the_best_checkpoint(run: Path) -> None:
+    numbers = json.loads((run / "metrics.json").read_text())
+    assert {"fit/minutes", "val/dice", "test/dice", "test/accuracy", "test/sensitivity_Normal"} <= set(numbers)
+    best = max((row for row in _rows(run) if row["val/score"]), key=lambda row: float(row["val/score"]))
+    assert numbers["fit/best_epoch"] == int(best["epoch"])
+    assert numbers["val/dice"] == float(best["val/dice"])
+
+
+def test_output_is_plain_lines_ending_with_the_table_and_the_places(run: Path) -> None:
+    text = (run.parents[1] / "stdout.txt").read_text()
+    assert "epoch 2/2" in text and "accuracy (images)" in text and "overlays    runs/first" in text
+    assert "wandb sync runs/first/wandb/offline-run-" in text and "not a medical device" in text
+    assert "Warning" not in (run.parents[1] / "stderr.txt").read_text()
+
+
+def test_written_config_loads_back_and_environment_names_the_data(run: Path) -> None:
+    assert yaml.safe_load((run / "config.yaml").read_text())["data"]["image_size"] == 64
+    assert len(json.loads((run / "environment.json").read_text())["data_fingerprint"]) >= 8
+
+
+def test_offline_wandb_files_hold_no_path_of_this_machine(run: Path, phantoms: Path) -> None:
+    for path in run.glob("wandb/offline-run-*/**/*"):
+        if path.is_file() and "logs" not in path.parts:
+            content = path.read_bytes()
+            assert str(phantoms).encode() not in content and b"covid_" not in content, path
+
+
+def test_the_same_config_and_seed_give_the_same_metrics_csv(run: Path, phantoms: Path) -> None:
+    result = _fit(run.parents[1], f"data.root={phantoms}", "run.name=second")
+    assert result.returncode == 0, result.stderr
+    assert (run / "metrics.csv").read_bytes() == (run.parent / "second" / "metrics.csv").read_bytes()
+
+
+def test_a_resumed_run_ends_as_the_uninterrupted_one(run: Path, phantoms: Path) -> None:
+    """Stop after one of two epochs by taking the first epoch's checkpoint, then continue."""
+    folder = run.parents[1]
+    stop = folder / "stop.py"
+    stop.write_text(
+        "import sys, lungseg.training.run as t\n"
+        "from lightning.pytorch import Callback\n"
+        "class Stop(Callback):\n"
+        "    def on_train_epoch_start(self, trainer, module):\n"
+        "        if trainer.current_epoch == 1: sys.exit(9)\n"
+        "old = t._callbacks\n"
+        "t._callbacks = lambda *a: [*old(*a), Stop()]\n"
+        "from pathlib import Path\n"
+        "from lungseg.configuration import load_config\n"
+        "from lungseg.fit import fit\n"
+        "fit(load_config(Path('tiny.yaml'), sys.argv[1:]))\n"
+    )
+    words = [f"data.root={phantoms}", "run.name=third"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    killed = subprocess.run([sys.executable, str(stop), *words], cwd=folder, env=environment, check=False, timeout=240)
+    assert killed.returncode == 9 and not (run.parent / "third" / "metrics.json").exists()
+    assert [row["epoch"] for row in _rows(run.parent / "third")] == ["0"]
+    result = _fit(folder, *words, "run.resume=true")
+    assert result.returncode == 0, result.stderr
+    assert (run / "metrics.csv").read_bytes() == (run.parent / "third" / "metrics.csv").read_bytes()
+
+
+def _edit_png(root: Path, action: str) -> None:
+    import cv2
+    import numpy as np
+
+    (tree,) = root.glob("Lung*")
+    shutil.rmtree(next(root.glob("Infection*")))
+    image = sorted(tree.rglob("Train/Normal/images/*.png"))[0]
+    mask = image.parents[1] / "lung masks" / image.name
+    if action == "no mask":
+        mask.unlink()
+    elif action == "unreadable":
+        image.write_bytes(image.read_bytes()[:100])
+    elif action == "mask size":
+        cv2.imwrite(str(mask), np.zeros((32, 40), np.uint8))
+    elif action == "no class":
+        for path in (tree).rglob("Train/Normal/images/*.png"):
+            path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("action", "words", "named"),
+    [
+        ("", ["data.root=nowhere"], "nowhere"),
+        ("", ["data.root=empty"], "empty"),
+        ("no mask", ["data.root=set"], ".png"),
+        ("unreadable", ["data.root=set", "data.workers=1"], ".png"),
+        ("mask size", ["data.root=set"], ".png"),
+        ("no class", ["data.root=set"], "Normal"),
+        ("", ["data.root=set", "model.encoder=resnet81"], "model.encoder: unknown encoder 'resnet81'"),
+        ("", ["data.root=set", "model.encodr=resnet18"], "command line: model.encodr"),
+        ("", ["data.root=set", "optim.lr=fast"], "optim.lr"),
+        ("", ["data.root=set", "run.name=taken"], "run.name: run folder 'runs/taken' exists"),
+        ("", ["data.root=set", "run.monitor=val/dicee"], "did you mean 'val/dice'"),
+        ("", ["data.root=set", "trainer.precision=17"], "trainer: "),
+        ("", ["data.root=set", "run.resume=true"], "run.resume: needs run.name"),
+    ],
+)
+def test_a_mistake_ends_with_one_line_exit_code_2_and_no_run_folder(
+    tmp_path: Path,
+    phantoms: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    action: str,
+    words: list[str],
+    named: str,
+) -> None:
+    shutil.copytree(phantoms, tmp_path / "set")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "runs" / "taken").mkdir(parents=True)
+    if action:
+        _edit_png(tmp_path / "set", action)
+    code, stderr = _here(tmp_path, monkeypatch, capfd, *words)
+    errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    assert code == 2, stderr
+    assert len(errors) == 1 and named in errors[0] and "Traceback" not in stderr
+    assert not (tmp_path / "runs" / "taken" / "config.yaml").exists()
+
+
+def test_resuming_with_another_architecture_names_the_key(
+    run: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"data.root={phantoms}", "run.name=first", "run.resume=true", "model.head=conv"]
+    code, stderr = _here(run.parents[1], monkeypatch, capfd, *words)
+    assert code == 2 and "another architecture: model.head is 'linear' there" in stderr
+
+
+def test_print_config_loads_back_equal(tmp_path: Path) -> None:
+    first = _fit(tmp_path, "--print-config", "optim.lr=1e-4", "model.encoder_weights=None")
+    (tmp_path / "again.yaml").write_text(first.stdout)
+    assert _fit(tmp_path, "--print-config", config="again.yaml").stdout == first.stdout and "0.0001" in first.stdout

@@ -1,0 +1,46 @@
+"""README is true: its commands exist and are what CI runs, its files and keys are there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from lungseg.configuration import load_config
+from lungseg.fields import field_types
+
+REPOSITORY = Path(__file__).parents[1]
+README = (REPOSITORY / "README.md").read_text()
+FITS = re.findall(r"python -m lungseg\.fit (--config .*)", README)
+
+
+def test_ci_does_what_the_test_command_says() -> None:
+    (command,) = [line for line in README.splitlines() if line.startswith("python3 -m venv") and "pytest" in line]
+    steps = [step.strip() for step in command.split("&&")]
+    script = (REPOSITORY / ".ci" / "run").read_text().replace("--quiet ", "")
+    assert all(step in script.splitlines() for step in steps)
+
+
+@pytest.mark.parametrize("command", FITS)
+def test_every_fit_command_resolves(command: str) -> None:
+    words = command.split("#")[0].replace("[...]", "").split()
+    config = load_config(REPOSITORY / words[1], [word for word in words[2:] if "=" in word])
+    assert config.trainer.max_epochs >= 1
+
+
+def test_every_key_named_is_a_key() -> None:
+    sections = {key.split(".")[0] for key in field_types()}
+    named = set(re.findall(r"`((?:\w+\.)+\w+)(?:=[^`]*)?`", README))
+    for key in named:
+        if key.split(".")[0] in sections and not key.endswith((".py", ".yaml", ".csv", ".json")):
+            assert key in field_types(), key
+
+
+def test_every_file_of_the_map_is_there() -> None:
+    for name in re.findall(r"(?:configs|tests|lungseg)/[\w/]+\.(?:py|yaml|png)", README):
+        assert (REPOSITORY / name).is_file(), name
+
+
+def test_no_number_is_left_open() -> None:
+    assert "@@" not in README

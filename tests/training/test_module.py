@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Trainer, seed_everything
+
+from lungseg.config import AugmentConfig, DataConfig, LossConfig, ModelConfig, OptimConfig
+from lungseg.data.datamodule import LungDataModule
+from lungseg.data.sample import CLASSES
+from lungseg.models.checkpoint import check_same_model, find_checkpoint, load_network, read_checkpoint
+from lungseg.training.module import LungModule, lr_factor
+
+
+def _module(model: ModelConfig, loss: LossConfig | None = None, optim: OptimConfig | None = None) -> LungModule:
+    seed_everything(0, verbose=False)
+    return LungModule(model, loss or LossConfig(), optim or OptimConfig(), list(CLASSES), [1.0] * 3)
+
+
+def _trainer(epochs: int = 1) -> Trainer:
+    return Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        use_distributed_sampler=False,
+    )
+
+
+def _data(phantoms: Path) -> LungDataModule:
+    return LungDataModule(DataConfig(root=str(phantoms), image_size=64, batch_size=4, workers=0), AugmentConfig(), 0)
+
+
+def test_every_term_and_score_is_logged_by_name(tiny_model: ModelConfig, phantoms: Path) -> None:
+    trainer, module = _trainer(), _module(tiny_model)
+    trainer.fit(module, datamodule=_data(phantoms))
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    parts = [logged[f"train/{name}"] for name in ("dice_loss", "bce_loss", "cross_entropy")]
+    assert logged["train/loss"] == pytest.approx(sum(parts), rel=1e-5)
+    assert logged["val/score"] == pytest.approx((logged["val/dice"] + logged["val/balanced_accuracy"]) / 2)
+    for name in (
+        "dice",
+        "dice_global",
+        "iou",
+        "pixel_accuracy",
+        "accuracy",
+        "f1_COVID-19",
+        "auroc",
+        "specificity_Normal",
+    ):
+        assert f"val/{name}" in logged
+
+
+def test_loss_weights_and_switched_off_terms(tiny_model: ModelConfig, phantoms: Path) -> None:
+    trainer, module = _trainer(), _module(tiny_model, LossConfig(dice=0, bce=0.5, cross_entropy=2))
+    trainer.fit(module, datamodule=_data(phantoms))
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    assert "train/dice_loss" not in logged
+    expected = 0.5 * logged["train/bce_loss"] + 2 * logged["train/cross_entropy"]
+    assert logged["train/loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_infection_is_learned_and_scored_where_its_mask_is_known(tiny_model: ModelConfig, phantoms: Path) -> None:
+    trainer, module = _trainer(), _module(dataclasses.replace(tiny_model, infection=True))
+    trainer.fit(module, datamodule=_data(phantoms))
+    assert {"train/infection_dice_loss", "val/infection_dice", "val/infection_empty_truth"} <= set(
+        trainer.callback_metrics
+    )
+    assert float(trainer.callback_metrics["val/infection_empty_truth"]) == 2  # the Normal images
+
+
+def test_frozen_encoder_epochs_leave_its_weights_alone(tiny_model: ModelConfig, phantoms: Path) -> None:
+    def moved(frozen: int, epochs: int) -> tuple[bool, bool]:
+        module = _module(tiny_model, optim=OptimConfig(frozen_encoder_epochs=frozen))
+        network = module.network
+        before = {name: value.clone() for name, value in network.named_parameters()}
+        _trainer(epochs).fit(module, datamodule=_data(phantoms))
+        changed = {name: not torch.equal(value, before[name]) for name, value in network.named_parameters()}
+        encoder = [change for name, change in changed.items() if ".encoder." in name]
+        rest = [change for name, change in changed.items() if ".encoder." not in name]
+        return any(encoder), all(rest)
+
+    assert moved(frozen=1, epochs=1) == (False, True)
+    assert moved(frozen=1, epochs=2)[0]
+
+
+def test_learning_rate_warms_up_then_falls_along_a_cosine_to_zero() -> None:
+    factors = [lr_factor(step, 100, 9) for step in range(101)]
+    assert factors[0] == pytest.approx(0.1) and factors[9] == 1.0
+    assert factors[9 + 91 // 2] == pytest.approx(0.5, abs=0.02) and factors[100] == pytest.approx(0, abs=1e-9)
+    assert all(a <= b for a, b in pairwise(factors[:10]))
+    assert all(a >= b for a, b in pairwise(factors[9:]))
+    assert math.isclose(lr_factor(0, 10, 0), 1.0)
+
+
+def test_checkpoint_is_plain_and_rebuilds_the_network(tiny_model: ModelConfig, phantoms: Path, tmp_path: Path) -> None:
+    trainer, module = _trainer(), _module(tiny_model)
+    trainer.fit(module, datamodule=_data(phantoms))
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    trainer.save_checkpoint(path)
+    loaded, classes = load_network(find_checkpoint(tmp_path))
+    image = torch.rand(1, 1, 64, 64)
+    for one, other in zip(module.eval().network(image), loaded(image), strict=True):
+        assert torch.equal(one, other)
+    assert classes == list(CLASSES) and not loaded.training
+
+
+def test_checkpoint_of_another_architecture_names_the_keys(
+    tiny_model: ModelConfig, phantoms: Path, tmp_path: Path
+) -> None:
+    trainer, module = _trainer(), _module(tiny_model)
+    trainer.fit(module, datamodule=_data(phantoms))
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    check_same_model(tmp_path / "last.ckpt", tiny_model)
+    other = dataclasses.replace(tiny_model, head="conv")
+    with pytest.raises(
+        ValueError, match=r"another architecture: model.head is 'linear' there and 'conv' in the config"
+    ):
+        check_same_model(tmp_path / "last.ckpt", other)
+
+
+def test_what_is_not_a_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no checkpoint in"):
+        find_checkpoint(tmp_path)
+    (tmp_path / "text.ckpt").write_text("nothing")
+    with pytest.raises(ValueError, match=r"text.ckpt: not a readable checkpoint"):
+        read_checkpoint(tmp_path / "text.ckpt")
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match=r"other.ckpt: a checkpoint, but not of lungseg"):
+        read_checkpoint(tmp_path / "other.ckpt")
