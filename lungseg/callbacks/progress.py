@@ -53,8 +53,18 @@ class EpochLines(Callback):
         parts = [f"{title} {float(values[name]):.4f}" for name, title in SHOWN.items() if name in values]
         rate = self._epoch_images / max(self._elapsed, 1e-9)
         minutes, seconds = divmod(int(time.perf_counter() - self._first), 60)
-        line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {'  '.join(parts)}"
+        line = f"epoch {trainer.current_epoch} ({trainer.current_epoch + 1}/{trainer.max_epochs})  {'  '.join(parts)}"
         say(trainer, f"{line}  {rate:.0f} images/s  {minutes}:{seconds:02d}")
+
+
+class Bar(TQDMProgressBar):
+    """The bar of a terminal, gone when its epoch is over: the line says what is worth keeping."""
+
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """Without Lightning's version number, which means nothing here."""
+        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
 
 
 def say(trainer: Trainer, line: str) -> None:
@@ -68,4 +78,4 @@ def say(trainer: Trainer, line: str) -> None:
 
 def progress_callbacks(lines: EpochLines) -> Iterable[Callback]:
     """The lines, and a bar where standard error is a terminal."""
-    return [lines, TQDMProgressBar(leave=False)] if sys.stderr.isatty() else [lines]
+    return [lines, Bar(leave=False)] if sys.stderr.isatty() else [lines]

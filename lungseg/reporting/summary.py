@@ -35,7 +35,7 @@ def final_numbers(
 def summary_lines(numbers: dict[str, float], folder: Path, offline: Path | None) -> list[str]:
     """The closing lines: a table of Val and Test, and where everything lies."""
     stages = [stage for stage in ("val", "test") if any(name.startswith(f"{stage}/") for name in numbers)]
-    lines = ["", f"{'best epoch ' + str(int(numbers['fit/best_epoch']) + 1):<34}" + "".join(f"{s:>9}" for s in stages)]
+    lines = ["", f"{'best epoch ' + str(int(numbers['fit/best_epoch'])):<34}" + "".join(f"{s:>9}" for s in stages)]
     for name, title in HEADLINES:
         cells = [numbers.get(f"{stage}/{name}") for stage in stages]
         if any(cell is not None for cell in cells):

@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from lungseg.callbacks.loggers import WandbMode, build_loggers, wandb_mode
 from lungseg.callbacks.overlays import OverlayCallback
-from lungseg.callbacks.progress import EpochLines, progress_callbacks
+from lungseg.callbacks.progress import Bar, EpochLines, progress_callbacks
 from lungseg.config import Config
 from lungseg.configuration import config_dict, dump_config
 from lungseg.data.datamodule import LungDataModule
@@ -152,7 +152,7 @@ def _trainer(config: Config, callbacks: list[Callback], loggers: list[Any]) -> T
             callbacks=callbacks,
             logger=loggers,
             enable_model_summary=False,
-            enable_progress_bar=any(type(callback).__name__ == "TQDMProgressBar" for callback in callbacks),
+            enable_progress_bar=any(isinstance(callback, Bar) for callback in callbacks),
             use_distributed_sampler=False,
         )
     except (MisconfigurationException, ValueError, TypeError) as error:

@@ -26,7 +26,7 @@ def test_numbers_are_those_of_the_best_epoch_and_the_test() -> None:
 def test_table_has_a_column_a_stage_and_says_how_to_sync(tmp_path: Path) -> None:
     numbers = final_numbers(ROWS, 1, {"test/dice": 0.5, "test/accuracy": 1.0}, 2.0, 30.0)
     text = "\n".join(summary_lines(numbers, tmp_path, tmp_path / "wandb" / "offline-run-x"))
-    assert "best epoch 2" in text and "   0.7500   0.5000" in text and "        -   1.0000" in text
+    assert "best epoch 1" in text and "   0.7500   0.5000" in text and "        -   1.0000" in text
     assert f"wandb sync {tmp_path}/wandb/offline-run-x" in text
     assert "W&B" not in "\n".join(summary_lines(numbers, tmp_path, None))
 

@@ -1,0 +1,98 @@
+"""The contact sheet of an audit: pairs of images that show one exposure, the worst first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from lungseg.data.duplicates import Leak
+from lungseg.data.images import read_image
+from lungseg.data.sample import CLASSES, DataError, Sample
+from lungseg.reporting.drawing import INK, PAPER, WARNING_COLOUR
+
+MOST_PAIRS = 48
+SIDE_PX = 176
+COLUMNS = 4
+_GAP_PX, _TEXT_PX = 8, 50
+
+Picture = npt.NDArray[np.uint8]
+"""(H, W, 3) uint8."""
+
+
+def draw_pairs(leaks: Sequence[Leak], most: int = MOST_PAIRS) -> Picture:
+    """Draw the first pairs side by side, each with kind, correlation, split, class and file; uint8 (H, W, 3).
+
+    Raises:
+        ValueError: No pairs.
+    """
+    if not leaks:
+        raise ValueError("a sheet of pairs needs at least one, got none")
+    shown = leaks[:most]
+    title = f"{len(shown)} of {len(leaks)} pairs of images that show one exposure"
+    cells = [_draw_pair(leak) for leak in shown]
+    height, width = cells[0].shape[:2]
+    columns = min(COLUMNS, len(cells))
+    rows = -(-len(cells) // columns)
+    sheet = np.full((40 + rows * (height + _GAP_PX), columns * (width + _GAP_PX) - _GAP_PX, 3), PAPER, np.uint8)
+    for at, cell in enumerate(cells):
+        top, left = 40 + at // columns * (height + _GAP_PX), at % columns * (width + _GAP_PX)
+        sheet[top : top + height, left : left + width] = cell
+    return _written(sheet, [(8, 8, title, 17, INK)])
+
+
+def png(picture: Picture) -> bytes:
+    """Encode a picture as PNG."""
+    _, encoded = cv2.imencode(".png", picture[..., ::-1])
+    return encoded.tobytes()
+
+
+def _draw_pair(leak: Leak) -> Picture:
+    cell = np.full((SIDE_PX + _TEXT_PX, 2 * SIDE_PX, 3), PAPER, np.uint8)
+    cell[:SIDE_PX, :SIDE_PX] = _panel(leak.first.image)
+    cell[:SIDE_PX, SIDE_PX:] = _panel(leak.second.image)
+    kind = f"{leak.kind}, {leak.likeness:.3f}" + (", across splits" if leak.across else "")
+    texts = [(4, SIDE_PX + 2, kind, 12, WARNING_COLOUR if leak.across else INK)]
+    for left, sample in ((4, leak.first), (SIDE_PX + 4, leak.second)):
+        texts += [(left, SIDE_PX + 18, _place(sample), 11, INK), (left, SIDE_PX + 33, sample.image.name, 11, INK)]
+    return _written(cell, texts)
+
+
+def _panel(path: Path) -> Picture:
+    """An image in the middle of a square; a grey square where it can no longer be read."""
+    square = np.full((SIDE_PX, SIDE_PX), 60, np.uint8)
+    try:
+        image = read_image(path)
+    except DataError:
+        return np.repeat(square[..., None], 3, axis=2)
+    square[:] = 0
+    scale = SIDE_PX / max(image.shape)
+    height, width = (max(1, round(side * scale)) for side in image.shape)
+    top, left = (SIDE_PX - height) // 2, (SIDE_PX - width) // 2
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    square[top : top + height, left : left + width] = cv2.resize(image, (width, height), interpolation=way)
+    return np.repeat(square[..., None], 3, axis=2)
+
+
+def _place(sample: Sample) -> str:
+    return f"{sample.split}, {'no class' if sample.label is None else CLASSES[sample.label]}"
+
+
+def _written(picture: Picture, texts: Sequence[tuple[int, int, str, int, tuple[int, int, int]]]) -> Picture:
+    """The picture with texts: left, top, text, size and colour of each."""
+    image = Image.fromarray(picture)
+    pen = ImageDraw.Draw(image)
+    for left, top, text, size_px, colour in texts:
+        shown = text.encode("utf-8", "replace").decode()
+        pen.text((left, top), shown, fill=colour, font=_font(size_px))
+    return np.asarray(image)
+
+
+@cache
+def _font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size_px)
