@@ -88,6 +88,12 @@ class DataConfig:
     """Draw each class equally often in training."""
     test_fraction: float = 0.0
     """Share of Train carved out as Test (seeded, stratified) when the data has no Test split; in [0, 0.5]."""
+    keep_aspect: bool = True
+    """Letterbox images that are not square; false stretches them."""
+    cache: bool = True
+    """Decode all images once into a file that later epochs, runs and processes share; 1.25 bytes a pixel."""
+    cache_dir: str | None = None
+    """Folder of these files; null takes `$LUNGSEG_CACHE`, else `~/.cache/lungseg`. Old ones may be deleted any time."""
     phantom: PhantomConfig = field(default_factory=PhantomConfig)
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ from torch.utils.data import default_collate
 from lungseg.cam.lung import evidence_in_lungs, mask_to_lung, resize_map
 from lungseg.cam.methods import class_map_of
 from lungseg.config import CamConfig
+from lungseg.data.batch import unpack
 from lungseg.data.dataset import LungDataset
 from lungseg.data.sample import Sample
 from lungseg.reporting.drawing import Array, Tile, draw_sheet, draw_tile
@@ -110,8 +111,8 @@ class OverlayCallback(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         samples = data.samples["val"] or data.samples["train"]
         chosen = spread_over_classes(samples, self.config.samples)
-        dataset = LungDataset(samples, data.config.image_size, None, data.seed)
-        batch: dict[str, Any] = default_collate([dataset[0, index] for index in chosen])
+        dataset = LungDataset(samples, data.config.image_size, None, data.seed, data.config.keep_aspect)
+        batch: dict[str, Any] = unpack(default_collate([dataset[0, index] for index in chosen]))
         return batch
 
     def _send(self, trainer: Trainer, tiles: list[Tile], sheet: Array) -> None:

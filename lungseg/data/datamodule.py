@@ -11,12 +11,15 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from lungseg.config import AugmentConfig, DataConfig
+from lungseg.data.batch import Batch, unpack
+from lungseg.data.cache import ImageCache
 from lungseg.data.dataset import LungDataset, ShardSampler, TrainSampler
 from lungseg.data.index import fingerprint, load_index
 from lungseg.data.phantom_set import write_phantoms
 from lungseg.data.sample import CLASSES, SPLITS, DataError, Sample, Split
 
-Batch = dict[str, Any]
+_SPLITS_OF_STAGE: dict[str | None, tuple[Split, ...]] = {"validate": ("val",), "test": ("test",)}
+"""Training checks and decodes all splits before it starts, not Test after it."""
 
 
 class LungDataModule(LightningDataModule):
@@ -32,6 +35,7 @@ class LungDataModule(LightningDataModule):
         super().__init__()
         self.config, self.augmentation, self.seed = config, augmentation, seed
         self.samples: dict[Split, list[Sample]] = {}
+        self.caches: dict[Split, ImageCache] = {}
         self.fingerprint = ""
         self.first_epoch = 0
         """Epoch that training starts with, when resumed; Lightning draws the first order before it says which epoch."""
@@ -42,13 +46,26 @@ class LungDataModule(LightningDataModule):
             write_phantoms(self.config.phantom)
 
     def setup(self, stage: str | None = None) -> None:
-        """Index the data set, once.
+        """Index the data set, once, and open the caches of the splits that the stage needs, or build them.
 
         Raises:
             DataError: What is wrong with it, in one line.
         """
-        if self.samples:
-            return
+        if not self.samples:
+            self._index()
+        if self.config.cache:
+            folder = Path(self.config.cache_dir) if self.config.cache_dir is not None else None
+            for split in _SPLITS_OF_STAGE.get(stage, SPLITS):
+                if self.samples[split] and split not in self.caches:
+                    self.caches[split] = ImageCache.open_or_build(
+                        self.samples[split], self.config.image_size, self.config.keep_aspect, folder
+                    )
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Make floats of a batch's bytes, on the device."""
+        return unpack(batch)
+
+    def _index(self) -> None:
         root = Path(self.config.root) if self.config.root is not None else write_phantoms(self.config.phantom)
         index = load_index(root, test_fraction=self.config.test_fraction, seed=self.seed)
         self.samples = {split: [sample for sample in index if sample.split == split] for split in SPLITS}
@@ -75,7 +92,10 @@ class LungDataModule(LightningDataModule):
     def dataset(self, split: Split) -> LungDataset:
         """The samples of a split; only `train` is augmented."""
         augmentation = self.augmentation if split == "train" else None
-        return LungDataset(self.samples[split], self.config.image_size, augmentation, self.seed)
+        config = self.config
+        return LungDataset(
+            self.samples[split], config.image_size, augmentation, self.seed, config.keep_aspect, self.caches.get(split)
+        )
 
     def balanced_class_weights(self) -> list[float]:
         """Inverse of each class's share of the training labels, scaled to a mean of 1 over the labels."""

@@ -10,9 +10,10 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from lungseg.config import AugmentConfig
-from lungseg.data.augment import augment, build_augmentation
-from lungseg.data.geometry import Letterbox
-from lungseg.data.images import read_image, read_mask
+from lungseg.data.augment import augment
+from lungseg.data.batch import to_item
+from lungseg.data.cache import ImageCache
+from lungseg.data.decode import read_sample
 from lungseg.data.sample import DataError, Sample
 
 Visit = tuple[int, int]
@@ -20,57 +21,44 @@ Visit = tuple[int, int]
 
 
 class LungDataset(Dataset[dict[str, Any]]):
-    """Decoded, resized, augmented samples.
-
-    An item is `image`, `lung`, `infection` (1, S, S) float32 (image in [0, 1], masks {0, 1}), `label` int, `has_lung`,
-    `has_infection`, `has_label` bool, `id` str. A missing mask is all 0 and a missing label -1, with its `has_` False.
+    """Samples, read from the cache or decoded, and augmented; items as `batch.to_item` makes them.
 
     Args:
         samples: What to read.
         image_size: Side S, pixels.
         augmentation: Section `augment`, or None for images as they are.
         seed: Of the augmentation.
+        keep_aspect: Letterbox, or else stretch, what is not square.
+        cache: Of these samples, in their order; None decodes their files.
     """
 
-    def __init__(self, samples: Sequence[Sample], image_size: int, augmentation: AugmentConfig | None, seed: int):
-        self.samples = samples
-        self.image_size = image_size
-        self.seed = seed
-        self._pipeline = build_augmentation(augmentation) if augmentation else None
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        image_size: int,
+        augmentation: AugmentConfig | None,
+        seed: int,
+        keep_aspect: bool = True,
+        cache: ImageCache | None = None,
+    ):
+        self.samples, self.image_size, self.keep_aspect = samples, image_size, keep_aspect
+        self.augmentation, self.seed = augmentation, seed
+        self.cache = cache
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, visit: Visit) -> dict[str, Any]:
-        """Make the sample of one visit."""
+        """Make the sample of one visit: its bytes depend on seed, epoch and id alone."""
         epoch, index = visit
         sample = self.samples[index]
-        image, masks = self._read(sample)
-        if self._pipeline is not None:
-            image, masks = augment(self._pipeline, image, masks, f"{self.seed}/{epoch}/{sample.id}")
-        lung, infection = (torch.from_numpy(mask)[None].float() for mask in masks)
-        return {
-            "image": torch.from_numpy(image)[None].float().div_(255),
-            "lung": lung,
-            "infection": infection,
-            "label": -1 if sample.label is None else sample.label,
-            "has_lung": sample.lung is not None,
-            "has_infection": sample.infection is not None,
-            "has_label": sample.label is not None,
-            "id": sample.id,
-        }
-
-    def _read(self, sample: Sample) -> tuple[np.ndarray[Any, Any], list[np.ndarray[Any, Any]]]:
-        """Image uint8 (S, S) and the masks of lung and infection, uint8 {0, 1} (S, S)."""
-        image = read_image(sample.image)
-        box = Letterbox.of(image.shape, self.image_size)
-        masks = []
-        for path in (sample.lung, sample.infection):
-            if path is None:
-                masks.append(np.zeros((self.image_size, self.image_size), np.uint8))
-            else:
-                masks.append(box.apply_mask(read_mask(path, image.shape)).astype(np.uint8))
-        return box.apply(image), masks
+        if self.cache is not None:
+            image, masks = self.cache.read(index)
+        else:
+            image, masks = read_sample(sample, self.image_size, self.keep_aspect)
+        if self.augmentation is not None:
+            image, masks = augment(self.augmentation, image, masks, f"{self.seed}/{epoch}/{sample.id}")
+        return to_item(sample, image, masks)
 
 
 class TrainSampler(Sampler[Visit]):

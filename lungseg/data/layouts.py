@@ -14,6 +14,7 @@ import os
 import posixpath
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -63,6 +64,7 @@ def read_radiography(folders: Folders, labels: Labels, places: Sequence[str]) ->
     """
     samples, unknown = read_classes(folders, {**class_labels(RADIOGRAPHY_CLASSES), **labels}, places[0], "train")
     _warn_of_missing_masks(folders.root, samples)
+    samples = [replace(sample, fit_masks=True) for sample in samples]
     return Reading("COVID-19 Radiography Database", samples, [*unknown_classes(unknown), *folders.problems()], False)
 
 

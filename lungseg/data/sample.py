@@ -25,6 +25,8 @@ class Sample:
     split: Split
     group: str | None = None
     """Patient or study; images of one group never part between splits."""
+    fit_masks: bool = False
+    """Masks may have another size than the image, of the same aspect ratio: the data set is published so."""
 
 
 class DataError(ValueError):

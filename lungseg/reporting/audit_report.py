@@ -134,7 +134,7 @@ def _count_lines(cells: Sequence[Cell]) -> Iterator[str]:
         rows = [list(row) for _, row in groupby(of_tree, lambda cell: cell.split)]
         names = [name for name in (*CLASSES, "no class") if any(cell.name == name for row in rows for cell in row)]
         published = any(cell.published for row in rows for cell in row)
-        yield f"images in {tree}{', of those published' if published else ''}"
+        yield f"{'images, of those published,' if published else 'images'} in {tree}"
         yield f"  {'':6}" + "".join(f"{name:>24}" for name in names)
         for row in rows:
             told = {cell.name: _count(cell) for cell in row}

@@ -19,6 +19,7 @@ from lungseg.reporting.drawing import INK, PAPER, WARNING_COLOUR
 MOST_PAIRS = 48
 SIDE_PX = 176
 COLUMNS = 4
+LONGEST_NAME = 26
 _GAP_PX, _TEXT_PX = 8, 50
 
 Picture = npt.NDArray[np.uint8]
@@ -59,7 +60,7 @@ def _draw_pair(leak: Leak) -> Picture:
     kind = f"{leak.kind}, {leak.likeness:.3f}" + (", across splits" if leak.across else "")
     texts = [(4, SIDE_PX + 2, kind, 12, WARNING_COLOUR if leak.across else INK)]
     for left, sample in ((4, leak.first), (SIDE_PX + 4, leak.second)):
-        texts += [(left, SIDE_PX + 18, _place(sample), 11, INK), (left, SIDE_PX + 33, sample.image.name, 11, INK)]
+        texts += [(left, SIDE_PX + 18, _place(sample), 11, INK), (left, SIDE_PX + 33, _name(sample), 11, INK)]
     return _written(cell, texts)
 
 
@@ -81,6 +82,12 @@ def _panel(path: Path) -> Picture:
 
 def _place(sample: Sample) -> str:
     return f"{sample.split}, {'no class' if sample.label is None else CLASSES[sample.label]}"
+
+
+def _name(sample: Sample) -> str:
+    """The file's name, its start left out where it is long."""
+    name = sample.image.name
+    return name if len(name) <= LONGEST_NAME else f"...{name[3 - LONGEST_NAME :]}"
 
 
 def _written(picture: Picture, texts: Sequence[tuple[int, int, str, int, tuple[int, int, int]]]) -> Picture:

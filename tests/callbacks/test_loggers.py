@@ -38,7 +38,9 @@ def test_config_outranks_environment_outranks_key(monkeypatch: pytest.MonkeyPatc
 
 
 def test_metrics_csv_is_always_there_and_wandb_gets_no_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = Config(run=RunConfig(dir="/secret/runs"), data=DataConfig(root="/secret/ward 3"), wandb=WandbConfig(tags=["a"]))
+    config = Config(
+        run=RunConfig(dir="/secret/runs"), data=DataConfig(root="/secret/ward 3"), wandb=WandbConfig(tags=["a"])
+    )
     (only,) = build_loggers(config, config_dict(config), tmp_path, "disabled", "id1")
     assert isinstance(only, MetricsCsv)
     _, wandb = build_loggers(config, config_dict(config), tmp_path, "offline", "id1")

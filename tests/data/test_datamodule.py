@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lungseg.config import AugmentConfig, DataConfig, PhantomConfig
+from lungseg.data.batch import Batch
 from lungseg.data.datamodule import LungDataModule, default_workers
 from lungseg.data.sample import DataError
 
@@ -25,6 +26,27 @@ def _module(config: DataConfig) -> LungDataModule:
     return module
 
 
+def _batches(module: LungDataModule, split: str) -> list[Batch]:
+    return [module.on_after_batch_transfer(batch, 0) for batch in getattr(module, f"{split}_dataloader")()]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_the_same_with_and_without_a_cache(phantoms: Path, workers: int, tmp_path: Path) -> None:
+    decoded = _batches(_module(_config(phantoms, cache=False)), "train")
+    cached = _batches(_module(_config(phantoms, cache_dir=str(tmp_path / "c"), workers=workers)), "train")
+    assert len(list((tmp_path / "c").glob("*.cache"))) == 3
+    for one, other in zip(decoded, cached, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in ("image", "lung", "infection", "label"))
+
+
+def test_a_stage_builds_the_caches_it_needs(phantoms: Path, tmp_path: Path) -> None:
+    module = LungDataModule(_config(phantoms, cache_dir=str(tmp_path / "c")), AugmentConfig(), seed=0)
+    module.setup("test")
+    assert set(module.caches) == {"test"}
+    module.setup("fit")
+    assert set(module.caches) == {"train", "val", "test"}
+
+
 def test_without_a_root_phantoms_are_written_and_used(tmp_path: Path) -> None:
     phantom = PhantomConfig(train=3, val=3, test=3, size_px=64, dir=str(tmp_path))
     module = _module(_config(None, phantom=phantom))
@@ -34,14 +56,14 @@ def test_without_a_root_phantoms_are_written_and_used(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_are_the_same_with_any_number_of_workers(phantoms: Path, workers: int) -> None:
-    batches = [list(_module(_config(phantoms, workers=count)).train_dataloader()) for count in (0, workers)]
+    batches = [_batches(_module(_config(phantoms, workers=count)), "train") for count in (0, workers)]
     for one, other in zip(*batches, strict=True):
         assert one["id"] == other["id"]
         assert all(torch.equal(one[name], other[name]) for name in ("image", "lung", "infection", "label"))
 
 
 def test_batch_follows_the_contract(phantoms: Path) -> None:
-    batch = next(iter(_module(_config(phantoms)).val_dataloader()))
+    batch = _batches(_module(_config(phantoms)), "val")[0]
     assert batch["image"].shape == batch["lung"].shape == (4, 1, 64, 64) and batch["label"].dtype == torch.int64
     assert batch["has_lung"].dtype == torch.bool and len(batch["id"]) == 4
 

@@ -3,17 +3,29 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import default_collate
 
 from lungseg.config import AugmentConfig
-from lungseg.data.dataset import LungDataset, ShardSampler, TrainSampler
+from lungseg.data import dataset
+from lungseg.data.batch import unpack
+from lungseg.data.cache import ImageCache
+from lungseg.data.dataset import ShardSampler, TrainSampler, Visit
 from lungseg.data.index import load_index
 from lungseg.data.sample import DataError, Sample
 
 OFF = AugmentConfig(shift=0, scale=0, rotate=0, flip=0, brightness=0, contrast=0, gamma=0, noise=0)
+
+
+class LungDataset(dataset.LungDataset):
+    """Items as the network sees them."""
+
+    def __getitem__(self, visit: Visit) -> dict[str, Any]:
+        return {name: values[0] for name, values in unpack(default_collate([super().__getitem__(visit)])).items()}
 
 
 @pytest.fixture
@@ -46,6 +58,15 @@ def test_augmentation_depends_on_seed_epoch_and_id_alone(samples: list[Sample]) 
     assert torch.equal(first, again)
     assert not torch.equal(first, data[2, 4]["image"])
     assert not torch.equal(first, LungDataset(samples, 64, AugmentConfig(), seed=4)[1, 4]["image"])
+
+
+def test_the_cache_changes_no_bit(samples: list[Sample], tmp_path: Path) -> None:
+    cache = ImageCache.open_or_build(samples, 64, folder=tmp_path)
+    for config in (None, AugmentConfig()):
+        decoded = LungDataset(samples, 64, config, 0)
+        cached = LungDataset(samples, 64, config, 0, cache=cache)
+        for name in ("image", "lung", "infection"):
+            assert all(torch.equal(decoded[2, i][name], cached[2, i][name]) for i in range(len(samples)))
 
 
 def test_everything_off_leaves_the_image_as_it_is(samples: list[Sample]) -> None:

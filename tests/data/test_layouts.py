@@ -44,6 +44,7 @@ def test_radiography_folders_map_to_the_three_classes(
         (f"{above}Viral Pneumonia/images/Viral Pneumonia-1.png", 1, "Viral Pneumonia-1.png"),
     ]
     assert "COVID-19 Radiography Database without splits, divided by hash with seed 0" in caplog.text
+    assert all(sample.fit_masks for sample in samples)
 
 
 def test_radiography_classes_yield_to_the_label_map(tmp_path: Path) -> None:

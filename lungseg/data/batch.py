@@ -1,0 +1,62 @@
+"""A sample as loaders hand it over, in bytes, and a batch as the network takes it, in floats.
+
+Bytes travel from workers and to the device: a sixth of the memory; `unpack` makes floats of them on the device.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lungseg.data.decode import LUNG, Plane
+from lungseg.data.sample import Sample
+
+Batch = dict[str, Any]
+
+
+def to_item(sample: Sample, image: Plane, masks: Plane) -> dict[str, Any]:
+    """Put a sample's tensors beside what is known of it.
+
+    Returns:
+        `image` and `masks` (1, S, S) uint8, the masks as bits (`decode.LUNG`, `decode.INFECTION`), `label` int, -1
+        where there is none, `has_lung`, `has_infection`, `has_label` bool, `id` str.
+    """
+    return {
+        "image": torch.from_numpy(image)[None],
+        "masks": torch.from_numpy(masks)[None],
+        "label": -1 if sample.label is None else sample.label,
+        "has_lung": sample.lung is not None,
+        "has_infection": sample.infection is not None,
+        "has_label": sample.label is not None,
+        "id": sample.id,
+    }
+
+
+def unpack(batch: Batch) -> Batch:
+    """Turn items collated into a batch into the batch of the network, on the device where they are.
+
+    Returns:
+        `image` in [0, 1], `lung` and `infection` {0, 1}, each (B, 1, S, S) float32 (a missing mask is all 0), and the
+        rest as it was.
+    """
+    masks, no_infection = batch["masks"], False
+    if masks.device.type == "cpu":  # elsewhere, asking would make the program wait for the device
+        no_infection = not batch["has_infection"].any()
+    floats = _room((2 if no_infection else 3, *masks.shape), masks.device)
+    rest = {name: value for name, value in batch.items() if name != "masks"}
+    return {
+        **rest,
+        "image": floats[0].copy_(batch["image"]).div_(255),
+        "lung": floats[1].copy_(masks & LUNG),
+        "infection": torch.zeros(()).expand(masks.shape) if no_infection else floats[2].copy_(masks >> 1),  # upper bit
+    }
+
+
+def _room(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Give memory for floats; NumPy asks for it in huge pages, where small ones may cost as much as augmentation."""
+    if device.type == "cpu":
+        return torch.from_numpy(np.empty(shape, np.float32))
+    return torch.empty(shape, device=device)
