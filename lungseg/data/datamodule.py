@@ -52,7 +52,7 @@ class LungDataModule(LightningDataModule):
             DataError: What is wrong with it, in one line.
         """
         if not self.samples:
-            self._index()
+            self.find_samples()
         if self.config.cache:
             folder = Path(self.config.cache_dir) if self.config.cache_dir is not None else None
             for split in _SPLITS_OF_STAGE.get(stage, SPLITS):
@@ -65,7 +65,8 @@ class LungDataModule(LightningDataModule):
         """Make floats of a batch's bytes, on the device."""
         return unpack(batch)
 
-    def _index(self) -> None:
+    def find_samples(self) -> None:
+        """Index the data set and check it, without reading an image."""
         root = Path(self.config.root) if self.config.root is not None else write_phantoms(self.config.phantom)
         index = load_index(root, test_fraction=self.config.test_fraction, seed=self.seed)
         self.samples = {split: [sample for sample in index if sample.split == split] for split in SPLITS}
