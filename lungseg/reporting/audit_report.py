@@ -77,7 +77,7 @@ def to_json(audit: Audit) -> dict[str, Any]:
         "findings": list_findings(audit),
         "images": audit.images,
         "sizes": audit.sizes,
-        "counts": [cell._asdict() | {"ok": _verdict(cell)} for cell in audit.cells],
+        "counts": [cell._asdict() | {"verdict": _verdict(cell)} for cell in audit.cells],
         "problems": audit.problems,
         "faults": [fault._asdict() for fault in audit.faults],
         "in_both_trees": audit.in_both_trees,

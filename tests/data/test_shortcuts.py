@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from lungseg.data import shortcuts
 from lungseg.data.sample import Sample, Split
 from lungseg.data.shortcuts import Probe, probe_shortcuts
 
@@ -143,6 +144,16 @@ def test_test_split_stands_in_where_there_is_no_val() -> None:
 def test_probe_is_left_out_where_it_can_say_nothing(change: dict[str, Any]) -> None:
     samples, thumbnails, covers = make(9)
     assert probe_shortcuts([replace(sample, **change) for sample in samples], thumbnails, covers) == []
+
+
+def test_of_many_images_some_are_used_of_every_class_and_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shortcuts, "MOST_IMAGES", 120)
+    samples, thumbnails, covers = make(900)
+    for at, picture in enumerate(thumbnails):
+        picture[1, at % 3] = 250
+    probe = probe_shortcuts(samples, thumbnails, covers)[1]
+    assert probe.fitted + probe.tested == 120 and 30 <= probe.tested <= 50
+    assert (probe.accuracy, probe.chance) == (1, 1 / 3)
 
 
 def test_images_without_lungs_are_left_out_of_the_blanked_view() -> None:

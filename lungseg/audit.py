@@ -1,0 +1,49 @@
+"""Tell what is wrong with a data set, and which images leak between its splits: `python -m lungseg.audit ROOT`.
+
+Exit code 0: clean; 1: there are findings; 2: it could not be run. What is checked, and by which rules, stands in the
+modules of `lungseg.data` that `lungseg.data.auditing` calls.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from lungseg.command import run_command
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    from lungseg.data.auditing import audit
+    from lungseg.reporting.audit_report import check_output, summarise, to_json, write_report, write_whole
+
+    root = arguments.root.expanduser()
+    name = root.resolve().name if root.is_dir() else root.stem
+    output = arguments.output or Path(f"audit-{name}")
+    check_output(output, root)
+    result = audit(root)
+    print(summarise(result))
+    written = write_report(result, output)
+    if arguments.json:
+        write_whole(arguments.json, (json.dumps(to_json(result), indent=2) + "\n").encode())
+        written.append(arguments.json)
+    print(f"written: {', '.join(map(str, written))}")
+    return 0 if result.is_clean else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m lungseg.audit", description=__doc__)
+    parser.add_argument("root", type=Path, metavar="ROOT", help="folder of a data set, or a CSV manifest")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything found as JSON too")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder for leaks.csv, faults.csv and pairs.png (default: audit-NAME here, NAME being that of ROOT)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main, _parser()))

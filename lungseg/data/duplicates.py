@@ -1,0 +1,155 @@
+"""Copies of one image among the samples, exact and altered, and which of them leak from one split to another."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+
+from lungseg.data.folders import lung_parts
+from lungseg.data.images import read_image, read_mask
+from lungseg.data.likeness import NEAR_LUNGS, NEAR_WHOLE, Frame, Signature, is_blank, likeness, neighbours, sign
+from lungseg.data.sample import Sample
+from lungseg.data.threads import in_threads
+
+ALIKE = 0.75
+"""Cosine from which whole images are framed alike: altered copies have 0.88, others mostly below 0.7."""
+_MANY = 1000
+_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Two samples that show one exposure."""
+
+    kind: Literal["exact", "near"]
+    """Equal pixels, or equal but for encoding, size, crop, brightness, contrast or writing on it."""
+    likeness: float
+    """1 for exact copies, else `likeness.likeness`, `NEAR_LUNGS` at least."""
+    first: Sample
+    second: Sample
+
+    @property
+    def across(self) -> bool:
+        """Whether they lie in different splits: only that is a leak in the strict sense."""
+        return self.first.split != self.second.split
+
+
+def find_leaks(
+    samples: Sequence[Sample], signatures: Sequence[Signature | None] | None = None, quiet: bool = False
+) -> list[Leak]:
+    """Find the copies among samples, within and across splits; across first, then by likeness and id.
+
+    Args:
+        samples: Any; their order does not matter. An exact copy is paired with the first of its kind by id; near
+            copies are sought among those.
+        signatures: One a sample, None where it has none; without them every file is read.
+        quiet: Without progress.
+
+    Raises:
+        DataError: Only without signatures: a file cannot be read.
+    """
+    if signatures is None:
+        signatures = list(in_threads(read_signature, samples, "images", quiet))
+    signed = [(sample, signature) for sample, signature in zip(samples, signatures, strict=True) if signature]
+    signed.sort(key=lambda pair: pair[0].id)
+    same: dict[bytes, list[int]] = defaultdict(list)
+    for at, (_, signature) in enumerate(signed):
+        same[signature.digest].append(at)
+    leaks = [
+        Leak("exact", 1.0, signed[first][0], signed[other][0]) for first, *others in same.values() for other in others
+    ]
+    firsts = [signed[copies[0]] for copies in same.values()]
+    for i, j, value in _near_pairs([signature for _, signature in firsts], quiet):
+        leaks.append(Leak("near", value, firsts[i][0], firsts[j][0]))
+    return sorted(leaks, key=lambda leak: (not leak.across, -leak.likeness, leak.first.id, leak.second.id))
+
+
+def group_copies(leaks: Iterable[Leak]) -> list[list[Sample]]:
+    """Join pairs that share a sample: each group is one exposure, sorted by id; groups by their first id."""
+    parent: dict[str, str] = {}
+    samples: dict[str, Sample] = {}
+
+    def top(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            parent[name] = parent[parent[name]]
+            name = parent[name]
+        return name
+
+    for leak in leaks:
+        samples |= {leak.first.id: leak.first, leak.second.id: leak.second}
+        parent[top(leak.first.id)] = top(leak.second.id)
+    groups: dict[str, list[Sample]] = defaultdict(list)
+    for name in sorted(samples):
+        groups[top(name)].append(samples[name])
+    return sorted(groups.values(), key=lambda group: group[0].id)
+
+
+def training_copies(samples: Sequence[Sample], quiet: bool = False) -> set[str]:
+    """Give the ids of train samples that are copies, exact or near, of a val or test sample.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
+    return copies_in_train(find_leaks(samples, quiet=quiet))
+
+
+def copies_in_train(leaks: Iterable[Leak]) -> set[str]:
+    """Give the ids of train samples in a group of copies that has val or test samples too."""
+    drop: set[str] = set()
+    for group in group_copies(leaks):
+        if any(sample.split != "train" for sample in group):
+            drop |= {sample.id for sample in group if sample.split == "train"}
+    return drop
+
+
+def read_signature(sample: Sample) -> Signature:
+    """Read a sample's image and lung mask, and sign it.
+
+    Raises:
+        DataError: A file cannot be read, or the mask has another size than the image and may not.
+    """
+    image = read_image(sample.image)
+    if sample.lung is None:
+        return sign(image, None)
+    shape = (image.shape[0], image.shape[1])
+    parts = [read_mask(part, shape, sample.fit_masks) for part in lung_parts(sample.lung)]
+    return sign(image, np.logical_or.reduce(parts))
+
+
+def _near_pairs(signatures: Sequence[Signature], quiet: bool) -> list[tuple[int, int, float]]:
+    """Give confirmed pairs (i, j), i < j, with their likeness."""
+    found: dict[tuple[int, int], float] = {}
+    has_lungs = [signature.lungs is not None for signature in signatures]
+    for what, least in (("lungs", NEAR_LUNGS), ("whole", NEAR_WHOLE)):
+        frames: dict[int, Frame] = {}
+        for at, signature in enumerate(signatures):
+            frame = signature.lungs if what == "lungs" else signature.whole
+            if frame is not None and not is_blank(frame):
+                frames[at] = frame
+        pairs = _candidates(frames, has_lungs if what == "whole" else [])
+        chunks = [pairs[start : start + _CHUNK] for start in range(0, len(pairs), _CHUNK)]
+        confirm = partial(_likenesses, frames)
+        for chunk, values in zip(chunks, in_threads(confirm, chunks, f"comparing {what}", quiet), strict=True):
+            for pair, value in zip(chunk, values, strict=True):
+                if value >= least:
+                    found[pair] = max(value, found.get(pair, 0.0))
+    return [(i, j, value) for (i, j), value in found.items()]
+
+
+def _candidates(frames: Mapping[int, Frame], has_lungs: Sequence[bool]) -> list[tuple[int, int]]:
+    """Give the pairs to confirm; of many images that have lungs to compare, the whole only if framed alike."""
+    if len(frames) < 2:
+        return []
+    names = list(frames)
+    found = ((names[i], names[j], cosine) for i, j, cosine in neighbours(list(frames.values())))
+    few = len(frames) < _MANY or not has_lungs
+    return sorted({(i, j) for i, j, cosine in found if few or cosine >= ALIKE or not (has_lungs[i] and has_lungs[j])})
+
+
+def _likenesses(frames: Mapping[int, Frame], pairs: Sequence[tuple[int, int]]) -> list[float]:
+    return [likeness(frames[i], frames[j]) for i, j in pairs]
