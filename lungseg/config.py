@@ -77,7 +77,14 @@ class DataConfig:
     """Where images come from and how they reach the network."""
 
     root: str | None = None
-    """Folder of COVID-QU-Ex (or of one of its two trees); null writes and uses the phantom set."""
+    """A data set (see README, "Your data") or a CSV manifest; null writes and uses the phantom set."""
+    label_map: list[str] = field(default_factory=list)
+    """`FOLDER=CLASS` for class folders that bear other names than the classes."""
+    fold: int | None = None
+    """Val is this one of `folds` parts of what is not Test; null keeps the splits that the data has."""
+    folds: int = 5
+    exclude_leaks: bool = False
+    """Leave out training images that are copies, exact or near, of Val or Test images."""
     image_size: int = 256
     """Side of the square the network sees, pixels; any size works, multiples of 32 waste nothing."""
     batch_size: int = 32
@@ -101,6 +108,8 @@ class DataConfig:
         _check(32 <= self.image_size <= 2048, "data.image_size", "in 32..2048 pixels", self.image_size)
         _check(self.batch_size >= 1, "data.batch_size", ">= 1", self.batch_size)
         _check(self.workers is None or self.workers >= 0, "data.workers", ">= 0 or null", self.workers)
+        _check(self.fold is None or 0 <= self.fold < self.folds, "data.fold", f"in 0..{self.folds - 1}", self.fold)
+        _check(all(m.count("=") == 1 for m in self.label_map), "data.label_map", "FOLDER=CLASS each", self.label_map)
         _check(0 <= self.test_fraction <= 0.5, "data.test_fraction", "in [0, 0.5]", self.test_fraction)
 
 

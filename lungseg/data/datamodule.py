@@ -15,6 +15,7 @@ from lungseg.data.batch import Batch, unpack
 from lungseg.data.cache import ImageCache
 from lungseg.data.dataset import LungDataset, ShardSampler, TrainSampler
 from lungseg.data.index import fingerprint, load_index
+from lungseg.data.leaks import without_training_copies
 from lungseg.data.phantom_set import write_phantoms
 from lungseg.data.sample import CLASSES, SPLITS, DataError, Sample, Split
 
@@ -37,6 +38,8 @@ class LungDataModule(LightningDataModule):
         self.samples: dict[Split, list[Sample]] = {}
         self.caches: dict[Split, ImageCache] = {}
         self.fingerprint = ""
+        self.excluded = 0
+        """Training images left out as copies of Val or Test images."""
         self.first_epoch = 0
         """Epoch that training starts with, when resumed; Lightning draws the first order before it says which epoch."""
 
@@ -66,9 +69,21 @@ class LungDataModule(LightningDataModule):
         return unpack(batch)
 
     def find_samples(self) -> None:
-        """Index the data set and check it, without reading an image."""
+        """Index the data set and check it; no image is read but for `data.exclude_leaks`."""
         root = Path(self.config.root) if self.config.root is not None else write_phantoms(self.config.phantom)
-        index = load_index(root, test_fraction=self.config.test_fraction, seed=self.seed)
+        config = self.config
+        index = load_index(
+            root,
+            test_fraction=config.test_fraction,
+            seed=self.seed,
+            fold=config.fold,
+            folds=config.folds,
+            label_map=dict(pair.split("=") for pair in config.label_map),
+        )
+        if config.exclude_leaks:
+            found = len(index)
+            index = without_training_copies(index, Path(config.cache_dir) if config.cache_dir is not None else None)
+            self.excluded = found - len(index)
         self.samples = {split: [sample for sample in index if sample.split == split] for split in SPLITS}
         self.fingerprint = fingerprint(index)
         if not self.samples["train"]:

@@ -42,7 +42,7 @@ def class_labels(names: Mapping[str, str] | None = None) -> dict[str, int]:
     known = dict(labels)
     for name, meant in (names or {}).items():
         if meant.casefold() not in known:
-            raise ValueError(f"label_map: {name!r} must map to one of {', '.join(CLASSES)}, got {meant!r}")
+            raise ValueError(f"data.label_map: {name!r} must map to one of {', '.join(CLASSES)}, got {meant!r}")
         labels[name.casefold()] = known[meant.casefold()]
     return labels
 
@@ -119,7 +119,7 @@ def read_classes(folders: Folders, labels: Labels, place: str, split: Split) -> 
 
 def unknown_classes(places: Sequence[str]) -> list[str]:
     """Phrase the fault of folders whose names are no class."""
-    advice = f"classes are {', '.join(CLASSES)}; map other names to them with label_map, or write a CSV manifest"
+    advice = f"classes are {', '.join(CLASSES)}; map other names to them with data.label_map, or write a CSV manifest"
     return phrase("folder whose name is no class", places, advice)
 
 

@@ -70,7 +70,10 @@ class Training:
         trainer = _trainer(config, callbacks, loggers)
         if is_rank_zero():
             write_text(folder / "config.yaml", dump_config(config))
-            write_json(folder / "environment.json", environment(data.fingerprint))
+            write_json(
+                folder / "environment.json",
+                environment(data.fingerprint) | {"excluded_training_copies": data.excluded},
+            )
         return cls(config, data, module, folder, trainer, lines, where, started)
 
     def run(self) -> None:
@@ -202,7 +205,8 @@ def _say_what_data(config: Config, data: LungDataModule) -> None:
         return
     counts = ", ".join(f"{len(samples)} {split}" for split, samples in data.samples.items())
     source = config.data.root if config.data.root is not None else f"phantoms in {config.data.phantom.dir}"
-    print(f"data: {source}: {counts}", flush=True)
+    left_out = f"; left out {data.excluded} training copies of Val or Test images" if config.data.exclude_leaks else ""
+    print(f"data: {source}: {counts}{left_out}", flush=True)
 
 
 def _wandb_id(folder: Path) -> str:

@@ -141,3 +141,18 @@ def test_balancing_without_any_label_is_refused() -> None:
 def test_evaluation_shards_hold_each_sample_once() -> None:
     shards = [[index for _, index in ShardSampler(7, rank, 2)] for rank in range(2)]
     assert sorted(shards[0] + shards[1]) == list(range(7)) and len(shards[0]) == 4
+
+
+def test_tensors_are_the_same_on_one_process_and_on_two(samples: list[Sample]) -> None:
+    """What a process makes of a visit does not depend on which of the others it makes."""
+    data = LungDataset(samples, 64, AugmentConfig(), seed=5)
+    labels = [sample.label for sample in samples]
+
+    def epoch(rank: int, processes: int) -> dict[str, torch.Tensor]:
+        sampler = TrainSampler(labels, 5, False, rank, processes)
+        sampler.set_epoch(3)
+        return {data[visit]["id"]: data[visit]["image"] for visit in sampler}
+
+    alone, together = epoch(0, 1), epoch(0, 2) | epoch(1, 2)
+    assert alone.keys() == together.keys()
+    assert all(torch.equal(alone[name], together[name]) for name in alone)

@@ -319,7 +319,7 @@ def test_label_map_names_the_class_of_a_folder(both: Path) -> None:
     write_case(both, LUNG, "Train", "Tuberculosis", "b.png")
     samples = load_index(both, label_map={"tuberculosis": "non-covid"})
     assert [s.label for s in samples if s.image.name == "b.png"] == [CLASSES.index("Non-COVID")]
-    with pytest.raises(ValueError, match="label_map: 'x' must map to one of COVID-19, Non-COVID, Normal, got 'TB'"):
+    with pytest.raises(ValueError, match=r"data\.label_map: 'x' must map to one of .*, got 'TB'"):
         load_index(both, label_map={"x": "TB"})
 
 
