@@ -38,7 +38,7 @@ def test_every_key_named_is_a_key() -> None:
 
 
 def test_every_file_of_the_map_is_there() -> None:
-    for name in re.findall(r"(?:configs|tests|lungseg)/[\w/]+\.(?:py|yaml|png)", README):
+    for name in re.findall(r"(?:configs|tests|lungseg)/[\w/]+\.(?:py|yaml|jpg)", README):
         assert (REPOSITORY / name).is_file(), name
 
 
