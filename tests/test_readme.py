@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from lungseg.fields import field_types
 
 REPOSITORY = Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text()
-FITS = re.findall(r"python -m lungseg\.fit (--config .*)", README)
+FITS = re.findall(r"python -m lungseg\.fit (--config [^`#\n]*)", README)
 
 
 def test_ci_does_what_the_test_command_says() -> None:
@@ -24,7 +25,7 @@ def test_ci_does_what_the_test_command_says() -> None:
 
 @pytest.mark.parametrize("command", FITS)
 def test_every_fit_command_resolves(command: str) -> None:
-    words = command.split("#")[0].replace("[...]", "").split()
+    words = shlex.split(command)
     config = load_config(REPOSITORY / words[1], [word for word in words[2:] if "=" in word])
     assert config.trainer.max_epochs >= 1
 
@@ -39,7 +40,7 @@ def test_every_key_named_is_a_key() -> None:
 
 def test_every_file_of_the_map_is_there() -> None:
     for name in re.findall(r"(?:configs|tests|lungseg)/[\w/]+\.(?:py|yaml|jpg)", README):
-        assert (REPOSITORY / name).is_file(), name
+        assert name == "configs/x.yaml" or (REPOSITORY / name).is_file(), name  # x.yaml: the example of a mistake
 
 
 def test_no_number_is_left_open() -> None:
