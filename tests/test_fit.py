@@ -16,6 +16,7 @@ import yaml
 
 from lungseg import fit
 from lungseg.command import run_command
+from lungseg.models.losses import Term
 
 REPOSITORY = Path(__file__).parents[1]
 CONFIG = """
@@ -216,6 +217,30 @@ def test_resuming_with_another_architecture_names_the_key(
     words = [f"data.root={phantoms}", "run.name=first", "run.resume=true", "model.head=conv"]
     code, stderr = _here(run.parents[1], monkeypatch, capfd, *words)
     assert code == 2 and "another architecture: model.head is 'linear' there" in stderr
+
+
+def test_early_stopping_in_mixed_precision_keeps_the_last_overlay(
+    tmp_path: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"data.root={phantoms}", "run.name=still", "run.patience=1", "trainer.precision=bf16-mixed"]
+    words += ["trainer.max_epochs=6", "optim.lr=1e-12", "run.monitor=val/accuracy", "cam.every_n_epochs=5"]
+    code, stderr = _here(tmp_path, monkeypatch, capfd, *words)
+    assert code == 0, stderr
+    epochs = [row["epoch"] for row in _rows(tmp_path / "runs/still") if row["train/loss"]]
+    assert 2 <= len(epochs) < 6
+    sheets = [path.name for path in sorted((tmp_path / "runs/still/overlays").iterdir())]
+    assert sheets == ["epoch_000.png", f"epoch_00{epochs[-1]}.png"]
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_advice(
+    tmp_path: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        "lungseg.training.module.dice_term",
+        lambda logits, mask, known: Term(logits.sum((1, 2)) * float("nan"), known.float()),
+    )
+    code, stderr = _here(tmp_path, monkeypatch, capfd, f"data.root={phantoms}", "run.name=nan")
+    assert code == 2 and "train/loss is nan in epoch 0; lower optim.lr" in stderr
 
 
 def test_print_config_loads_back_equal(tmp_path: Path) -> None:

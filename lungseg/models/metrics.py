@@ -70,6 +70,29 @@ class MaskScores(Metric):
         }
 
 
+class TermMean(Metric):
+    """Weighted mean of a loss term over all images added; torchmetrics' own mean hides NaN or drops the weights."""
+
+    full_state_update = False
+    total: Tensor
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("total", "weight"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, term: Term) -> None:
+        """Add the images of a batch."""
+        known = term.weights > 0
+        self.total += (term.values.detach()[known] * term.weights[known]).sum()
+        self.weight += term.weights.sum()
+
+    def compute(self) -> Tensor:
+        """Scalar float64; NaN if no image had the target, or if a loss is."""
+        return self.total / self.weight
+
+
 def _ratio_or_one(part: Tensor, whole: Tensor) -> Tensor:
     """Part / whole in float64, 1 where both masks are empty."""
     return torch.where(
@@ -127,8 +150,8 @@ class StageScores(nn.Module):
         """Add the loss terms of a batch, each weighted by its own images."""
         for name, term in terms.items():
             if name not in self.terms:
-                self.terms[name] = MeanMetric().to(term.values.device)
-            cast(MeanMetric, self.terms[name]).update(term.values.detach(), term.weights)
+                self.terms[name] = TermMean().to(term.values.device)
+            cast(TermMean, self.terms[name]).update(term)
 
     def add_masks(self, predicted: Tensor, true: Tensor, known: Tensor, infection: bool = False) -> None:
         """Add masks (B, H, W) bool of the images where `known` (B,)."""
@@ -147,13 +170,13 @@ class StageScores(nn.Module):
         self.evidence.update(share)
 
     def compute(self) -> dict[str, float]:
-        """All scores over everything added, on every process the same."""
+        """All scores over everything added, on every process the same; a loss that is not finite stays so."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # torchmetrics' notes on what is left out below by rule
             return self._compute()
 
     def _compute(self) -> dict[str, float]:
-        scores = {name: cast(MeanMetric, term).compute() for name, term in self.terms.items()}
+        scores = {name: cast(TermMean, term).compute() for name, term in self.terms.items()}
         scores |= self.lung.compute()
         if self.infection is not None:
             scores |= {f"infection_{name}": value for name, value in self.infection.compute().items()}
@@ -161,7 +184,11 @@ class StageScores(nn.Module):
         if matrix.sum() > 0:
             scores |= confusion_scores(matrix, self.classes) | self._aurocs(matrix)
         scores["evidence_in_lungs"] = self.evidence.compute()
-        return {name: float(value) for name, value in scores.items() if value.isfinite()}
+        return {name: float(value) for name, value in scores.items() if value.isfinite() or self._is_broken(name)}
+
+    def _is_broken(self, name: str) -> bool:
+        """Whether a name is a loss of images that have its target; a value that is not finite must then be seen."""
+        return name in self.terms and bool(cast(TermMean, self.terms[name]).weight > 0)
 
     def _aurocs(self, matrix: Tensor) -> dict[str, Tensor]:
         """One-against-rest AUROC of each class that has both kinds of image, and their mean."""

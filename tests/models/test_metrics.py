@@ -120,3 +120,9 @@ def test_score_names_holds_every_name_that_is_logged() -> None:
     scores.add_evidence(torch.ones(3))
     logged = set(scores.compute()) | {"loss", "score"}
     assert logged <= set(score_names(CLASSES, infection=True))
+
+
+def test_a_loss_that_is_no_number_is_not_hidden() -> None:
+    scores = StageScores(CLASSES, infection=False)
+    scores.add_terms({"dice_loss": Term(torch.tensor([1.0, math.nan]), torch.ones(2))})
+    assert math.isnan(scores.compute()["dice_loss"])
