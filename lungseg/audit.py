@@ -7,7 +7,6 @@ modules of `lungseg.data` that `lungseg.data.auditing` calls.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from lungseg.command import run_command
@@ -16,7 +15,8 @@ from lungseg.command import run_command
 def main(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from lungseg.data.auditing import audit
-    from lungseg.reporting.audit_report import check_output, summarise, to_json, write_report, write_whole
+    from lungseg.reporting.audit_report import check_output, summarise, to_json, write_report
+    from lungseg.reporting.whole_files import write_json
 
     root = arguments.root.expanduser()
     name = root.resolve().name if root.is_dir() else root.stem
@@ -26,7 +26,7 @@ def main(arguments: argparse.Namespace) -> int:
     print(summarise(result))
     written = write_report(result, output)
     if arguments.json:
-        write_whole(arguments.json, (json.dumps(to_json(result), indent=2) + "\n").encode())
+        write_json(arguments.json, to_json(result))
         written.append(arguments.json)
     print(f"written: {', '.join(map(str, written))}")
     return 0 if result.is_clean else 1

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
@@ -22,6 +21,7 @@ from lungseg.data.batch import unpack
 from lungseg.data.dataset import LungDataset
 from lungseg.data.sample import Sample
 from lungseg.reporting.drawing import Array, Tile, draw_sheet, draw_tile
+from lungseg.reporting.whole_files import write_png
 
 MOSTLY_OUTSIDE = 0.5
 """Below this share of evidence inside the lungs a cropped map carries a warning."""
@@ -162,14 +162,6 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for child, training in modes.items():
             child.training = training
-
-
-def write_png(picture: Array, path: Path) -> None:
-    """Write uint8 (H, W, 3) so that no half-written file ever stands under the name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".png.part")
-    Image.fromarray(picture).save(part, format="PNG")
-    part.replace(path)
 
 
 def _dice(predicted: Tensor, true: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from lungseg.data.duplicates import Leak
 from lungseg.data.inventory import Cell
 from lungseg.data.sample import CLASSES, Sample
 from lungseg.reporting.pair_sheet import draw_pairs, png
+from lungseg.reporting.whole_files import write_whole
 
 SHOWN_FILES = 10
 """Files told of each kind of fault in the summary; `faults.csv` and the JSON have all."""
@@ -118,14 +119,6 @@ def write_report(audit: Audit, folder: Path) -> list[Path]:
     for name, content in files.items():
         write_whole(folder / name, content)
     return [folder / name for name in files]
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is whole or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)
 
 
 def _count_lines(cells: Sequence[Cell]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
@@ -85,19 +84,6 @@ def _count_up(folder: Path, stem: str) -> Path:
             number += 1
         else:
             return path
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is whole or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write plain values as indented JSON, whole or absent."""
-    write_text(path, json.dumps(values, indent=2) + "\n")
 
 
 def environment(data_fingerprint: str) -> dict[str, Any]:

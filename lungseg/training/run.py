@@ -26,8 +26,9 @@ from lungseg.data.sample import CLASSES
 from lungseg.models.checkpoint import check_same_model, read_checkpoint
 from lungseg.models.metrics import score_names
 from lungseg.reporting.metrics_csv import MetricsCsv
-from lungseg.reporting.run_folder import environment, is_rank_zero, run_folder, write_json, write_text
+from lungseg.reporting.run_folder import environment, is_rank_zero, run_folder
 from lungseg.reporting.summary import final_numbers, summary_lines
+from lungseg.reporting.whole_files import write_json, write_text
 from lungseg.training.module import LungModule
 
 log = logging.getLogger(__name__)

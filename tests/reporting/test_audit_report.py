@@ -24,8 +24,8 @@ from lungseg.reporting.audit_report import (
     summarise,
     to_json,
     write_report,
-    write_whole,
 )
+from lungseg.reporting.whole_files import write_whole
 
 CLEAN = Audit(
     root=Path("/data/set"),

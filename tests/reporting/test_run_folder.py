@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lungseg.reporting.run_folder import environment, run_folder, write_json
+from lungseg.reporting.run_folder import environment, run_folder
+from lungseg.reporting.whole_files import write_json
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,36 @@
+"""Files that are whole or absent: written beside their place under another name, then renamed."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write bytes; folders on the way are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    part.write_bytes(content)
+    part.replace(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8."""
+    write_whole(path, text.encode())
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write plain values as indented JSON."""
+    write_text(path, json.dumps(values, indent=2) + "\n")
+
+
+def write_png(picture: np.ndarray[Any, Any], path: Path) -> None:
+    """Write a picture uint8 (H, W, 3)."""
+    content = io.BytesIO()
+    Image.fromarray(picture).save(content, format="PNG")
+    write_whole(path, content.getvalue())
