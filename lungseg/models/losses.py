@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -61,3 +62,24 @@ def cross_entropy_term(
     label = label.where(known, label.new_zeros(()))
     loss = F.cross_entropy(class_logits, label, reduction="none", label_smoothing=label_smoothing)
     return Term(loss, class_weights[label] * known.float())
+
+
+def evidence_term(class_maps: Tensor, lung: Tensor, stride: int) -> Term:
+    """Share of the positive evidence, over all classes, that lies outside the lungs, of each image.
+
+    `1 - sum_c sum_xy max(M_c, 0) a / sum_c sum_xy max(M_c, 0)`, with a(x, y) the share of lung in the map's pixel. All
+    classes count: the maps are centred, so evidence against one class is evidence for another. It asks that the maps
+    be small outside the lungs; features inside still see what lies outside.
+
+    Args:
+        class_maps: (B, C, h, w) float32, any sign.
+        lung: (B, H, W) float32 in [0, 1]; an image without any has weight 0.
+        stride: Image pixels per map pixel; what a map covers beyond the image is outside.
+    """
+    height, width = class_maps.shape[-2] * stride, class_maps.shape[-1] * stride
+    padded = F.pad(lung[:, None], (0, width - lung.shape[-1], 0, height - lung.shape[-2]))
+    area = F.avg_pool2d(padded, stride)
+    positive = class_maps.clamp_min(0)
+    total = positive.sum(dim=(1, 2, 3))
+    share = (positive * area).sum(dim=(1, 2, 3)) / total.clamp_min(1e-6)
+    return Term(1 - share, torch.logical_and(total > 1e-6, area.amax(dim=(1, 2, 3)) > 0).float())

@@ -11,7 +11,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAUROC, MulticlassConfusionMatrix
 
 from lungseg.models.losses import Term
@@ -93,6 +93,42 @@ class TermMean(Metric):
         return self.total / self.weight
 
 
+class EvidenceShares(Metric):
+    """Mean share of evidence inside the lungs, over all images and over those of each class; counts of the undefined.
+
+    Args:
+        classes: Class names in label order.
+    """
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+    undefined: Tensor
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        super().__init__()
+        self.classes = tuple(classes)
+        self.add_state("total", torch.zeros(len(classes) + 1, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros(len(classes) + 1, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("undefined", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, share: Tensor, label: Tensor) -> None:
+        """Add images: share (B,) float32, NaN where a map holds no positive evidence; label (B,) int64, -1 unknown."""
+        defined = ~share.isnan()
+        place = label.where(label >= 0, len(self.classes))[defined]
+        self.total.index_add_(0, place, share[defined].double())
+        self.count.index_add_(0, place, torch.ones_like(place))
+        self.undefined += (~defined).sum()
+
+    def compute(self) -> dict[str, Tensor]:
+        """`evidence_in_lungs`, the same for each class, and `evidence_undefined`; without any image, {}."""
+        if not self.count.sum() + self.undefined:
+            return {}
+        named = {f"evidence_in_lungs_{name}": self.total[i] / self.count[i] for i, name in enumerate(self.classes)}
+        whole = {"evidence_in_lungs": self.total.sum() / self.count.sum()}
+        return whole | named | {"evidence_undefined": self.undefined.double()}
+
+
 def _ratio_or_one(part: Tensor, whole: Tensor) -> Tensor:
     """Part / whole in float64, 1 where both masks are empty."""
     return torch.where(
@@ -124,8 +160,10 @@ def score_names(classes: Sequence[str], infection: bool) -> list[str]:
     """Every name that a stage may log, without the stage: what can be monitored and swept for."""
     mask = ["dice", "dice_global", "iou", "pixel_accuracy", "empty_truth", "empty_prediction", "dice_loss", "bce_loss"]
     names = mask + ([f"infection_{name}" for name in mask] if infection else [])
-    names += ["loss", "score", "cross_entropy", "accuracy", "balanced_accuracy", "f1", "auroc", "evidence_in_lungs"]
-    return names + [f"{score}_{name}" for score in ("sensitivity", "specificity", "f1", "auroc") for name in classes]
+    names += ["loss", "score", "cross_entropy", "evidence_loss", "accuracy", "balanced_accuracy", "f1", "auroc"]
+    names += ["evidence_in_lungs", "evidence_undefined"]
+    of_class = ("sensitivity", "specificity", "f1", "auroc", "evidence_in_lungs")
+    return names + [f"{score}_{name}" for score in of_class for name in classes]
 
 
 class StageScores(nn.Module):
@@ -143,7 +181,7 @@ class StageScores(nn.Module):
         self.infection = MaskScores() if infection else None
         self.confusion = MulticlassConfusionMatrix(len(classes), validate_args=False)
         self.auroc = MulticlassAUROC(len(classes), average="none", validate_args=False)
-        self.evidence = MeanMetric(nan_strategy="ignore")
+        self.evidence = EvidenceShares(classes)
         self.terms = nn.ModuleDict()
 
     def add_terms(self, terms: dict[str, Term]) -> None:
@@ -165,9 +203,9 @@ class StageScores(nn.Module):
             self.confusion.update(class_probs[known], label[known])
             self.auroc.update(class_probs[known], label[known])
 
-    def add_evidence(self, share: Tensor) -> None:
-        """Add shares of evidence inside the lungs (B,), NaN where there is no evidence."""
-        self.evidence.update(share)
+    def add_evidence(self, share: Tensor, label: Tensor) -> None:
+        """Add shares of evidence inside the lungs (B,), NaN where there is none, and labels (B,), -1 where unknown."""
+        self.evidence.update(share, label)
 
     def compute(self) -> dict[str, float]:
         """All scores over everything added, on every process the same; a loss that is not finite stays so."""
@@ -183,7 +221,7 @@ class StageScores(nn.Module):
         matrix = self.confusion.compute()
         if matrix.sum() > 0:
             scores |= confusion_scores(matrix, self.classes) | self._aurocs(matrix)
-        scores["evidence_in_lungs"] = self.evidence.compute()
+        scores |= self.evidence.compute()
         return {name: float(value) for name, value in scores.items() if value.isfinite() or self._is_broken(name)}
 
     def _is_broken(self, name: str) -> bool:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lungseg.config import ModelConfig
 from lungseg.models.encoders import LITE0, check_encoder, load_encoder_weights, smp_weights
 from lungseg.models.head import MapClassifier
+from lungseg.models.merge import FeatureMerge, stages_to_merge
 
 
 class LungOutput(NamedTuple):
@@ -26,13 +27,15 @@ class LungOutput(NamedTuple):
     class_logits: Tensor
     """(B, C) float32."""
     class_maps: Tensor
-    """(B, C, h, w) float32, any sign, summing to zero over the classes; h = ceil(H / stride)."""
+    """(B, C, h, w) float32, any sign, summing to zero over the classes; h = ceil(H / multiple) * multiple / stride."""
     features: Tensor
     """(B, K, h, w): what the classifier's 1x1 convolution reads."""
 
 
 class LungNetwork(nn.Module):
     """A segmentation_models_pytorch network with an auxiliary classifier on its deepest encoder features.
+
+    With `model.map_stride` the classifier reads the deepest features merged with finer ones, for finer class maps.
 
     Args:
         config: The section `model`.
@@ -49,13 +52,21 @@ class LungNetwork(nn.Module):
         super().__init__()
         self.segmenter = _segmenter(config)
         encoder = self.segmenter.encoder
-        self.stride = int(encoder.output_stride) if isinstance(encoder.output_stride, int) else 2**5
-        """Input pixels per class-map pixel; the input is padded to a multiple of it."""
+        self.multiple = int(encoder.output_stride) if isinstance(encoder.output_stride, int) else 2**5
+        """Stride of the deepest features, pixels; the input is padded to a multiple of it."""
+        self.stride = config.map_stride or self.multiple
+        """Input pixels per class-map pixel."""
         normalisation = load_encoder_weights(encoder, config.encoder, config.encoder_weights)
         self.register_buffer("mean", torch.tensor(normalisation.mean))
         self.register_buffer("std", torch.tensor(normalisation.std))
+        deep_channels = int(encoder.out_channels[-1])
+        self.merge: FeatureMerge | None = None
+        if config.map_stride is not None and config.map_stride != self.multiple:
+            self._merged = stages_to_merge(encoder.out_channels, self.multiple, config.map_stride)
+            deep_channels = config.head_channels
+            self.merge = FeatureMerge([int(encoder.out_channels[i]) for i in self._merged], deep_channels)
         self.classifier = MapClassifier(
-            encoder.out_channels[-1], classes, config.head, config.head_channels, config.dropout, config.pooling
+            deep_channels, classes, config.head, config.head_channels, config.dropout, config.pooling
         )
         self.to(memory_format=torch.channels_last)  # half the time on CPUs; AMP wants it on GPUs
 
@@ -72,16 +83,17 @@ class LungNetwork(nn.Module):
         return LungOutput(mask_logits, class_logits, class_maps, deep)
 
     def _encode_decode(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Deepest features and the decoder's output; vision transformers (DPT) also hand prefix tokens on."""
+        """What the classifier reads and the decoder's output; vision transformers (DPT) hand prefix tokens on too."""
         encoded = self.segmenter.encoder(image)
         if isinstance(encoded, tuple):
             features, prefix_tokens = encoded
             return features[-1], self.segmenter.decoder(features, prefix_tokens)
-        return encoded[-1], self.segmenter.decoder(encoded)
+        deep = encoded[-1] if self.merge is None else self.merge([encoded[i] for i in self._merged])
+        return deep, self.segmenter.decoder(encoded)
 
     def _pad(self, image: Tensor) -> Tensor:
-        """Repeat the last row and column until both sides are multiples of the stride."""
-        bottom, right = (-image.shape[-2] % self.stride, -image.shape[-1] % self.stride)
+        """Repeat the last row and column until both sides are multiples of the deepest stride."""
+        bottom, right = (-image.shape[-2] % self.multiple, -image.shape[-1] % self.multiple)
         return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image
 
 

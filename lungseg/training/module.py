@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from lungseg.cam.lung import evidence_in_lungs, resize_map
 from lungseg.cam.methods import class_map_of
 from lungseg.config import LossConfig, ModelConfig, OptimConfig
-from lungseg.models.losses import Term, bce_term, cross_entropy_term, dice_term
+from lungseg.models.losses import Term, bce_term, cross_entropy_term, dice_term, evidence_term
 from lungseg.models.metrics import StageScores
 from lungseg.models.network import LungNetwork, LungOutput
 
@@ -45,6 +45,8 @@ class LungModule(LightningModule):
         self.register_buffer("class_weights", torch.tensor(class_weights, dtype=torch.float32))
         self.val_scores = StageScores(classes, model.infection)
         self.test_scores = StageScores(classes, model.infection)
+        self.steps_per_epoch = 1.0
+        """Optimiser steps; set when training starts."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add all that rebuilds this module, as plain values."""
@@ -66,7 +68,8 @@ class LungModule(LightningModule):
         """Run the network, log or collect every named term, return the total loss."""
         output: LungOutput = self.network(batch["image"])
         terms = self._terms(output, batch)
-        total = self._total({name: term.mean() for name, term in terms.items()})
+        evidence_weight = self.loss.evidence_weight * (self._evidence_ramp() if stage == "train" else 1.0)
+        total = self._total({name: term.mean() for name, term in terms.items()}, evidence_weight)
         if stage == "train":
             losses = {f"train/{name}": term.mean().detach() for name, term in terms.items()}
             size = len(batch["image"])
@@ -90,13 +93,23 @@ class LungModule(LightningModule):
             terms["cross_entropy"] = cross_entropy_term(
                 output.class_logits, batch["label"], batch["has_label"], self.class_weights, self.loss.label_smoothing
             )
+        if self.loss.evidence_weight > 0:
+            known, lung = batch["has_lung"].view(-1, 1, 1), output.mask_logits[:, 0].detach() > 0
+            lung = torch.where(known, batch["lung"][:, 0], lung.float())
+            terms["evidence_loss"] = evidence_term(output.class_maps, lung, self.network.stride)
         return terms
 
-    def _total(self, means: dict[str, Tensor]) -> Tensor:
+    def _total(self, means: dict[str, Tensor], evidence_weight: float) -> Tensor:
         """Sum of the terms with the weights of the section `loss`; infection counts as the lung does."""
         weights = {"dice_loss": self.loss.dice, "bce_loss": self.loss.bce, "cross_entropy": self.loss.cross_entropy}
+        weights["evidence_loss"] = evidence_weight
         parts = [weights[name.removeprefix("infection_")] * value for name, value in means.items()]
         return torch.stack(parts).sum()
+
+    def _evidence_ramp(self) -> float:
+        """Share of `loss.evidence_weight` that counts at this step, rising linearly from 0 to 1."""
+        warmup = self.loss.evidence_warmup_epochs * self.steps_per_epoch
+        return min(1.0, self.global_step / warmup) if warmup > 0 else 1.0
 
     def _score(self, scores: StageScores, output: LungOutput, batch: dict[str, Any], terms: dict[str, Term]) -> None:
         """Add one batch to the scores of a stage."""
@@ -108,9 +121,8 @@ class LungModule(LightningModule):
         scores.add_classes(class_probs, batch["label"], batch["has_label"])
         lung = torch.where(batch["has_lung"].view(-1, 1, 1), batch["lung"][:, 0] > 0.5, masks[:, 0])
         cam = class_map_of(output, class_probs.argmax(dim=1))
-        scores.add_evidence(
-            evidence_in_lungs(resize_map(cam, self.network.stride, (lung.shape[-2], lung.shape[-1])), lung)
-        )
+        cam = resize_map(cam, self.network.stride, (lung.shape[-2], lung.shape[-1]))
+        scores.add_evidence(evidence_in_lungs(cam, lung), batch["label"].where(batch["has_label"], -1))
 
     def on_validation_epoch_end(self) -> None:
         """Log Val."""
@@ -128,7 +140,7 @@ class LungModule(LightningModule):
         scores = self._scores(stage).compute()
         self._scores(stage).reset()
         losses = {name: torch.tensor(value) for name, value in scores.items() if name in self._loss_names(scores)}
-        scores["loss"] = float(self._total(losses))
+        scores["loss"] = float(self._total(losses, self.loss.evidence_weight))
         headline = [scores[name] for name in ("dice", "balanced_accuracy") if name in scores]
         if headline:
             scores["score"] = sum(headline) / len(headline)
@@ -153,8 +165,9 @@ class LungModule(LightningModule):
         ]
         optimizer = torch.optim.AdamW(groups, weight_decay=self.optim.weight_decay)
         steps = max(1, int(self.trainer.estimated_stepping_batches))
-        per_epoch = steps / max(1, self.trainer.max_epochs or 1)
-        warmup, frozen = self.optim.warmup_epochs * per_epoch, self.optim.frozen_encoder_epochs * per_epoch
+        self.steps_per_epoch = steps / max(1, self.trainer.max_epochs or 1)
+        warmup = self.optim.warmup_epochs * self.steps_per_epoch
+        frozen = self.optim.frozen_encoder_epochs * self.steps_per_epoch
 
         def encoder_factor(step: int) -> float:
             return 0.0 if step < frozen else lr_factor(step, steps, warmup)

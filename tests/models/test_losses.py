@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from torch import Tensor
 
-from lungseg.models.losses import bce_term, cross_entropy_term, dice_term
+from lungseg.models.losses import bce_term, cross_entropy_term, dice_term, evidence_term
 
 BIG = 40.0
 
@@ -54,3 +55,29 @@ def test_cross_entropy_equals_torchs_with_weights_and_smoothing() -> None:
     torch.testing.assert_close(term.mean(), torch.nn.functional.cross_entropy(logits, label, weights))
     smooth = cross_entropy_term(logits, label, torch.ones(6, dtype=torch.bool), torch.ones(3), 0.2)
     torch.testing.assert_close(smooth.mean(), torch.nn.functional.cross_entropy(logits, label, label_smoothing=0.2))
+
+
+def test_evidence_term_is_the_share_outside_the_lungs() -> None:
+    maps = torch.zeros(3, 2, 2, 2)
+    maps[0, 0, 0, 0], maps[0, 1, 1, 1], maps[0, 1, 0, 1] = 3.0, 1.0, -5.0  # negative evidence does not count
+    maps[1, 0, 0, 0] = 1.0
+    lung = torch.zeros(3, 8, 8)
+    lung[0, :4, :4] = 1  # the whole of the first map pixel
+    lung[1, :2, :4] = 1  # half of it
+    term = evidence_term(maps, lung, stride=4)
+    torch.testing.assert_close(term.values[:2], torch.tensor([0.25, 0.5]))
+    assert term.weights.tolist() == [1, 1, 0]  # no lung, no evidence: left out
+
+
+def test_evidence_term_counts_what_lies_beyond_the_image_as_outside() -> None:
+    maps = torch.ones(1, 1, 1, 2)
+    assert float(evidence_term(maps, torch.ones(1, 4, 6), stride=4).values) == pytest.approx(0.25)
+
+
+def test_evidence_term_pulls_maps_into_the_lungs() -> None:
+    maps = torch.ones(1, 1, 2, 2, requires_grad=True)
+    lung = torch.zeros(1, 4, 4)
+    lung[:, :2, :2] = 1
+    evidence_term(maps, lung, stride=2).mean().backward()
+    assert maps.grad is not None
+    assert float(maps.grad[0, 0, 0, 0]) < 0 < float(maps.grad[0, 0, 1, 1])

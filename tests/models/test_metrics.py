@@ -7,7 +7,7 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
 from lungseg.models.losses import Term
-from lungseg.models.metrics import MaskScores, StageScores, confusion_scores, score_names
+from lungseg.models.metrics import EvidenceShares, MaskScores, StageScores, confusion_scores, score_names
 
 CLASSES = ("COVID-19", "Non-COVID", "Normal")
 
@@ -98,7 +98,7 @@ def test_loss_terms_are_weighted_by_their_own_images() -> None:
 
 def test_evidence_ignores_images_without_any() -> None:
     scores = StageScores(CLASSES, infection=False)
-    scores.add_evidence(torch.tensor([0.5, math.nan, 1.0]))
+    scores.add_evidence(torch.tensor([0.5, math.nan, 1.0]), torch.tensor([0, 1, -1]))
     assert scores.compute()["evidence_in_lungs"] == pytest.approx(0.75)
 
 
@@ -117,7 +117,7 @@ def test_score_names_holds_every_name_that_is_logged() -> None:
     scores.add_classes(torch.eye(3), torch.arange(3), known)
     for infection in (False, True):
         scores.add_masks(torch.ones(3, 4, 4).bool(), torch.ones(3, 4, 4).bool(), known, infection)
-    scores.add_evidence(torch.ones(3))
+    scores.add_evidence(torch.ones(3), torch.zeros(3, dtype=torch.int64))
     logged = set(scores.compute()) | {"loss", "score"}
     assert logged <= set(score_names(CLASSES, infection=True))
 
@@ -126,3 +126,15 @@ def test_a_loss_that_is_no_number_is_not_hidden() -> None:
     scores = StageScores(CLASSES, infection=False)
     scores.add_terms({"dice_loss": Term(torch.tensor([1.0, math.nan]), torch.ones(2))})
     assert math.isnan(scores.compute()["dice_loss"])
+
+
+def test_evidence_is_averaged_over_all_and_over_each_class_and_the_undefined_are_counted() -> None:
+    scores = EvidenceShares(("a", "b", "c"))
+    scores.update(torch.tensor([0.25, 0.75, math.nan]), torch.tensor([0, 1, 1]))
+    scores.update(torch.tensor([0.35, 1.0]), torch.tensor([0, -1]))
+    found = {name: float(value) for name, value in scores.compute().items()}
+    assert found["evidence_in_lungs"] == pytest.approx((0.25 + 0.75 + 0.35 + 1.0) / 4)
+    assert found["evidence_in_lungs_a"] == pytest.approx(0.3)
+    assert found["evidence_in_lungs_b"] == pytest.approx(0.75)
+    assert math.isnan(found["evidence_in_lungs_c"])
+    assert found["evidence_undefined"] == 1

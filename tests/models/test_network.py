@@ -106,3 +106,57 @@ def test_bfloat16_autocast_keeps_logits_exact_to_their_maps(tiny_model: ModelCon
 def test_a_network_that_cannot_be_built_says_which_key(tiny_model: ModelConfig, changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LungNetwork(dataclasses.replace(tiny_model, **changes), classes=3)
+
+
+@pytest.mark.parametrize("stride", [4, 8])
+@pytest.mark.parametrize("head", ["linear", "conv"])
+def test_finer_maps_have_the_stride_asked_for_and_stay_exact(tiny_model: ModelConfig, stride: int, head: str) -> None:
+    network = _network(dataclasses.replace(tiny_model, map_stride=stride, head=head, head_channels=8))
+    output = network(torch.rand(2, 1, 50, 64))
+    assert (network.stride, network.multiple) == (stride, 16)
+    assert output.class_maps.shape == (2, 3, 64 // stride, 64 // stride)
+    assert output.mask_logits.shape == (2, 1, 50, 64)
+    expected = output.class_maps.mean(dim=(2, 3)) + network.classifier.bias
+    torch.testing.assert_close(output.class_logits, expected)
+
+
+def test_finer_maps_read_every_stage_down_to_the_deepest(tiny_model: ModelConfig) -> None:
+    network = _network(dataclasses.replace(tiny_model, map_stride=4))
+    assert network.merge is not None
+    widths = [int(lateral[0].in_channels) for lateral in network.merge.laterals]  # type: ignore[index, arg-type]
+    assert widths == list(network.segmenter.encoder.out_channels[2:])
+    image = torch.rand(1, 1, 64, 64)
+    with torch.no_grad():
+        before = network(image).class_logits
+        for lateral in network.merge.laterals:
+            kept = lateral[0].weight.clone()  # type: ignore[index]
+            lateral[0].weight.zero_()  # type: ignore[index]
+            assert not torch.allclose(network(image).class_logits, before)
+            lateral[0].weight.copy_(kept)  # type: ignore[index]
+
+
+def test_the_encoders_own_stride_merges_nothing(tiny_model: ModelConfig) -> None:
+    assert LungNetwork(dataclasses.replace(tiny_model, map_stride=16), classes=3).merge is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"map_stride": 16, "encoder_depth": 3, "decoder_channels": [8, 8, 8]}, "deepest stride is 8, got 16"),
+        (
+            {
+                "architecture": "DPT",
+                "encoder": "tu-vit_tiny_patch16_224",
+                "encoder_depth": 4,
+                "map_stride": 8,
+                "decoder_channels": None,
+            },
+            "no pyramid",
+        ),
+    ],
+)
+def test_a_map_stride_that_the_encoder_lacks_is_refused(
+    tiny_model: ModelConfig, change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        LungNetwork(dataclasses.replace(tiny_model, **change), classes=3)

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -55,6 +56,23 @@ def test_every_term_and_score_is_logged_by_name(tiny_model: ModelConfig, phantom
         "specificity_Normal",
     ):
         assert f"val/{name}" in logged
+
+
+def test_the_evidence_penalty_is_logged_and_rises_from_zero(tiny_model: ModelConfig, phantoms: Path) -> None:
+    trainer = _trainer(epochs=2)
+    module = _module(tiny_model, LossConfig(evidence_weight=2.0, evidence_warmup_epochs=1.0))
+    trainer.fit(module, datamodule=_data(phantoms))
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    assert 0 < logged["train/evidence_loss"] < 1
+    parts = [logged[f"val/{name}"] for name in ("dice_loss", "bce_loss", "cross_entropy")]
+    assert logged["val/loss"] == pytest.approx(sum(parts) + 2.0 * logged["val/evidence_loss"], rel=1e-4)
+    assert {f"val/evidence_in_lungs_{name}" for name in CLASSES} <= logged.keys()
+    ramp = _module(tiny_model, LossConfig(evidence_weight=2.0, evidence_warmup_epochs=2.0))
+    ramp.steps_per_epoch, seen = 3.0, []
+    for step in (0, 3, 6, 9):
+        ramp.trainer = SimpleNamespace(global_step=step)  # type: ignore[assignment]
+        seen.append(ramp._evidence_ramp())
+    assert seen == [0.0, 0.5, 1.0, 1.0]
 
 
 def test_loss_weights_and_switched_off_terms(tiny_model: ModelConfig, phantoms: Path) -> None:

@@ -1,0 +1,96 @@
+"""Sections `model`, `loss` and `optim`: the network and how it learns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lungseg.config.checks import check
+
+Head = Literal["linear", "conv"]
+Pooling = Literal["average", "lung"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The multi-output network."""
+
+    architecture: str = "Unet"
+    """An architecture of segmentation_models_pytorch, by class name."""
+    encoder: str = "resnet34"
+    """An encoder of segmentation_models_pytorch, `tu-` names of timm included."""
+    encoder_depth: int | None = 5
+    """Stages used: the deepest features are 2**depth times smaller than the image. Null: the architecture's own."""
+    encoder_weights: str | None = None
+    """null (random), `imagenet` (downloaded), `lite0` (extra `lite0`, no download), or a file with weights."""
+    decoder_channels: list[int] | None = None
+    """Channels of the decoder's stages, deepest first, one a stage; null: the architecture's own."""
+    head: Head = "linear"
+    """Classifier on the deepest features: one 1x1 convolution, or a CNN module before it (as in the paper)."""
+    head_channels: int = 128
+    """Channels of the `conv` head's module, and of the merged features that `map_stride` asks for."""
+    map_stride: int | None = None
+    """Input pixels per class-map pixel: 4, 8 or 16 merges finer encoder stages into what the classifier reads; null
+    takes the deepest features alone (32 at depth 5)."""
+    dropout: float = 0.2
+    """Dropout before the 1x1 convolution, in [0, 1)."""
+    pooling: Pooling = "average"
+    """`average` over the map, or `lung`: weighted by the predicted lung, detached."""
+    infection: bool = False
+    """Predict the infection mask too; images without one do not enter its loss."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        depth, channels = self.encoder_depth, self.decoder_channels
+        check(depth is None or 3 <= depth <= 5, "model.encoder_depth", "3, 4, 5 or null", depth)
+        check(channels is None or all(c >= 1 for c in channels), "model.decoder_channels", "positive", channels)
+        check(self.head_channels >= 1, "model.head_channels", ">= 1", self.head_channels)
+        check(self.map_stride in (None, 4, 8, 16), "model.map_stride", "4, 8, 16 or null", self.map_stride)
+        check(0 <= self.dropout < 1, "model.dropout", "in [0, 1)", self.dropout)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the named terms; a term of weight 0 is left out."""
+
+    dice: float = 1.0
+    bce: float = 1.0
+    cross_entropy: float = 1.0
+    evidence_weight: float = 0.0
+    """Of the penalty on the share of positive evidence, over all classes, outside the lungs."""
+    evidence_warmup_epochs: float = 2.0
+    """Epochs over which `evidence_weight` rises linearly from 0: maps and lungs must mean something first."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced` weights each class by the inverse of its share of the training labels."""
+    label_smoothing: float = 0.0
+    """Share of the target spread over all classes, in [0, 1)."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("dice", "bce", "cross_entropy", "evidence_weight", "evidence_warmup_epochs"):
+            check(getattr(self, name) >= 0, f"loss.{name}", ">= 0", getattr(self, name))
+        check(self.dice + self.bce + self.cross_entropy > 0, "loss", "above 0 in sum", 0)
+        check(0 <= self.label_smoothing < 1, "loss.label_smoothing", "in [0, 1)", self.label_smoothing)
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with linear warm-up, then a cosine to zero, stepped every optimiser step."""
+
+    lr: float = 1e-3
+    """Peak learning rate."""
+    encoder_lr_factor: float = 1.0
+    """The encoder's learning rate relative to `lr`; below 1 for pretrained weights."""
+    weight_decay: float = 1e-2
+    warmup_epochs: float = 1.0
+    """Length of the linear warm-up, epochs; fractions are allowed."""
+    frozen_encoder_epochs: int = 0
+    """Epochs at the start in which the encoder's weights do not move."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        check(0 < self.lr <= 1, "optim.lr", "in (0, 1]", self.lr)
+        check(0 < self.encoder_lr_factor <= 1, "optim.encoder_lr_factor", "in (0, 1]", self.encoder_lr_factor)
+        check(self.weight_decay >= 0, "optim.weight_decay", ">= 0", self.weight_decay)
+        check(self.warmup_epochs >= 0, "optim.warmup_epochs", ">= 0", self.warmup_epochs)
+        check(self.frozen_encoder_epochs >= 0, "optim.frozen_encoder_epochs", ">= 0", self.frozen_encoder_epochs)

@@ -1,0 +1,99 @@
+"""Sections `run`, `trainer`, `cam` and `wandb`: one run, what drives it, and what it shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lungseg.config.checks import check
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where a run lives, how it is seeded, when it stops, what counts as best."""
+
+    name: str | None = None
+    """Run folder below `dir`; null takes the config's name and counts up (`demo`, `demo-2`, ...)."""
+    dir: str = "runs"
+    seed: int = 0
+    """Seeds weights, order and augmentation; 0 or more."""
+    resume: bool = False
+    """Continue `dir/name` from its `last.ckpt`."""
+    monitor: str = "val/score"
+    """Logged metric that picks the best checkpoint; `val/score` is the mean of dice and balanced accuracy."""
+    mode: Literal["max", "min"] = "max"
+    patience: int | None = None
+    """Epochs without a better `monitor` before training stops; null never stops early."""
+    tensorboard: bool = False
+    """Also log to TensorBoard (extra `tensorboard`)."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        check(self.seed >= 0, "run.seed", ">= 0", self.seed)
+        check(self.patience is None or self.patience >= 1, "run.patience", ">= 1 epoch or null", self.patience)
+        check(
+            self.name is None or self.name.strip(" ./") == self.name != "", "run.name", "a plain folder name", self.name
+        )
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """What Lightning's Trainer takes, under its own names."""
+
+    max_epochs: int = 50
+    accelerator: str = "auto"
+    devices: Any = "auto"
+    """A count, a list of indices, or `auto`."""
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    """`32-true`, `16-mixed`, `bf16-mixed`, ..."""
+    gradient_clip_val: float | None = 1.0
+    """Largest global norm of the gradient; null switches clipping off."""
+    accumulate_grad_batches: int = 1
+    sync_batchnorm: bool = False
+    limit_train_batches: float | None = None
+    """Share of the batches used an epoch, in (0, 1]; null: all."""
+    log_every_n_steps: int = 10
+
+    def __post_init__(self) -> None:
+        """Check ranges; names of accelerators, strategies and precisions are Lightning's to check."""
+        check(self.max_epochs >= 1, "trainer.max_epochs", ">= 1", self.max_epochs)
+        check(self.num_nodes >= 1, "trainer.num_nodes", ">= 1", self.num_nodes)
+        clip, limit = self.gradient_clip_val, self.limit_train_batches
+        check(clip is None or clip > 0, "trainer.gradient_clip_val", "> 0 or null", clip)
+        check(limit is None or 0 < limit <= 1, "trainer.limit_train_batches", "in (0, 1] or null", limit)
+        check(
+            self.accumulate_grad_batches >= 1, "trainer.accumulate_grad_batches", ">= 1", self.accumulate_grad_batches
+        )
+        check(self.log_every_n_steps >= 1, "trainer.log_every_n_steps", ">= 1", self.log_every_n_steps)
+
+
+@dataclass(frozen=True)
+class CamConfig:
+    """The overlays drawn while training."""
+
+    samples: int = 6
+    """Validation images followed through the run, spread over the classes."""
+    every_n_epochs: int = 1
+    max_sheets: int = 100
+    """Most contact sheets a run writes; when epochs exceed it they are thinned evenly, the last is always kept."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("samples", "every_n_epochs", "max_sheets"):
+            check(getattr(self, name) >= 1, f"cam.{name}", ">= 1", getattr(self, name))
+
+
+@dataclass(frozen=True)
+class WandbConfig:
+    """Weights & Biases."""
+
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """`auto` is online where a key is known and offline elsewhere."""
+    project: str = "lungseg"
+    entity: str | None = None
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+    images: bool = True
+    """Send the overlays (X-ray pixels) too."""
