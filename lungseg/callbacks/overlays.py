@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +10,19 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import default_collate
 
-from lungseg.cam.lung import evidence_in_lungs, mask_to_lung, resize_map
+from lungseg.cam.evidence import Evidence, describe_evidence
+from lungseg.cam.lung import resize_map
 from lungseg.cam.methods import class_map_of
+from lungseg.cam.state import evaluating
 from lungseg.config import CamConfig
 from lungseg.data.batch import unpack
 from lungseg.data.dataset import LungDataset
 from lungseg.data.sample import Sample
 from lungseg.reporting.drawing import Array, Tile, draw_sheet, draw_tile
 from lungseg.reporting.whole_files import write_png
-
-MOSTLY_OUTSIDE = 0.5
-"""Below this share of evidence inside the lungs a cropped map carries a warning."""
 
 
 class OverlayCallback(Callback):
@@ -77,8 +75,7 @@ class OverlayCallback(Callback):
         cam = resize_map(class_map_of(output, predicted), network.stride, (lung.shape[-2], lung.shape[-1]))
         truth = batch["lung"][:, 0].to(lung.device) > 0.5
         known = batch["has_lung"].to(lung.device)
-        share = evidence_in_lungs(cam, torch.where(known.view(-1, 1, 1), truth, lung))
-        inside = mask_to_lung(cam, lung)
+        evidence = describe_evidence(cam, torch.where(known.view(-1, 1, 1), truth, lung))
         dice = _dice(lung, truth)
         classes: Sequence[str] = pl_module.classes  # type: ignore[assignment]
         return [
@@ -87,11 +84,10 @@ class OverlayCallback(Callback):
                 true_lung=truth[i].cpu().numpy() if known[i] else None,
                 predicted_lung=lung[i].cpu().numpy(),
                 cam=cam[i].cpu().numpy(),
-                cam_in_lung=inside[i].cpu().numpy(),
                 caption=_caption(
-                    i, batch, classes, int(predicted[i]), float(probs[i].amax()), float(dice[i]), float(share[i])
+                    i, batch, classes, int(predicted[i]), float(probs[i].amax()), float(dice[i]), evidence
                 ),
-                warning="" if not float(share[i]) < MOSTLY_OUTSIDE else "EVIDENCE MOSTLY OUTSIDE THE LUNGS",
+                warning="EVIDENCE MOSTLY OUTSIDE THE LUNGS" if bool(evidence.outside[i]) else "",
             )
             for i in range(len(lung))
         ]
@@ -152,18 +148,6 @@ def _in_turn(queues: list[list[int]]) -> list[int]:
     return [queue[i] for i in range(longest) for queue in queues if i < len(queue)]
 
 
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, every sub-module's own mode as it was outside."""
-    modes = {child: child.training for child in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for child, training in modes.items():
-            child.training = training
-
-
 def _dice(predicted: Tensor, true: Tensor) -> Tensor:
     """(B,) float32; 1 where both are empty."""
     both = (predicted & true).sum((1, 2)).float()
@@ -172,13 +156,23 @@ def _dice(predicted: Tensor, true: Tensor) -> Tensor:
 
 
 def _caption(
-    number: int, batch: dict[str, Any], classes: Sequence[str], predicted: int, prob: float, dice: float, share: float
+    number: int,
+    batch: dict[str, Any],
+    classes: Sequence[str],
+    predicted: int,
+    prob: float,
+    dice: float,
+    evidence: Evidence,
 ) -> str:
     truth = classes[int(batch["label"][number])] if batch["has_label"][number] else "unknown"
     parts = [f"#{number + 1}", f"true {truth}", f"predicted {classes[predicted]} ({prob:.2f})"]
     if batch["has_lung"][number]:
         parts.append(f"dice {dice:.3f}")
-    parts.append("no positive evidence" if share != share else f"evidence in lungs before crop {share:.0%}")
+    share = float(evidence.share_in_lungs[number])
+    if share != share:
+        return "  ".join([*parts, "no positive evidence"])
+    parts.append(f"evidence in lungs before crop {share:.0%}")
+    parts.append(f"peak {'inside' if bool(evidence.peak_in_lungs[number]) else 'outside'}")
     return "  ".join(parts)
 
 

@@ -32,8 +32,6 @@ class Tile:
     """(H, W) bool."""
     cam: Array
     """(H, W) float, raw class map of the predicted class, any sign."""
-    cam_in_lung: Array
-    """(H, W) float in [0, 1], by its maximum inside the predicted lungs."""
     caption: str
     warning: str = ""
     """Shown in the warning colour when not empty."""
@@ -51,12 +49,33 @@ def draw_outline(picture: Array, mask: Array, colour: tuple[int, int, int], widt
     return np.asarray(cv2.drawContours(picture.copy(), contours, -1, colour, width_px, cv2.LINE_8))
 
 
+def in_lung_units(cam: Array, lung: Array) -> Array:
+    """A raw map in units of its maximum inside the lungs: the one normalisation of every picture.
+
+    `max(cam, 0) / max_lung(max(cam, 0))`; where the lungs hold no positive evidence, nothing is rescaled to look like
+    some: the unit is then the maximum of the whole map.
+
+    Args:
+        cam: (H, W) float, any sign.
+        lung: (H, W) bool.
+
+    Returns:
+        (H, W) float32, at least 0; above 1 where evidence outside the lungs is stronger than any inside.
+    """
+    positive = np.maximum(np.nan_to_num(np.asarray(cam, np.float32)), 0)
+    unit = float(positive[lung].max(initial=0)) or float(positive.max(initial=0))
+    return positive / unit if unit > 0 else positive
+
+
 def draw_map(picture: Array, strength: Array, opacity: float = 0.75) -> Array:
-    """The picture under a map in [0, 1]: colour `inferno`, and transparent in the measure that evidence is absent.
+    """The picture under a map: colour `inferno`, and transparent where there is no evidence.
+
+    Colour is linear in the strength; opacity is `opacity * sqrt(strength)`, so that weak evidence can still be seen.
+    The colour bar is drawn by this same function.
 
     Args:
         picture: uint8 (H, W, 3).
-        strength: (H, W) float in [0, 1].
+        strength: (H, W) float in `in_lung_units`; above 1 counts as 1.
         opacity: Of the strongest evidence, in [0, 1].
     """
     strength = np.clip(np.nan_to_num(np.asarray(strength, np.float32)), 0, 1)
@@ -72,7 +91,7 @@ def draw_colour_bar(height: int, width: int, opacity: float = 0.75) -> Array:
 
 
 def draw_tile(tile: Tile, side_px: int = 256) -> Array:
-    """One sample as four panels: image; lung outlines; class map; the map inside the predicted lungs with its bar."""
+    """One sample as four panels: image; lung outlines; class map; the map inside the predicted lungs; one bar."""
     height, width = tile.image.shape
     scale = side_px / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -82,11 +101,9 @@ def draw_tile(tile: Tile, side_px: int = 256) -> Array:
     if tile.true_lung is not None:
         outlined = draw_outline(outlined, _enlarge_mask(tile.true_lung, size), TRUE_COLOUR)
     outlined = draw_outline(outlined, lung, PREDICTED_COLOUR)
-    positive = _enlarge(np.maximum(tile.cam, 0), size)
-    peak = positive.max()
-    whole = draw_map(plain, positive / peak if peak > 0 else positive)
-    whole = draw_outline(whole, lung, PREDICTED_COLOUR)
-    inside = draw_map(plain, _enlarge(tile.cam_in_lung, size) * lung)
+    strength = in_lung_units(_enlarge(tile.cam, size), lung)
+    whole = draw_outline(draw_map(plain, strength), lung, PREDICTED_COLOUR)
+    inside = draw_map(plain, strength * lung)
     panels = [_centre(panel, side_px) for panel in (plain, outlined, whole, inside)]
     bar = np.concatenate([np.full((side_px, 4, 3), PAPER, np.uint8), draw_colour_bar(side_px, 10)], axis=1)
     row = np.concatenate([*_with_gaps(panels, axis=1), bar, _bar_labels(side_px)], axis=1)
@@ -106,7 +123,7 @@ def draw_sheet(tiles: Sequence[Tile], title: str, side_px: int = 256) -> Array:
     head = Image.fromarray(np.full((54, width, 3), PAPER, np.uint8))
     pen = ImageDraw.Draw(head)
     pen.text((8, 5), title, fill=INK, font=_font(17))
-    names = ["X-ray", "", "class map of the predicted class", "the same inside the predicted lungs"]
+    names = ["X-ray", "", "class map of the predicted class", "the same, inside the predicted lungs"]
     for column, name in enumerate(names):
         pen.text((column * (side_px + 4) + 8, 33), name, fill=INK, font=_font(12))
     start = side_px + 12
@@ -145,10 +162,10 @@ def _with_gaps(parts: Sequence[Array], axis: int, gap_px: int = 4) -> list[Array
 
 
 def _bar_labels(side_px: int) -> Array:
-    """Labels of the colour bar: the maximum inside the lungs is 1."""
+    """Labels of the colour bar: the maximum inside the lungs is 1, and what exceeds it outside looks like 1."""
     strip = Image.fromarray(np.full((side_px, 56, 3), PAPER, np.uint8))
     pen = ImageDraw.Draw(strip)
-    pen.multiline_text((4, 0), "1 = lung\nmaximum", fill=INK, font=_font(11), spacing=1)
+    pen.multiline_text((4, 0), "1 = lung\nmaximum\nor above", fill=INK, font=_font(11), spacing=1)
     pen.text((4, side_px // 2 - 7), "0.5", fill=INK, font=_font(11))
     pen.multiline_text((4, side_px - 28), "0 = no\nevidence", fill=INK, font=_font(11), spacing=1)
     return np.asarray(strip)

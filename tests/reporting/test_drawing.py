@@ -14,6 +14,7 @@ from lungseg.reporting.drawing import (
     draw_sheet,
     draw_tile,
     grey_to_rgb,
+    in_lung_units,
 )
 
 
@@ -22,7 +23,7 @@ def _tile(height: int = 64, width: int = 64) -> Tile:
     lung[16:48, 10:26] = True
     cam = np.zeros((height, width), np.float32)
     cam[20:30, 12:20] = 2.0
-    return Tile(np.full((height, width), 0.5, np.float32), lung, np.roll(lung, 20, 1), cam, cam * lung / 2, "caption")
+    return Tile(np.full((height, width), 0.5, np.float32), lung, np.roll(lung, 20, 1), cam, "caption")
 
 
 def test_no_evidence_leaves_the_picture_as_it_is() -> None:
@@ -36,6 +37,29 @@ def test_more_evidence_moves_a_pixel_further_from_the_picture() -> None:
     drawn = draw_map(picture, np.linspace(0, 1, 5)[None]).astype(int)
     distance = np.abs(drawn - picture).sum(2)[0]
     assert (np.diff(distance) > 0).all()
+
+
+def test_the_unit_of_a_map_is_its_maximum_inside_the_lungs() -> None:
+    cam = np.array([[4.0, 2.0, -1.0, 1.0]], np.float32)
+    lung = np.array([[False, True, True, True]])
+    assert in_lung_units(cam, lung).tolist() == [[2.0, 1.0, 0.0, 0.5]]
+
+
+def test_a_map_without_evidence_in_the_lungs_is_not_blown_up_there() -> None:
+    cam = np.array([[4.0, 2.0, -1.0, 0.0]], np.float32)
+    lung = np.array([[False, False, True, True]])
+    assert in_lung_units(cam, lung).tolist() == [[1.0, 0.5, 0.0, 0.0]]
+    assert (in_lung_units(-cam[:, :2], lung[:, :2]) == 0).all()
+
+
+def test_both_map_panels_share_one_scale() -> None:
+    lung = np.zeros((64, 64), bool)
+    lung[:, :32] = True
+    cam = np.where(lung, 1.0, 3.0).astype(np.float32)
+    drawn = draw_tile(Tile(np.full((64, 64), 0.5, np.float32), None, lung, cam, "c"), side_px=64)
+    whole, inside = drawn[:64, 136:200], drawn[:64, 204:268]
+    assert (whole[2:62, 2:30] == inside[2:62, 2:30]).all()  # but for the outline
+    assert (whole[10, 40] == inside[10, 10]).all() and (inside[:, 33:] == 128).all()
 
 
 def test_outline_has_its_colour_on_the_border_only() -> None:
@@ -62,7 +86,7 @@ def test_sheet_has_one_row_a_sample_whatever_the_shape(size: tuple[int, int]) ->
 
 
 def test_warning_and_empty_lung_are_drawn() -> None:
-    tile = dataclasses.replace(_tile(), predicted_lung=np.zeros((64, 64), bool), cam_in_lung=np.zeros((64, 64)))
+    tile = dataclasses.replace(_tile(), predicted_lung=np.zeros((64, 64), bool))
     plain, warned = draw_tile(tile), draw_tile(dataclasses.replace(tile, warning="LOOK HERE"))
     assert (plain != warned).any()
 
