@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -12,8 +13,10 @@ os.environ["WANDB_MODE"] = "disabled"
 import pytest
 import torch
 
-from lungseg.config import ModelConfig, PhantomConfig
+from lungseg.config import Config, DataConfig, LossConfig, ModelConfig, OptimConfig, PhantomConfig
+from lungseg.configuration import dump_config
 from lungseg.data.phantom_set import write_phantoms
+from lungseg.data.sample import CLASSES
 
 TINY = ModelConfig(encoder="tu-mobilenetv3_small_050", encoder_depth=4, decoder_channels=[16, 16, 8, 8], dropout=0.0)
 
@@ -39,3 +42,21 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Root of a phantom set of 12 / 6 / 6 images of 64 px, in COVID-QU-Ex's layout. Not to be changed by a test."""
     folder = tmp_path_factory.mktemp("phantoms")
     return write_phantoms(PhantomConfig(train=12, val=6, test=6, size_px=64, dir=str(folder)))
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
+    """A run folder as `fit` would leave it, of a network that has learned nothing, with maps of stride 8."""
+    from lungseg.training.module import LungModule
+
+    model = dataclasses.replace(TINY, map_stride=8)
+    folder = tmp_path_factory.mktemp("untrained")
+    torch.manual_seed(0)
+    module = LungModule(model, LossConfig(), OptimConfig(), list(CLASSES), [1.0] * 3)
+    checkpoint = {"state_dict": module.state_dict(), "epoch": 0}
+    module.on_save_checkpoint(checkpoint)
+    (folder / "checkpoints").mkdir()
+    torch.save(checkpoint, folder / "checkpoints" / "best.ckpt")
+    data = DataConfig(root=str(phantoms), image_size=64, batch_size=2, workers=0)
+    (folder / "config.yaml").write_text(dump_config(Config(data=data, model=model)))
+    return folder

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lungseg"
-ORDER = ("config", "fields", "configuration", "data", "models", "cam", "reporting", "callbacks", "training")
+ORDER = (
+    *("config", "fields", "configuration", "data", "models", "cam", "reporting", "evaluation"),
+    *("callbacks", "training", "sweeping"),
+)
 COMMANDS = ("fit", "evaluate", "predict", "export", "audit", "sweep", "compare", "bench")
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -20,7 +20,7 @@ from lungseg.cam.state import evaluating
 from lungseg.config import CamConfig
 from lungseg.data.batch import unpack
 from lungseg.data.dataset import LungDataset
-from lungseg.data.sample import Sample
+from lungseg.data.selection import spread_over_classes
 from lungseg.reporting.drawing import Array, Tile, draw_sheet, draw_tile
 from lungseg.reporting.whole_files import write_png
 
@@ -128,24 +128,6 @@ class OverlayCallback(Callback):
                 )
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("overlays", sheet, trainer.global_step, dataformats="HWC")
-
-
-def spread_over_classes(samples: Sequence[Sample], count: int) -> list[int]:
-    """Positions of `count` samples, class after class in turn, evenly spaced within each class; always the same."""
-    by_class: dict[int | None, list[int]] = {}
-    for index, sample in enumerate(samples):
-        by_class.setdefault(sample.label, []).append(index)
-    queues = [by_class[label] for label in sorted(by_class, key=lambda label: (label is None, label))]
-    share = -(-count // len(queues)) if queues else 0
-    picks = [[queue[i * len(queue) // share] for i in range(min(share, len(queue)))] for queue in queues]
-    spare = [[index for index in queue if index not in pick] for queue, pick in zip(queues, picks, strict=True)]
-    turns = [*_in_turn(picks), *_in_turn(spare)][:count]
-    return sorted(turns, key=lambda index: (samples[index].label is None, samples[index].label, index))
-
-
-def _in_turn(queues: list[list[int]]) -> list[int]:
-    longest = max(map(len, queues), default=0)
-    return [queue[i] for i in range(longest) for queue in queues if i < len(queue)]
 
 
 def _dice(predicted: Tensor, true: Tensor) -> Tensor:

@@ -11,15 +11,12 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from PIL import Image
 
-from lungseg.callbacks.overlays import OverlayCallback, evaluating, spread_over_classes
+from lungseg.callbacks.overlays import OverlayCallback
+from lungseg.cam.state import evaluating
 from lungseg.config import AugmentConfig, CamConfig, DataConfig, LossConfig, ModelConfig, OptimConfig
 from lungseg.data.datamodule import LungDataModule
-from lungseg.data.sample import CLASSES, Sample
+from lungseg.data.sample import CLASSES
 from lungseg.training.module import LungModule
-
-
-def _sample(number: int, label: int | None) -> Sample:
-    return Sample(f"{number}.png", Path("x"), None, None, label, "val")
 
 
 def _data(phantoms: Path) -> LungDataModule:
@@ -45,20 +42,6 @@ def _fit(
     )
     trainer.fit(module, datamodule=data)
     return trainer, module
-
-
-def test_samples_are_spread_over_the_classes_and_always_the_same() -> None:
-    samples = [_sample(i, label) for i, label in enumerate([0] * 10 + [1] * 3 + [2] * 2)]
-    chosen = spread_over_classes(samples, 6)
-    assert [samples[i].label for i in chosen] == [0, 0, 1, 1, 2, 2]
-    assert chosen == spread_over_classes(samples, 6) and len(set(chosen)) == 6
-
-
-def test_other_classes_fill_up_for_a_class_that_is_short() -> None:
-    samples = [_sample(i, label) for i, label in enumerate([0] * 10 + [1])]
-    assert len(set(spread_over_classes(samples, 6))) == 6
-    assert spread_over_classes(samples[:1], 6) == [0]
-    assert spread_over_classes([_sample(0, None), _sample(1, 0)], 2) == [1, 0]
 
 
 def test_one_sheet_an_epoch_of_the_same_samples(tiny_model: ModelConfig, phantoms: Path, tmp_path: Path) -> None:

@@ -1,0 +1,245 @@
+"""The layers a class activation map can be taken at: their names, their strides, and running a network up to one.
+
+`features` is what the classifier's 1x1 convolution reads, `encoder.1` to `encoder.N` are the outputs of the encoder's
+stages (N the deepest), `decoder.1`, ... those of the decoder's blocks, coarse to fine, where it has blocks.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lungseg.cam.state import eager, ordinary, undisturbed
+from lungseg.models.network import LungNetwork, LungOutput
+
+FEATURES = "features"
+Layout = Literal["maps", "pixels", "tokens"]
+"""(B, K, h, w), (B, h, w, K), or (B, P + h * w, K) with P tokens that belong to no pixel."""
+
+
+def layer_names(network: nn.Module) -> list[str]:
+    """All layers of a network, the default first."""
+    return list(_strides(eager(network)))
+
+
+def layer_stride(network: nn.Module, layer: str) -> int:
+    """Input pixels per pixel of a layer's map; what `resize_map` takes.
+
+    Raises:
+        ValueError: Unknown layer.
+    """
+    strides = _strides(eager(network))
+    if layer not in strides:
+        near = difflib.get_close_matches(layer, strides, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"choose from {', '.join(strides)}"
+        raise ValueError(f"layer: this network has no layer {layer!r}; {hint}")
+    return strides[layer]
+
+
+def read_layer(network: nn.Module, images: Tensor, layer: str) -> tuple[LungOutput, Tensor]:
+    """Run a network and keep what one layer gives; no gradients.
+
+    Args:
+        network: A `LungNetwork`, compiled or not, in any mode.
+        images: (B, 1, H, W) float32 in [0, 1].
+        layer: One of `layer_names(network)`.
+
+    Returns:
+        The output, and the activation (B, K, h, w) in the pass's own dtype; h = ceil(H / stride) with padding.
+
+    Raises:
+        ValueError: Unknown layer.
+    """
+    layer_stride(network, layer)
+    with undisturbed(network) as plain, torch.no_grad():
+        if layer == FEATURES:
+            output: LungOutput = plain(ordinary(images))
+            return output, output.features
+        caught: list[Any] = []
+        with _hooked([_holder(plain, layer)], lambda _, __, given: caught.append(given)):
+            output = plain(ordinary(images))
+    return output, _stage(caught[0], plain, layer) if layer.startswith("encoder.") else caught[0]
+
+
+def run_to_layer(network: nn.Module, images: Tensor, layer: str) -> tuple[LungOutput, Tensor]:
+    """Run a network such that `torch.autograd.grad` of its output with respect to one layer can be taken.
+
+    The pass records gradients from that layer on only: its activation is cut out, made a leaf, and put back by a
+    forward hook that is gone afterwards. No parameter has to require gradients, and none gets one.
+
+    Args:
+        network: A `LungNetwork`, compiled or not, in any mode.
+        images: (B, 1, H, W) float32 in [0, 1].
+        layer: One of `layer_names(network)`.
+
+    Returns:
+        The output, and the activation (B, K, h, w), a leaf that requires gradients, in the pass's own dtype. The class
+        logits do not depend on layers of the decoder.
+
+    Raises:
+        ValueError: Unknown layer, or a stage that no module of the encoder puts out.
+    """
+    layer_stride(network, layer)
+    leaves: list[Tensor] = []
+    calls = 0
+    with undisturbed(network) as plain, torch.no_grad():
+        images = ordinary(images)
+        carrier = _carrier(plain, images, layer)
+
+        def splice(_: nn.Module, __: Any, carried: Tensor) -> Tensor | None:
+            nonlocal calls
+            calls += 1
+            if calls != carrier.call:
+                return None
+            leaves.append(carrier.unpack(carried).detach().clone().requires_grad_())
+            torch.set_grad_enabled(True)  # until `no_grad` above ends
+            return carrier.pack(leaves[0].clone(), carried)  # a copy: what follows may work in place
+
+        with _hooked([carrier.module], splice):
+            output: LungOutput = plain(images)
+    return output, leaves[0]
+
+
+class _Carrier(NamedTuple):
+    """The call of a module whose output carries a layer's activation to all that follows."""
+
+    module: nn.Module
+    call: int = 1
+    layout: Layout = "maps"
+    size: tuple[int, int] = (0, 0)
+
+    def unpack(self, carried: Tensor) -> Tensor:
+        """(B, K, h, w) from the module's own layout."""
+        return _unpack(carried, self.layout, self.size)
+
+    def pack(self, maps: Tensor, carried: Tensor) -> Tensor:
+        """The module's own layout from (B, K, h, w); `carried` gives the tokens that belong to no pixel."""
+        if self.layout == "maps":
+            return maps
+        if self.layout == "pixels":
+            return maps.permute(0, 2, 3, 1)
+        pixels = maps.flatten(2).transpose(1, 2)
+        return torch.cat([carried[:, : carried.shape[1] - pixels.shape[1]], pixels], dim=1)
+
+
+def _unpack(carried: Tensor, layout: Layout, size: tuple[int, int]) -> Tensor:
+    if layout == "maps":
+        return carried
+    if layout == "pixels":
+        return carried.permute(0, 3, 1, 2)
+    pixels = carried[:, -size[0] * size[1] :].transpose(1, 2)
+    return pixels.reshape(*pixels.shape[:2], *size)
+
+
+def _carrier(network: LungNetwork, images: Tensor, layer: str) -> _Carrier:
+    """Where to cut a layer out."""
+    if layer == FEATURES:
+        return _Carrier(network.classifier.dropout)
+    if layer.startswith("decoder."):
+        return _Carrier(_holder(network, layer))
+    return _carrier_of_stage(network, images[:1], layer)
+
+
+def _carrier_of_stage(network: LungNetwork, image: Tensor, layer: str) -> _Carrier:
+    """Find the first module whose output is a stage of the encoder, by running one image.
+
+    Encoders differ in where a stage ends, and some hand on copies in another layout (Swin: channels last, ViT: tokens)
+    that nothing else reads; so a module's output is compared with the stage, in all layouts.
+    """
+    calls: Counter[nn.Module] = Counter()
+    seen: list[tuple[nn.Module, int, Tensor, int]] = []
+    caught: list[Any] = []
+
+    def record(module: nn.Module, _: Any, given: Any) -> None:
+        calls[module] += 1
+        if isinstance(given, Tensor):
+            seen.append((module, calls[module], given, given._version))
+
+    encoder = network.segmenter.encoder
+    with (
+        _hooked(list(encoder.modules())[1:], record),
+        _hooked([encoder], lambda _, __, given: caught.append(given)),
+    ):
+        network(image)
+    stage = _stage(caught[0], network, layer)
+    size = (stage.shape[-2], stage.shape[-1])
+    kept = [(module, call, given) for module, call, given, version in seen if given._version == version]
+    for module, call, given in kept:
+        if given is stage:
+            return _Carrier(module, call)
+    for module, call, given in kept:
+        for layout in _layouts(given, stage):
+            if torch.equal(_unpack(given, layout, size), stage):
+                return _Carrier(module, call, layout, size)
+    raise ValueError(f"layer {layer!r}: no module of this encoder puts it out, so no gradient can be taken there")
+
+
+def _layouts(given: Tensor, stage: Tensor) -> list[Layout]:
+    """The layouts in which a tensor could hold a stage (1, K, h, w)."""
+    _, channels, height, width = stage.shape
+    shape = given.shape[1:]
+    fits: dict[Layout, bool] = {
+        "maps": shape == stage.shape[1:],
+        "pixels": shape == (height, width, channels),
+        "tokens": len(shape) == 2 and shape[0] >= height * width and shape[1] == channels,
+    }
+    return [layout for layout, fit in fits.items() if fit]
+
+
+def _stage(encoded: Any, network: LungNetwork, layer: str) -> Tensor:
+    """One stage out of what the encoder gives; vision transformers (DPT) give (stages, prefix tokens)."""
+    stages = encoded[0] if isinstance(encoded, tuple) else encoded
+    stage: Tensor = stages[int(layer.removeprefix("encoder.")) - 1 - _depth(network)]
+    return stage
+
+
+def _holder(network: LungNetwork, layer: str) -> nn.Module:
+    """The module whose output holds a layer: the encoder all its stages, a decoder's block itself."""
+    if layer.startswith("encoder."):
+        encoder: nn.Module = network.segmenter.encoder
+        return encoder
+    return [block for _, block in _decoder_blocks(network)][int(layer.removeprefix("decoder.")) - 1]
+
+
+def _depth(network: LungNetwork) -> int:
+    """Number of the encoder's stages; encoders other than those of DPT also hand the image on, as stage 0."""
+    encoder = network.segmenter.encoder
+    return len(encoder.out_channels) - (0 if hasattr(encoder, "output_strides") else 1)
+
+
+def _strides(network: LungNetwork) -> dict[str, int]:
+    """Every layer's stride. Stages without channels, which stand in where transformers have none, are no layers."""
+    encoder, depth = network.segmenter.encoder, _depth(network)
+    deepest = int(encoder.output_stride)
+    own = getattr(encoder, "output_strides", [min(2**k, deepest) for k in range(1, depth + 1)])
+    stages = zip(own, encoder.out_channels[-depth:], strict=True)
+    strides = {FEATURES: network.stride}
+    strides |= {f"encoder.{k}": int(stride) for k, (stride, channels) in enumerate(stages, 1) if channels}
+    return strides | {f"decoder.{k}": stride for k, (stride, _) in enumerate(_decoder_blocks(network), 1)}
+
+
+def _decoder_blocks(network: LungNetwork) -> list[tuple[int, nn.Module]]:
+    """(stride, block) of every decoder block with an output; U-Net++ names its blocks `x_{row}_{column}`."""
+    blocks = getattr(network.segmenter.decoder, "blocks", None)
+    depth, deepest = _depth(network), int(network.segmenter.encoder.output_stride)
+    if isinstance(blocks, nn.ModuleDict):
+        grid = [(int(name.split("_")[-1]) + 1, block) for name, block in blocks.items()]
+        return [(deepest >> level, block) for level, block in grid if not block.is_empty]
+    return [(min(2 ** (depth - k), deepest), block) for k, block in enumerate(blocks or [], 1)]
+
+
+@contextmanager
+def _hooked(modules: Iterable[nn.Module], hook: Callable[[nn.Module, Any, Any], Any]) -> Iterator[None]:
+    """A forward hook on each module, before all others there, for as long as the block lasts."""
+    handles = [module.register_forward_hook(hook, prepend=True) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,69 @@
+"""Tables of what was measured of class maps: for the terminal, as CSV an image a row, and as JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+COLUMNS = (
+    ("in lungs", "evidence", "evidence_in_lungs"),
+    ("hit", "infection", "hit"),
+    ("hit, cropped", "infection_in_lungs", "hit"),
+    ("IoU Otsu, cropped", "infection_in_lungs", "iou_otsu"),
+    ("IoU tuned, cropped", "infection_in_lungs", "iou_tuned"),
+    ("energy", "infection", "energy"),
+    ("AP", "infection", "average_precision"),
+)
+"""Heading, what it was measured against, and score."""
+
+
+def map_table(evidence: Mapping[str, Any], localisation: Mapping[str, Any]) -> dict[str, float]:
+    """The headline numbers of one way to class maps, by heading of `COLUMNS`; NaN where not measured."""
+    row = {}
+    for heading, source, score in COLUMNS:
+        groups = evidence if source == "evidence" else localisation.get(source, {})
+        row[heading] = float(groups.get("all", {}).get(score, math.nan))
+    return row
+
+
+def table_lines(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Rows of numbers in [0, 1] as aligned text, a heading line first; `-` where not measured."""
+    headings = ["", *next(iter(rows.values()))]
+    cells = [[name, *("-" if math.isnan(v) else f"{v:.3f}" for v in row.values())] for name, row in rows.items()]
+    widths = [max(len(line[i]) for line in [headings, *cells]) for i in range(len(headings))]
+    return [
+        "  ".join(
+            text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in [headings, *cells]
+    ]
+
+
+def per_image_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line an image; NaN is an empty cell, flags are 0 and 1, numbers have six digits."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    columns = list(rows[0])
+    writer.writerow(columns)
+    writer.writerows([[_cell(row[column]) for column in columns] for row in rows])
+    return text.getvalue()
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return str(value)
+
+
+def without_nan(value: Any) -> Any:
+    """The same plain values with None for every NaN: JSON has no word for it."""
+    if isinstance(value, Mapping):
+        return {key: without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
