@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,12 @@ def test_the_test_split_and_the_run_folder_are_the_defaults(checkpoint: tuple[st
     assert summary["split"] == "test" and summary["methods"]["cam"]["faithfulness"] is None
 
 
+def test_the_command_in_readme_runs(checkpoint: tuple[str, Path], tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (words,) = re.findall(r"python -m lungseg\.evaluate --checkpoint \S+ (.*)", readme)
+    assert run(*checkpoint, *words.split(), "--output", tmp_path) == 0
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -58,8 +65,6 @@ def test_the_test_split_and_the_run_folder_are_the_defaults(checkpoint: tuple[st
 def test_a_mistake_is_one_line_and_exit_code_2(
     checkpoint: tuple[str, Path], capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
 ) -> None:
-    import re
-
     assert run(*checkpoint, *words) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and re.search(message, error)
