@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -10,13 +12,17 @@ import torch
 from torch.utils.data import default_collate
 
 from lungseg.bench import BENCHMARKS, _parser, main
-from lungseg.benchmarks import data
+from lungseg.benchmarks import cam, data
+from lungseg.cam.lung import resize_map
+from lungseg.cam.methods import METHODS
 from lungseg.command import run_command
-from lungseg.config import AugmentConfig
+from lungseg.config import AugmentConfig, ModelConfig
+from lungseg.configuration import load_config
 from lungseg.data.batch import unpack
 from lungseg.data.cache import ImageCache
 from lungseg.data.dataset import LungDataset
 from lungseg.data.index import load_index
+from lungseg.models.network import LungNetwork
 
 
 def _run(*arguments: str) -> int:
@@ -35,14 +41,54 @@ def test_data_prints_rates_and_ratios_and_leaves_threads_as_they_were(capsys: py
     assert (torch.get_num_threads(), cv2.getNumThreads()) == threads
 
 
+def test_cam_prints_every_way_with_its_ratio_and_the_overlays_share(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pytorch_grad_cam", None)  # as if it were not installed
+    assert _run("cam", "--quick") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"  {cam.PACKAGE}: not measured: pip install grad-cam" in lines
+    rows = [re.fullmatch(r"  (\S.*\S) +(\d+\.\d) ms +(\d+\.\d{3}) x", line) for line in lines]
+    found = [(row[1], float(row[2]), float(row[3])) for row in rows if row]
+    ways = list(METHODS)[:-1]
+    assert [name for name, _, _ in found[2:]] == [*ways, "cam", "score_cam"]
+    for first, last in ((0, 2), (2, 2 + len(ways)), (2 + len(ways), len(found))):
+        for _, spent_ms, ratio in found[first:last]:
+            assert ratio == pytest.approx(spent_ms / found[first][1], rel=0.05)
+    epoch_s, sheet_s, share = (float(number) for line in lines[-2:] for number in re.findall(r"\d+\.\d+", line))
+    assert share == pytest.approx(100 * sheet_s / epoch_s, rel=0.1)
+
+
+def test_cam_measures_the_model_and_the_training_of_the_shipped_config() -> None:
+    config = load_config(Path(__file__).parents[1] / "configs/covidqu_cpu.yaml", ["model.encoder_weights=null"])
+    assert (config.model, config.loss, config.optim) == (cam.MODEL, cam.LOSS, cam.OPTIM)
+    assert (config.data.image_size, config.data.batch_size) == (cam.TRAIN_SIZE_PX, cam.TRAIN_BATCH)
+
+
+def test_what_is_measured_of_grad_cam_is_the_same_map_as_ours(tiny_model: ModelConfig) -> None:
+    """Else it would not be compared fairly."""
+    pytest.importorskip("pytorch_grad_cam")
+    torch.manual_seed(0)
+    network, images = LungNetwork(tiny_model, 3).eval(), torch.rand(2, 1, 64, 64)
+    theirs = cam._package_maps(network, images)()
+    ours = resize_map(METHODS["grad_cam"](network, images, 0), network.stride, (64, 64))
+    ours = ours - ours.amin((1, 2), keepdim=True)
+    ours = ours / ours.amax((1, 2), keepdim=True)
+    torch.testing.assert_close(torch.from_numpy(theirs), ours, atol=1e-3, rtol=0)
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
 def test_all_run_where_none_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert _run("--quick") == 0
-    assert all(f"{name}: " in capsys.readouterr().out for name in BENCHMARKS)
+    printed = capsys.readouterr().out
+    assert all(f"{name}: " in printed for name in BENCHMARKS)
+    measured = re.search(rf"{cam.PACKAGE} +\d+\.\d ms +\d+\.\d{{3}} x\n", printed)
+    assert bool(measured) == (find_spec("pytorch_grad_cam") is not None)
 
 
 def test_an_unknown_benchmark_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert _run("dta") == 2
-    assert capsys.readouterr().err == "error: no benchmark 'dta'; there are: data\n"
+    assert capsys.readouterr().err == "error: no benchmark 'dta'; there are: data, cam\n"
 
 
 def test_both_ways_give_the_same_batch_where_nothing_is_augmented(phantoms: Path, tmp_path: Path) -> None:

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler
 
+from lungseg.benchmarks.timing import medians, one_thread
 from lungseg.config import AugmentConfig, PhantomConfig
 from lungseg.data.batch import unpack
 from lungseg.data.cache import ImageCache
@@ -81,12 +79,12 @@ def plain_pipeline(config: AugmentConfig) -> Any:
 def run(quick: bool = False) -> Iterator[str]:
     """Give the lines: images a second and core of each way, and the ratio to the plain one."""
     count, written_px, sizes, repeats = (6, 64, (64,), 1) if quick else (96, 256, (256, 128), 9)
-    with tempfile.TemporaryDirectory() as folder, _one_thread():
+    with tempfile.TemporaryDirectory() as folder, one_thread():
         samples = _samples(Path(folder), count, written_px)
         yield f"{count} pairs of {written_px} px, batches of {BATCH}, 1 core, medians of {repeats}, images a second:"
         for size in sizes:
             ways = _ways(samples, size, Path(folder))
-            seconds = _medians(ways, repeats)
+            seconds = medians(ways, repeats)
             plain = next(iter(seconds.values()))
             for name, spent in seconds.items():
                 yield f"{size} px  {name:<36}{count / spent:7.0f}{plain / spent:7.1f} x"
@@ -120,27 +118,3 @@ def _epoch(
             finish(batch)
 
     return epoch
-
-
-def _medians(ways: dict[str, Epoch], repeats: int) -> dict[str, float]:
-    """CPU seconds of an epoch of each way, in turns, after one that does not count."""
-    spent: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(repeats + 1):
-        for name, epoch in ways.items():
-            start = time.process_time()
-            epoch()
-            if turn > 0:
-                spent[name].append(time.process_time() - start)
-    return {name: median(times) for name, times in spent.items()}
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    torch_threads, opencv_threads = torch.get_num_threads(), cv2.getNumThreads()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(torch_threads)
-        cv2.setNumThreads(opencv_threads)

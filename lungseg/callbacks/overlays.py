@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import default_collate
 
@@ -41,10 +42,20 @@ class OverlayCallback(Callback):
         self.config, self.folder, self.send_images = config, folder, send_images
         self._batch: dict[str, Any] | None = None
         self._pending: int | None = None  # an epoch that has ended and is not drawn
+        self._drawn: int | None = None
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the weights that were validated, if it is this epoch's turn."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._end_epoch(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw, after the epoch's validation, if it is this epoch's turn."""
-        if not trainer.is_global_zero or trainer.sanity_checking:
+        """Draw where there is nothing to validate."""
+        if trainer.is_global_zero and trainer.current_epoch not in (self._pending, self._drawn):
+            self._end_epoch(trainer, pl_module)
+
+    def _end_epoch(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
             return
         self._pending = trainer.current_epoch
         if self._is_due(trainer):
@@ -62,7 +73,7 @@ class OverlayCallback(Callback):
         sheet = draw_sheet(tiles, f"epoch {self._pending}")
         write_png(sheet, self.folder / f"epoch_{self._pending:03d}.png")
         self._send(trainer, tiles, sheet)
-        self._pending = None
+        self._drawn, self._pending = self._pending, None
 
     def tiles(self, trainer: Trainer, pl_module: LightningModule, batch: dict[str, Any]) -> list[Tile]:
         """Run the network on the chosen samples and say what is to be drawn of each."""

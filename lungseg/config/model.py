@@ -86,6 +86,9 @@ class OptimConfig:
     """Length of the linear warm-up, epochs; fractions are allowed."""
     frozen_encoder_epochs: int = 0
     """Epochs at the start in which the encoder's weights do not move."""
+    average: float | None = None
+    """Decay a step, in (0, 1), of a moving average of the weights, which is then what is validated, drawn, kept and
+    tested; null keeps the weights as they are."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -93,4 +96,6 @@ class OptimConfig:
         check(0 < self.encoder_lr_factor <= 1, "optim.encoder_lr_factor", "in (0, 1]", self.encoder_lr_factor)
         check(self.weight_decay >= 0, "optim.weight_decay", ">= 0", self.weight_decay)
         check(self.warmup_epochs >= 0, "optim.warmup_epochs", ">= 0", self.warmup_epochs)
+        average = self.average
+        check(average is None or 0 < average < 1, "optim.average", "in (0, 1) or null", average)
         check(self.frozen_encoder_epochs >= 0, "optim.frozen_encoder_epochs", ">= 0", self.frozen_encoder_epochs)

@@ -16,6 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
+from lungseg.callbacks.averaging import AveragedWeights
 from lungseg.callbacks.loggers import WandbMode, build_loggers, wandb_mode
 from lungseg.callbacks.overlays import OverlayCallback
 from lungseg.callbacks.progress import Bar, EpochLines, progress_callbacks
@@ -181,6 +182,8 @@ def _callbacks(config: Config, folder: Path, lines: EpochLines, monitor: str, mo
             enable_version_counter=False,
         ),
     ]
+    if config.optim.average is not None:
+        callbacks.append(AveragedWeights(config.optim.average))  # after the overlays, which draw the averaged weights
     if config.run.patience is not None:
         callbacks.append(EarlyStopping(monitor, patience=config.run.patience, mode=mode))
     return callbacks

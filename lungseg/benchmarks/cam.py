@@ -1,0 +1,197 @@
+"""What class activation maps cost: over a forward pass, by other ways than the closed form, and as overlays.
+
+All in one process and on one core, timed in turns, in CPU time, with random weights: other load on the machine touches
+all alike, and time does not depend on the weights.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, default_collate
+
+from lungseg.benchmarks.timing import medians, one_thread
+from lungseg.callbacks.overlays import OverlayCallback
+from lungseg.cam.lung import evidence_in_lungs, mask_to_lung, resize_map
+from lungseg.cam.methods import METHODS, class_map_of
+from lungseg.config import CamConfig, LossConfig, ModelConfig, OptimConfig
+from lungseg.data.phantom import draw_phantom
+from lungseg.data.sample import CLASSES
+from lungseg.models.encoders import LITE0
+from lungseg.models.network import LungNetwork
+from lungseg.reporting.drawing import draw_sheet
+from lungseg.reporting.whole_files import write_png
+from lungseg.training.module import LungModule
+
+MODEL = ModelConfig(
+    encoder=LITE0, encoder_weights=None, decoder_channels=[128, 64, 32, 32, 16], map_stride=16, dropout=0.3
+)
+LOSS = LossConfig(label_smoothing=0.05)
+OPTIM = OptimConfig(lr=1e-3, encoder_lr_factor=0.5, weight_decay=0.02, average=0.998)
+"""These three are `configs/covidqu_cpu.yaml`'s, without its pretrained weights."""
+PACKAGE = "GradCAM of the package grad-cam"
+TRAIN_SIZE_PX, TRAIN_BATCH, TRAIN_IMAGES = 128, 32, 3338
+"""An epoch that overlays are measured against."""
+
+Way = Callable[[], Any]
+
+
+def run(quick: bool = False) -> Iterator[str]:
+    """Give the lines: milliseconds of each way and ratios, then seconds of a drawn sheet and of an epoch."""
+    model = replace(MODEL, head="conv", head_channels=8) if quick else MODEL  # fewer channels, fewer Score-CAM passes
+    size_px, batch, repeats = (64, 2, 1) if quick else (256, 8, 9)
+    network = LungNetwork(model, len(CLASSES)).eval()
+    images = torch.rand(batch, 1, size_px, size_px)
+    with one_thread():
+        yield f"{size_px} px, batches of {batch}, 1 core, medians of {2 * repeats - 1}, and against the forward pass:"
+        yield from _rows(medians(_passes(network, images), 2 * repeats - 1))  # more often: the difference is small
+        yield f"medians of {repeats}, maps at the images' size, and against the closed form:"
+        others, missing = _other_ways(network, images)
+        yield from _rows(medians(others, repeats))
+        yield from missing
+        yield "Score-CAM, which takes a pass for each channel, on one image:"
+        yield from _rows(medians({name: _way(name, network, images[:1]) for name in ("cam", "score_cam")}, 1))
+        yield from _overlays(model, quick)
+
+
+def _rows(seconds: dict[str, float]) -> Iterator[str]:
+    first = next(iter(seconds.values()))
+    for name, spent in seconds.items():
+        yield f"{name:<52}{1000 * spent:9.1f} ms{spent / first:8.3f} x"
+
+
+def _passes(network: LungNetwork, images: Tensor) -> dict[str, Way]:
+    """A forward pass, alone and with all that is made of its class maps."""
+
+    @torch.inference_mode()
+    def alone() -> None:
+        network(images)
+
+    @torch.inference_mode()
+    def with_maps() -> None:
+        output = network(images)
+        lung = output.mask_logits[:, 0] > 0
+        cam = class_map_of(output, output.class_logits.argmax(dim=1))
+        cam = resize_map(cam, network.stride, (lung.shape[-2], lung.shape[-1]))
+        evidence_in_lungs(cam, lung)
+        mask_to_lung(cam, lung)
+
+    return {"forward pass": alone, "with maps, resized, evidence share, in the lungs": with_maps}
+
+
+def _other_ways(network: LungNetwork, images: Tensor) -> tuple[dict[str, Way], list[str]]:
+    """Ways to maps at the images' size, the closed form first, and a line for a package that is not there."""
+    ways = {name: _way(name, network, images) for name in METHODS if name != "score_cam"}
+    try:
+        return ways | {PACKAGE: _package_maps(network, images)}, []
+    except ImportError:
+        return ways, [f"{PACKAGE}: not measured: pip install grad-cam"]
+
+
+def _way(name: str, network: LungNetwork, images: Tensor) -> Way:
+    target, size = torch.zeros(len(images), dtype=torch.int64), (images.shape[-2], images.shape[-1])
+    return lambda: resize_map(METHODS[name](network, images, target), network.stride, size)
+
+
+def _package_maps(network: LungNetwork, images: Tensor) -> Way:
+    """Grad-CAM of the package `grad-cam`, of the same features, on a copy: it leaves hooks and gradients behind."""
+    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    class ClassLogits(nn.Module):
+        """The one output that the package can take."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = deepcopy(network)
+
+        def forward(self, image: Tensor) -> Tensor:
+            logits: Tensor = self.network(image).class_logits
+            return logits
+
+    model = ClassLogits()
+    explain = GradCAM(model=model, target_layers=[model.network.classifier.dropout])
+    targets = [ClassifierOutputTarget(0)] * len(images)
+    return lambda: explain(input_tensor=images, targets=targets)
+
+
+def _overlays(model: ModelConfig, quick: bool) -> Iterator[str]:
+    """The share of an epoch that drawing its contact sheet takes."""
+    size_px, batch, steps = (64, 2, 2) if quick else (TRAIN_SIZE_PX, TRAIN_BATCH, 6)
+    module = LungModule(model, LOSS, OPTIM, list(CLASSES), [1.0] * len(CLASSES))
+    samples = [_sample(number, size_px) for number in range(CamConfig().samples)]
+    batches: Any = [default_collate([samples[i % len(samples)] for i in range(batch)])] * steps
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        times = _Times(OverlayCallback(CamConfig(), Path(folder)), default_collate(samples), Path(folder))
+        trainer = Trainer(
+            max_epochs=1,
+            accelerator="cpu",
+            callbacks=[times],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            gradient_clip_val=1.0,
+            default_root_dir=folder,
+        )
+        trainer.fit(module, DataLoader(batches, batch_size=None))
+    sheet, step = (median(seconds[1:]) for seconds in (times.sheets, times.steps))
+    epoch = step * math.ceil(TRAIN_IMAGES / batch)
+    yield f"an epoch of {TRAIN_IMAGES} images of {size_px} px in batches of {batch}, and a contact sheet's share of it:"
+    yield f"{'training':<52}{epoch:9.1f} s"
+    yield f"{f'overlays of {len(samples)} samples, drawn and written':<52}{sheet:9.2f} s {100 * sheet / epoch:8.2f} %"
+
+
+def _sample(number: int, size_px: int) -> dict[str, Any]:
+    """A phantom as a dataset gives it."""
+    phantom = draw_phantom(number, number % len(CLASSES), size_px)
+    image = torch.from_numpy(phantom.image)[None].float() / 255
+    lung = torch.from_numpy(phantom.lung)[None].float()
+    return {"image": image, "lung": lung, "label": phantom.label, "has_lung": True, "has_label": True}
+
+
+class _Times(Callback):
+    """CPU seconds of each training step, and of a sheet drawn after each."""
+
+    def __init__(self, overlays: OverlayCallback, batch: dict[str, Any], folder: Path):
+        self.overlays, self.batch, self.folder = overlays, batch, folder
+        self.steps: list[float] = []
+        self.sheets: list[float] = []
+        self._start = 0.0
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._start = time.process_time()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        drawn = time.process_time()
+        self.steps.append(drawn - self._start)
+        write_png(draw_sheet(self.overlays.tiles(trainer, pl_module, self.batch), "epoch 0"), self.folder / "sheet.png")
+        self.sheets.append(time.process_time() - drawn)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's notes on how it trains."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

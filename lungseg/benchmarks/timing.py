@@ -1,0 +1,36 @@
+"""Timing for benchmarks: in CPU time, on one thread, ways in turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from statistics import median
+
+import cv2
+import torch
+
+
+def medians(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """CPU seconds of each way, run in turns, after one turn that does not count."""
+    spent: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(repeats + 1):
+        for name, run in ways.items():
+            start = time.process_time()
+            run()
+            if turn > 0:
+                spent[name].append(time.process_time() - start)
+    return {name: median(times) for name, times in spent.items()}
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch and OpenCV on one thread inside."""
+    torch_threads, opencv_threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(torch_threads)
+        cv2.setNumThreads(opencv_threads)
