@@ -20,9 +20,10 @@ def final_numbers(
     rows: Sequence[dict[str, str]], best_epoch: int, test: dict[str, float], minutes: float, images_per_second: float
 ) -> dict[str, float]:
     """All final numbers by `stage/name`: the best epoch's `val/...`, the `test/...`, and the `fit/...` of the run."""
+    trained = [int(row["epoch"]) for row in rows if row["epoch"] and row.get("train/loss")]  # not the row of the test
     numbers: dict[str, float] = {
         "fit/best_epoch": best_epoch,
-        "fit/epochs": 1 + max((int(row["epoch"]) for row in rows if row["epoch"]), default=0),
+        "fit/epochs": 1 + max(trained, default=-1),
         "fit/minutes": round(minutes, 3),
         "fit/images_per_second": round(images_per_second, 2),
     }
