@@ -1,0 +1,122 @@
+"""Whether probabilities are frequencies: calibration errors, the reliability diagram, and temperature scaling.
+
+Images count as in `classification`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from lungseg.evaluation.classification import usable
+from lungseg.evaluation.weighted import Flags, Floats, Integers, Statistic, divide
+
+BINS = 15
+"""Equal-width bins of the confidence, closed above: (0, 1/15], ..., (14/15, 1]."""
+TEMPERATURES = (0.05, 20.0)
+"""Range in which a temperature is sought."""
+
+
+class Reliability(NamedTuple):
+    """The reliability diagram: for each bin of the confidence, (BINS,) each."""
+
+    low: Floats
+    """Lower edge of the bin; its upper edge is the next one's."""
+    images: Integers
+    confidence: Floats
+    """Mean probability of the predicted class; NaN in an empty bin."""
+    accuracy: Floats
+    """Share of right predictions; NaN in an empty bin."""
+
+
+def calibration_scores(probs: Floats, label: Integers) -> Statistic:
+    """Errors of calibration of probs (N, C) in [0, 1] against label (N,), -1 where unknown.
+
+    - `ece`: expected calibration error of the predicted class in `BINS` bins, `sum_b n_b / n |accuracy_b -
+      confidence_b|` (Guo et al., ICML 2017). It can only be raised by noise: on few images it is too high.
+    - `ece_classwise`: the same of every class's probability against its frequency, mean of the classes (Kull et al.,
+      NeurIPS 2019).
+    - `brier`: `mean_i sum_c (p_ic - y_ic)^2`, in [0, 2] (Brier, 1950).
+
+    All are undefined without a usable image.
+    """
+    known, size = usable(probs, label), probs.shape[1]
+    probs, label = np.where(known[:, None], probs, 0.0), np.where(known, label, 0)
+    truth = np.eye(size)[label]
+    confidence, correct = probs.max(axis=1), probs.argmax(axis=1) == label
+    gaps = [_gaps_by_bin(confidence, correct, known)]
+    gaps += [_gaps_by_bin(probs[:, index], label == index, known) for index in range(size)]
+    brier = np.where(known, np.square(probs - truth).sum(axis=1), 0.0)
+    table = np.concatenate([*gaps, brier[:, None], known[:, None]], axis=1)
+
+    def statistic(weights: Floats) -> dict[str, Floats]:
+        sums = weights @ table
+        total = sums[:, -1]
+        errors = divide(np.abs(sums[:, :-2]).reshape(-1, 1 + size, BINS).sum(axis=2), total[:, None])
+        return {
+            "ece": errors[:, 0],
+            "ece_classwise": errors[:, 1:].mean(axis=1),
+            "brier": divide(sums[:, -2], total),
+        }
+
+    return statistic
+
+
+def reliability(probs: Floats, label: Integers) -> Reliability:
+    """The reliability diagram of the predicted class; arguments as of `calibration_scores`."""
+    known = usable(probs, label)
+    probs, label = probs[known], label[known]
+    confidence, correct = probs.max(axis=1), probs.argmax(axis=1) == label
+    bins = _bins(confidence)
+    images = np.bincount(bins, minlength=BINS)
+    sums = [np.bincount(bins, weights=values, minlength=BINS) for values in (confidence, correct)]
+    whole = images.astype(np.float64)
+    return Reliability(np.arange(BINS) / BINS, images, divide(sums[0], whole), divide(sums[1], whole))
+
+
+def fit_temperature(logits: Floats, label: Integers) -> float:
+    """Temperature T that minimises the negative log-likelihood of `softmax(logits / T)` (Guo et al., ICML 2017).
+
+    The likelihood is convex in 1 / T: its slope is halved down to zero. The prediction never changes.
+
+    Args:
+        logits: (N, C) of validation images.
+        label: (N,), -1 where unknown.
+
+    Returns:
+        Within `TEMPERATURES`; at its lower end if every image is classified right, at its upper one if the logits are
+        worse than chance. 1 if the logits do not tell the classes apart at all.
+
+    Raises:
+        ValueError: No image has a label and finite logits.
+    """
+    known = usable(logits, label)
+    if not known.any():
+        raise ValueError("no temperature to fit: none of the validation images has a label and finite logits")
+    scores, label = logits[known] - logits[known].max(axis=1, keepdims=True), label[known]
+    true = scores[np.arange(len(label)), label]
+
+    def slope(inverse: float) -> float:
+        share = np.exp(scores * inverse)
+        return float(((share * scores).sum(axis=1) / share.sum(axis=1) - true).mean())
+
+    if slope(1.0) == 0:
+        return 1.0
+    low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
+    for _ in range(60):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
+    return float(np.clip(1 / (low * high) ** 0.5, *TEMPERATURES))
+
+
+def _bins(confidence: Floats) -> Integers:
+    """Bin (N,) of each probability."""
+    return np.searchsorted(np.arange(1, BINS) / BINS, confidence, side="left")
+
+
+def _gaps_by_bin(confidence: Floats, correct: Flags, known: Flags) -> Floats:
+    """Confidence minus outcome of each image in the column of its bin: (N, BINS), zero elsewhere."""
+    table = np.zeros((len(confidence), BINS))
+    table[np.arange(len(confidence)), _bins(confidence)] = np.where(known, confidence - correct, 0.0)
+    return table

@@ -1,0 +1,177 @@
+"""Bootstrap percentile intervals of any weighted scores, and paired differences between two runs on the same images.
+
+Images are drawn with replacement (Efron, Ann. Statist. 1979); where images belong together (one patient), whole groups
+are (cluster bootstrap; Davison and Hinkley 1997, 3.8). A score that noise can only raise, as the calibration error, is
+higher in resamples than in the set: its interval lies high, and may even begin above the value of a small error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from lungseg.evaluation.weighted import Floats, Integers, Statistic, score_set
+
+CONFIDENCE = 0.95
+REPLICATES = 10_000
+_CHUNK = 2**19
+"""Weights held at a time (4 MiB): bounds memory, whatever the number of images and replicates."""
+
+
+class Interval(NamedTuple):
+    """A score of a set of images and the range in which 95 % of its resamples lie."""
+
+    value: float
+    """NaN where it is undefined."""
+    low: float
+    high: float
+    """NaN, as `low`, where no resample defines the score. With one image (or one group) both equal `value`."""
+    undefined: int
+    """Resamples that do not define the score (a class that was not drawn); the interval is that of the others."""
+
+
+class Difference(NamedTuple):
+    """First minus second on the same resamples."""
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+    """Two-sided: twice the share of resamples on the far side of zero (zero included), at most 1 and at least
+    2 / (replicates + 1); 1 if both are the same; NaN if undefined."""
+    undefined: int
+
+
+def bootstrap(
+    statistics: Sequence[Statistic],
+    images: int,
+    groups: Sequence[str | None] | None = None,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """95 % percentile intervals of all scores, from the same resamples.
+
+    Args:
+        statistics: Functions of image weights; no two give the same name.
+        images: N, 1 or more.
+        groups: (N,) patient or study of each image; None: not known, the image stands for itself.
+        replicates: Resamples to draw.
+        seed: The same seed draws the same resamples.
+
+    Raises:
+        ValueError: No image, or not as many groups as images.
+    """
+    values = _set_scores(statistics, images)
+    drawn = _resampled(statistics, draw_weights(images, groups, replicates, seed))
+    return {name: Interval(value, *_limits(drawn[name])) for name, value in values.items()}
+
+
+def bootstrap_differences(
+    first: Sequence[Statistic],
+    second: Sequence[Statistic],
+    images: int,
+    groups: Sequence[str | None] | None = None,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> dict[str, Difference]:
+    """Paired differences, first minus second, of the scores that both have, arguments as of `bootstrap`.
+
+    For means of values that an image may lack, see `defined_in_both`.
+    """
+    values = _set_scores(first, images), _set_scores(second, images)
+    both = [name for name in values[0] if name in values[1]]
+
+    def difference(weights: Floats) -> dict[str, Floats]:
+        scores = _evaluate(first, weights), _evaluate(second, weights)
+        return {name: scores[0][name] - scores[1][name] for name in both}
+
+    drawn = _resampled([difference], draw_weights(images, groups, replicates, seed))
+    found = {}
+    for name in both:
+        value, (low, high, undefined) = values[0][name] - values[1][name], _limits(drawn[name])
+        found[name] = Difference(value, low, high, _p_value(value, drawn[name]), undefined)
+    return found
+
+
+def defined_in_both(first: dict[str, Floats], second: dict[str, Floats]) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """Per-image values (N,) of two runs, of the names they share; NaN in both where either is, so that means pair."""
+    both = [name for name in first if name in second]
+    undefined = {name: np.isnan(first[name]) | np.isnan(second[name]) for name in both}
+    parted = [{name: np.where(undefined[name], np.nan, values[name]) for name in both} for values in (first, second)]
+    return parted[0], parted[1]
+
+
+def draw_weights(
+    images: int, groups: Sequence[str | None] | None, replicates: int, seed: int, chunk: int = _CHUNK
+) -> Iterator[Floats]:
+    """How often each image is in each resample: chunks (r, N) float64, `replicates` rows in all.
+
+    Args:
+        images: N.
+        groups: (N,) names, or None.
+        replicates: Rows in all.
+        seed: Of the draw; what is drawn does not depend on `chunk`.
+        chunk: Most weights in one chunk, but at least a row.
+    """
+    members = _group_index(images, groups)
+    count = images if members is None else int(members.max()) + 1
+    generator, rows = np.random.default_rng(seed), max(1, chunk // images)
+    for start in range(0, replicates, rows):
+        row = np.arange(min(rows, replicates - start))[:, None]
+        drawn = generator.integers(0, count, (len(row), count)) + row * count
+        weights = np.bincount(drawn.ravel(), minlength=len(row) * count).reshape(len(row), count).astype(np.float64)
+        yield weights if members is None else weights[:, members]
+
+
+def _group_index(images: int, groups: Sequence[str | None] | None) -> Integers | None:
+    """Number (N,) of the group of each image; None if every image stands for itself."""
+    if images < 1:
+        raise ValueError(f"an interval needs at least one image, got {images}; choose a split that has images")
+    if groups is None or all(group is None for group in groups):
+        return None
+    if len(groups) != images:
+        raise ValueError(f"groups must name the group of each of {images} images, got {len(groups)}")
+    numbers: dict[str | int, int] = {}
+    names = [index if group is None else group for index, group in enumerate(groups)]
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)
+
+
+def _set_scores(statistics: Sequence[Statistic], images: int) -> dict[str, float]:
+    scores: dict[str, float] = {}
+    for statistic in statistics:
+        found = score_set(statistic, images)
+        if twice := scores.keys() & found.keys():
+            raise ValueError(f"statistics must give each name once, got {sorted(twice)[0]!r} twice; rename one")
+        scores |= found
+    return scores
+
+
+def _evaluate(statistics: Sequence[Statistic], weights: Floats) -> dict[str, Floats]:
+    return {name: value for statistic in statistics for name, value in statistic(weights).items()}
+
+
+def _resampled(statistics: Sequence[Statistic], draws: Iterator[Floats]) -> dict[str, Floats]:
+    """Every score of every resample, (replicates,) by name."""
+    chunks = [_evaluate(statistics, weights) for weights in draws]
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+
+def _limits(drawn: Floats) -> tuple[float, float, int]:
+    """Both ends of the interval, and the resamples that are not in it."""
+    defined = drawn[~np.isnan(drawn)]
+    undefined = len(drawn) - len(defined)
+    if not len(defined):
+        return math.nan, math.nan, undefined
+    low, high = np.quantile(defined, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high), undefined
+
+
+def _p_value(value: float, drawn: Floats) -> float:
+    defined = drawn[~np.isnan(drawn)]
+    if math.isnan(value) or not len(defined):
+        return math.nan
+    far = min(np.count_nonzero(defined <= 0), np.count_nonzero(defined >= 0))
+    return min(1.0, 2 * (far + 1) / (len(defined) + 1))

@@ -1,0 +1,82 @@
+"""The left and the right lung of a mask apart, and how many pieces and holes a mask has.
+
+Left and right are those of the image as it is drawn: in a frontal view its left is the patient's right.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lungseg.data.integrity import LEAST_LUNG, LEAST_SIDE
+from lungseg.evaluation.weighted import Flags
+
+
+class Sides(NamedTuple):
+    """The two lungs of a mask, (H, W) each; together they are the mask."""
+
+    left: Flags
+    right: Flags
+
+
+def part_lungs(mask: Flags) -> Sides:
+    """Part a lung mask (H, W) by the first rule that applies.
+
+    1. Two connected components (8 neighbours) or more hold `LEAST_LUNG` of the mask each: the two largest are the
+       lungs, the one whose centroid lies further left is the left one; every other pixel goes to the nearer of them.
+    2. Less than `LEAST_SIDE` of the largest component lies on one side of the image's middle: it is one lung alone, and
+       the whole mask goes to the side that it is on.
+    3. The lungs touch: the mask is cut at the column of its centroid, a pixel on it going to the left.
+    """
+    count, parts, stats, centroids = cv2.connectedComponentsWithStats(_bytes(mask), connectivity=8)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    empty = np.zeros_like(mask)
+    if count == 1:
+        return Sides(empty, empty.copy())
+    lungs = 1 + np.argsort(-areas, kind="stable")[:2]
+    if len(lungs) == 2 and areas[lungs[1] - 1] >= LEAST_LUNG * areas.sum():
+        left, right = sorted(lungs, key=lambda part: float(centroids[part, 0]))
+        both = Sides(parts == left, parts == right)
+        return both if count == 3 else part_like(mask, both)
+    width = mask.shape[1]
+    largest = parts == lungs[0]
+    share = (np.count_nonzero(largest[:, : width // 2]) + np.count_nonzero(largest[:, : (width + 1) // 2])) / (
+        2 * areas[lungs[0] - 1]
+    )  # a middle column counts half to each side
+    if min(share, 1 - share) < LEAST_SIDE:
+        return Sides(mask, empty) if share > 0.5 else Sides(empty, mask)
+    column = np.nonzero(mask)[1].mean()
+    on_left = np.arange(width) <= column
+    return Sides(mask & on_left, mask & ~on_left)
+
+
+def part_like(mask: Flags, lungs: Sides) -> Sides:
+    """Part a mask (H, W) as other lungs lie: each pixel goes to the nearer of them, of two as near to the left one.
+
+    A predicted mask parted like the true lungs is charged with a lung that it misses or merges with the other. Where
+    there are not two lungs to go by, `part_lungs` parts the mask by itself.
+    """
+    if not lungs.left.any() or not lungs.right.any():
+        return part_lungs(mask)
+    away = [cv2.distanceTransform(_bytes(~lung), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) for lung in lungs]
+    on_left = away[0] <= away[1]
+    return Sides(mask & on_left, mask & ~on_left)
+
+
+def count_components(mask: Flags) -> int:
+    """Connected components (8 neighbours) of a mask (H, W); a lung mask as it should be has two."""
+    return int(cv2.connectedComponents(_bytes(mask), connectivity=8)[0]) - 1
+
+
+def count_holes(mask: Flags) -> int:
+    """Connected components (4 neighbours) of what is not mask and does not reach the image's border."""
+    outside = np.pad(~mask, 1, constant_values=True)  # one component with all that reaches the border
+    return int(cv2.connectedComponents(_bytes(outside), connectivity=4)[0]) - 2
+
+
+def _bytes(mask: Flags) -> NDArray[np.uint8]:
+    """(H, W) uint8, 0 or 1, as OpenCV takes it."""
+    return np.ascontiguousarray(mask).view(np.uint8)
