@@ -68,6 +68,7 @@ class LungNetwork(nn.Module):
         self.classifier = MapClassifier(
             deep_channels, classes, config.head, config.head_channels, config.dropout, config.pooling
         )
+        self._freeze_unreached()
         self.to(memory_format=torch.channels_last)  # half the time on CPUs; AMP wants it on GPUs
 
     def forward(self, image: Tensor) -> LungOutput:
@@ -90,6 +91,21 @@ class LungNetwork(nn.Module):
             return features[-1], self.segmenter.decoder(features, prefix_tokens)
         deep = encoded[-1] if self.merge is None else self.merge([encoded[i] for i in self._merged])
         return deep, self.segmenter.decoder(encoded)
+
+    def _freeze_unreached(self) -> None:
+        """Freeze what no output depends on, as encoder stages beyond `encoder_depth`: DDP waits for their gradient."""
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        if any(parameter.is_meta for parameter in parameters):
+            return  # built to be looked at, not to run
+        training = self.training
+        self.eval()  # BatchNorm and random state stay as they are
+        with torch.inference_mode(False), torch.enable_grad():
+            output = self(torch.zeros(1, 1, 2 * self.multiple, 2 * self.multiple))
+            reached = output.mask_logits.sum() + output.class_logits.sum()
+            slopes = torch.autograd.grad(reached, parameters, allow_unused=True)
+        for parameter, slope in zip(parameters, slopes, strict=True):
+            parameter.requires_grad_(slope is not None)
+        self.train(training)
 
     def _pad(self, image: Tensor) -> Tensor:
         """Repeat the last row and column until both sides are multiples of the deepest stride."""

@@ -160,3 +160,16 @@ def test_a_map_stride_that_the_encoder_lacks_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         LungNetwork(dataclasses.replace(tiny_model, **change), classes=3)
+
+
+@pytest.mark.parametrize("change", [{}, {"encoder": "resnet18", "encoder_depth": 3, "decoder_channels": [8, 8, 8]}])
+def test_what_no_output_depends_on_is_frozen_and_all_else_learns(
+    tiny_model: ModelConfig, change: dict[str, object]
+) -> None:
+    network = LungNetwork(dataclasses.replace(tiny_model, **change), classes=3)
+    output = network(torch.rand(2, 1, 64, 64))
+    (output.mask_logits.sum() + output.class_logits.sum()).backward()
+    frozen = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
+    assert frozen and all(name.startswith("segmenter.encoder.") for name in frozen)
+    assert all((p.grad is not None) == p.requires_grad for p in network.parameters())
+    assert network.training and all(child.training for child in network.modules())

@@ -1,0 +1,95 @@
+"""Check a sweep, run it here, show its status, or launch agents for it: `python -m lungseg.sweep ACTION FILE`.
+
+FILE is a W&B sweep in YAML. `check` finds every mistake that can be known before a run; `run` does the runs here with
+Optuna and no server (start it again to go on, several at once to share the work); `status` prints the table, the best
+run and what mattered, and writes a page of plots; `launch` prints the commands that start W&B's agents.
+"""
+
+from __future__ import annotations
+
+import argparse
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lungseg.command import run_command
+from lungseg.fields import did_you_mean
+
+if TYPE_CHECKING:
+    from lungseg.sweeping.spec import Sweep
+
+_OPTIONS = {"check": (), "run": ("count", "workers"), "status": ("page",), "launch": ("gpus", "slurm", "count", "id")}
+"""Options of each action; any other with it is a mistake, never ignored."""
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    _check_arguments(arguments)
+    from lungseg.sweeping.spec import load_sweep
+
+    sweep = load_sweep(arguments.file)
+    if arguments.action == "run":
+        from lungseg.sweeping.local import run_sweep
+
+        return run_sweep(sweep, arguments.count, arguments.workers or 1)
+    if arguments.action == "status":
+        from lungseg.sweeping.status import show_status
+
+        show_status(sweep, arguments.page)
+        return 0
+    print("\n".join(_lines(sweep, arguments)))
+    return 0
+
+
+def _lines(sweep: Sweep, arguments: argparse.Namespace) -> list[str]:
+    if arguments.action == "check":
+        from lungseg.sweeping.report import check_report
+
+        return check_report(sweep)
+    from lungseg.sweeping.launch import gpu_commands, slurm_commands
+
+    if arguments.slurm:
+        return slurm_commands(sweep, arguments.count, arguments.id)
+    return gpu_commands(sweep, arguments.gpus, arguments.id)
+
+
+def _check_arguments(arguments: argparse.Namespace) -> None:
+    action = arguments.action
+    if action not in _OPTIONS:
+        near = did_you_mean(get_close_matches(action, _OPTIONS, 1))
+        raise ValueError(f"ACTION must be one of {', '.join(_OPTIONS)}, got {action!r}{near}")
+    given = {name for name in ("count", "workers", "page", "gpus", "id") if getattr(arguments, name) is not None}
+    given |= {"slurm"} if arguments.slurm else set()
+    for name in sorted(given - set(_OPTIONS[action])):
+        actions = " and ".join(other for other, options in _OPTIONS.items() if name in options)
+        raise ValueError(f"--{name}: belongs to {actions}, not to {action}")
+    if action == "launch" and arguments.slurm == (arguments.gpus is not None):
+        raise ValueError("launch: say either --gpus N, for this machine, or --slurm")
+    if arguments.gpus is not None and arguments.count is not None:
+        raise ValueError("--count: belongs to --slurm; agents on GPUs go on until the sweep's run_cap")
+    for name in ("count", "workers", "gpus"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name}: must be >= 1, got {value}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m lungseg.sweep", description=__doc__)
+    parser.add_argument("action", metavar="ACTION", help=f"one of {', '.join(_OPTIONS)}")
+    parser.add_argument("file", type=Path, metavar="FILE", help="sweep in W&B's YAML, such as sweeps/grid.yaml")
+    parser.add_argument(
+        "--count",
+        type=int,
+        metavar="N",
+        help="run: runs in all, those of earlier calls and other processes included; launch --slurm: runs wanted",
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="run: runs at the same time (default: 1)")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="status: where to write the page of plots")
+    parser.add_argument("--gpus", type=int, metavar="N", help="launch: agents for N GPUs of this machine")
+    parser.add_argument("--slurm", action="store_true", help="launch: a Slurm array of agents")
+    parser.add_argument("--id", metavar="PATH", help="launch: ENTITY/PROJECT/ID of a sweep that W&B already has")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main, _parser()))

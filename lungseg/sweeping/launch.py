@@ -1,0 +1,140 @@
+"""The exact commands that start a W&B sweep: one agent a GPU, one agent over the GPUs of a run, or a Slurm array."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from lungseg.sweeping.schema import SweepError
+from lungseg.sweeping.spec import Sweep
+
+CORES_PER_DEVICE = 8
+_SCRIPT = Path("slurm") / "agents.sbatch"
+
+
+def gpu_commands(sweep: Sweep, gpus: int, agent: str | None = None) -> list[str]:
+    """Give the lines of shell that start the sweep on one machine.
+
+    Args:
+        sweep: A checked sweep.
+        gpus: GPUs of the machine, numbered from 0.
+        agent: Path of a sweep that `wandb sweep` has already made, `ENTITY/PROJECT/ID`; None makes one.
+
+    Raises:
+        SweepError: A run takes more GPUs than there are, or none.
+    """
+    if gpus < 1:
+        raise SweepError(f"--gpus: must be >= 1, got {gpus}")
+    devices = devices_a_run(sweep)
+    if devices == 0:
+        raise SweepError(
+            f"{sweep.path}: trainer.accelerator: is 'cpu', so no run would use a GPU; add trainer.accelerator=auto "
+            f"to the command, or run it on the CPU: {_without_wandb(sweep)}"
+        )
+    if devices > gpus:
+        raise SweepError(f"{sweep.path}: trainer.devices: a run takes {devices} GPUs, and --gpus gives {gpus}")
+    agents = gpus // devices
+    lines = [f"# {_plural(agents, 'run')} at a time, {_plural(devices, 'GPU')} each", *_make(sweep, agent)]
+    if gpus % devices:
+        lines.append(f"# GPUs {', '.join(map(str, range(agents * devices, gpus)))} stay idle")
+    for first in range(0, agents * devices, devices):
+        seen = ",".join(map(str, range(first, first + devices)))
+        lines.append(f'CUDA_VISIBLE_DEVICES={seen} wandb agent "$sweep" &')
+    return [*lines, "wait", f"# where W&B cannot be reached: {_without_wandb(sweep)} in place of wandb agent"]
+
+
+def slurm_commands(sweep: Sweep, count: int | None = None, agent: str | None = None) -> list[str]:
+    """Give the lines of shell that start the sweep as a Slurm array, one run a task.
+
+    Args:
+        sweep: A checked sweep.
+        count: Runs wanted; None takes those of the grid, or `run_cap`.
+        agent: As in `gpu_commands`.
+
+    Raises:
+        SweepError: The number of runs is not known, or the script is not there.
+    """
+    runs = _runs(sweep, count)
+    devices, script = devices_a_run(sweep), _script(sweep)
+    options = [f"--array=1-{runs}"]
+    if devices:
+        options.append(f"--gpus-per-node={devices}")
+    options.append(f"--cpus-per-task={CORES_PER_DEVICE * max(devices, 1)}")
+    start = f"sbatch {' '.join(options)} {quote(str(script))}"
+    return [
+        f"# {_plural(runs, 'run')}, {_plural(devices, 'GPU')} each; --array=1-{runs}%4 would keep it to 4 at a time",
+        *_make(sweep, agent),
+        f'{start} "$sweep"',
+        "# where W&B cannot be reached, the same runs, shared by the tasks that get a place:",
+        f"# {start} {quote(str(sweep.path))} --count {runs}",
+    ]
+
+
+def devices_a_run(sweep: Sweep) -> int:
+    """GPUs that the largest run of the sweep takes on its node; 0 if all run on the CPU.
+
+    `auto` and -1 take whatever a run sees, which is the one GPU that its agent is given.
+
+    Raises:
+        SweepError: A run wants several nodes, which no agent can give it.
+    """
+    names = [
+        name for name in ("trainer.devices", "trainer.accelerator", "trainer.num_nodes") if name in sweep.parameters
+    ]
+    tried = [{}, *({name: value} for name in names for value in sweep.parameters[name].samples())]
+    trainers = [sweep.config(values).trainer for values in tried]
+    if any(trainer.num_nodes > 1 for trainer in trainers):
+        raise SweepError(
+            f"{sweep.path}: trainer.num_nodes: an agent runs on one node; start such runs one by one with "
+            "sweeps/slurm/fit.sbatch"
+        )
+    return max(0 if trainer.accelerator == "cpu" else _count(trainer.devices) for trainer in trainers)
+
+
+def _count(devices: Any) -> int:
+    """GPUs that must be visible for this value of `trainer.devices`; indices need all up to the highest."""
+    if isinstance(devices, str):
+        listed = [part for part in devices.split(",") if part.strip().isdigit()]
+        devices = [int(part) for part in listed] if "," in devices else int(listed[0]) if listed else 1
+    return max(devices, default=0) + 1 if isinstance(devices, list) else max(1, devices)
+
+
+def _make(sweep: Sweep, agent: str | None) -> list[str]:
+    """Lines that make the sweep and keep its path in a variable of the shell."""
+    if agent is not None:
+        return [f"sweep={quote(agent)}"]
+    wandb = sweep.config({}).wandb
+    options = [] if sweep.project else ["--project", quote(wandb.project)]
+    if wandb.entity and not sweep.entity:
+        options += ["--entity", quote(wandb.entity)]
+    entity, project = sweep.entity or wandb.entity or "ENTITY", sweep.project or wandb.project
+    return [
+        " ".join(["wandb sweep", *options, quote(str(sweep.path))]),
+        f"sweep={quote(f'{entity}/{project}/ID')}  # as the line above ends: wandb agent ENTITY/PROJECT/ID",
+    ]
+
+
+def _without_wandb(sweep: Sweep) -> str:
+    return f"python -m lungseg.sweep run {quote(str(sweep.path))}"
+
+
+def _runs(sweep: Sweep, count: int | None) -> int:
+    wanted = [runs for runs in (count, sweep.run_cap) if runs is not None]
+    wanted += [sweep.grid_size()] if sweep.method == "grid" else []
+    if not wanted:
+        raise SweepError(f"{sweep.path}: run_cap: missing, and a {sweep.method} sweep has no end; say --count N")
+    return min(wanted)
+
+
+def _script(sweep: Sweep) -> Path:
+    """The script beside the sweep file, else that of the working folder."""
+    places = [sweep.path.parent / _SCRIPT, Path("sweeps") / _SCRIPT]
+    for place in places:
+        if place.is_file():
+            return place
+    raise SweepError(f"no {_SCRIPT} (looked for {' and '.join(map(str, places))}); it comes with lungseg's repository")
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count or 'no'} {noun}{'s' * (count != 1)}"

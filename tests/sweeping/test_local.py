@@ -1,0 +1,316 @@
+"""A sweep without a server: every run once, whatever is killed in between, and nothing left running."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+from processes import is_gone, wait_until
+
+from lungseg.callbacks import trial as trial_module
+from lungseg.sweeping import child_run, local, queue
+from lungseg.sweeping.local import run_sweep
+from lungseg.sweeping.queue import Queue
+from lungseg.sweeping.spec import SweepError, load_sweep
+from lungseg.sweeping.storage import SweepFolder, open_study
+
+REPOSITORY = Path(__file__).parents[2]
+PYTHON = sys.executable
+BASE = "data: {image_size: 64}\ntrainer: {max_epochs: 3, accelerator: cpu}\n"
+COMMAND = (
+    "command: ['${env}', '${interpreter}', -m, lungseg.fit, --config, base.yaml, run.seed=7, '${args_no_hyphens}']\n"
+)
+HEAD = "name: tiny\nprogram: lungseg/fit.py\nmetric: {name: val/score, goal: maximize}\n" + COMMAND
+RANDOM = HEAD + "method: random\nparameters: {optim.lr: {distribution: log_uniform_values, min: 0.0001, max: 1.0}}\n"
+GRID = HEAD + "method: grid\nparameters: {augment.flip: {values: [0.0, 0.5]}, data.batch_size: {values: [1, 2, 4]}}\n"
+FAKE = """#!{python} -S
+import json, os, subprocess, sys, time
+words = dict(word.split("=", 1) for word in sys.argv if "=" in word)
+run = os.path.join(words["run.dir"], words["run.name"])
+with open("calls.jsonl", "a") as calls:
+    calls.write(json.dumps(words) + "\\n")
+if words.get("run.resume") != "True":
+    os.makedirs(os.path.join(run, "checkpoints"))
+lr = float(words.get("optim.lr", 0.001))
+if os.path.exists("fail") and lr > 0.01:
+    print("epoch 0", "error: train/loss is nan", "bye", sep="\\n")
+    sys.exit(2)
+with open(os.path.join(run, "metrics.csv"), "w") as file:
+    file.write("epoch,step,val/score\\n")
+    for epoch in range(3):
+        file.write("%d,%d,%r\\n" % (epoch, epoch, lr * (epoch + 1)))
+        file.flush()
+        open(os.path.join(run, "checkpoints", "last.ckpt"), "w").close()
+        if os.path.exists("hold"):
+            grandchild = subprocess.Popen(["sleep", "60"])
+            with open("pids.part", "w") as pids:
+                pids.write("%d %d" % (os.getpid(), grandchild.pid))
+            os.rename("pids.part", "pids")
+            time.sleep(60)
+with open(os.path.join(run, "metrics.json"), "w") as file:
+    json.dump({{"val/score": lr * 3, "fit/best_epoch": 2}}, file)
+"""
+DRIVER = """import sys
+from pathlib import Path
+sys.executable = {fake!r}
+from lungseg.sweeping import spec
+from lungseg.sweeping.local import run_sweep
+spec.check_against_config = lambda sweep: None  # which imports torch
+sys.exit(run_sweep(spec.load_sweep(Path("sweep.yaml")), count={count}))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with a base config, and a stand-in for Python that writes what a fit would."""
+    monkeypatch.chdir(tmp_path)
+    Path("base.yaml").write_text(BASE)
+    fake = tmp_path / "fake_python"
+    fake.write_text(FAKE.format(python=PYTHON))
+    fake.chmod(0o755)
+    monkeypatch.setattr(child_run.sys, "executable", str(fake))
+    monkeypatch.setattr(local, "_POLL_S", 0.02)
+
+
+def _run(text: str, count: int | None = None, workers: int = 1) -> int:
+    Path("sweep.yaml").write_text(text)
+    return run_sweep(load_sweep(Path("sweep.yaml")), count, workers)
+
+
+def _calls() -> list[dict[str, str]]:
+    return [json.loads(line) for line in Path("calls.jsonl").read_text().splitlines()]
+
+
+def _states() -> list[str]:
+    sweep = load_sweep(Path("sweep.yaml"))
+    return [trial.state.name for trial in open_study(sweep, SweepFolder.of(sweep), make=False).get_trials()]
+
+
+def _start(text: str, count: int) -> subprocess.Popen[str]:
+    """Start the sweep in a process of its own."""
+    Path("sweep.yaml").write_text(text)
+    code = DRIVER.format(fake=str(Path("fake_python").resolve()), count=count)
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    return subprocess.Popen([PYTHON, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def test_runs_are_ordinary_run_folders_with_the_values_as_words(capfd: pytest.CaptureFixture[str]) -> None:
+    assert _run(RANDOM, 4) == 0
+    calls = _calls()
+    assert [call["run.name"] for call in calls] == [f"trial-000{number}" for number in range(4)]
+    assert {call["run.dir"] for call in calls} == {"runs/tiny"} and {call["run.seed"] for call in calls} == {"7"}
+    assert len({call["optim.lr"] for call in calls}) == 4
+    assert all(Path(f"runs/tiny/trial-000{number}/metrics.json").is_file() for number in range(4))
+    best = max(range(4), key=lambda number: float(calls[number]["optim.lr"]))
+    out = capfd.readouterr().out
+    assert f"best is run {best}, {3 * float(calls[best]['optim.lr']):.4f}" in out.splitlines()[-2]
+    assert "4 runs: 4 finished" in out.splitlines()[-1]
+
+
+def test_the_same_command_again_starts_nothing_and_a_larger_count_adds_new_values() -> None:
+    _run(RANDOM, 3)
+    _run(RANDOM, 3)
+    assert len(_calls()) == 3
+    _run(RANDOM, 5)
+    assert len({call["optim.lr"] for call in _calls()}) == 5
+
+
+def test_random_values_do_not_depend_on_where_the_sweep_was_interrupted() -> None:
+    _run(RANDOM, 4)
+    whole = [call["optim.lr"] for call in _calls()]
+    Path("calls.jsonl").unlink()
+    for count in (1, 3, 4):
+        _run(RANDOM.replace("name: tiny", "name: pieces"), count)
+    assert [call["optim.lr"] for call in _calls()] == whole
+
+
+def test_two_processes_share_a_grid_each_point_once() -> None:
+    both = [_start(GRID, 99), _start(GRID, 99)]
+    assert [process.wait(60) for process in both] == [0, 0]
+    points = [(call["augment.flip"], call["data.batch_size"]) for call in _calls()]
+    assert sorted(points) == sorted((head, size) for head in ("0.0", "0.5") for size in "124")
+    assert _states() == ["COMPLETE"] * 6
+    assert not list(Path("runs/tiny").glob("*.lock")) and len(list(Path("runs/tiny/beats").iterdir())) == 6
+
+
+def test_a_failing_run_is_counted_and_shown_and_the_sweep_goes_on(capfd: pytest.CaptureFixture[str]) -> None:
+    Path("fail").touch()
+    assert _run(RANDOM, 6) == 0
+    lrs = [float(call["optim.lr"]) for call in _calls()]
+    assert _states() == ["FAIL" if lr > 0.01 else "COMPLETE" for lr in lrs]
+    assert 0 < sum(lr > 0.01 for lr in lrs) < 6
+    assert capfd.readouterr().out.count("failed: error: train/loss is nan\n") == sum(lr > 0.01 for lr in lrs)
+
+
+def test_a_sweep_of_which_no_run_succeeds_ends_with_code_1() -> None:
+    Path("fail").touch()
+    assert _run(RANDOM.replace("min: 0.0001", "min: 0.1"), 2) == 1
+
+
+def test_a_run_that_logs_no_such_metric_has_failed() -> None:
+    _run(RANDOM.replace("val/score", "val/dice"), 1)
+    assert _states() == ["FAIL"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_stopping_the_sweep_leaves_no_process_and_the_same_command_continues(number: signal.Signals) -> None:
+    Path("hold").touch()
+    process = _start(RANDOM, 2)
+    wait_until(Path("pids").exists, "the first run")
+    process.send_signal(number)
+    assert process.wait(20) == 128 + number
+    assert all(is_gone(int(pid)) for pid in Path("pids").read_text().split())
+    assert _states() == ["WAITING"]
+    Path("hold").unlink()
+    assert _run(RANDOM, 2) == 0
+    first, again, second = _calls()
+    assert again == first | {"run.resume": "True"} and second["run.name"] == "trial-0001"
+    assert _states() == ["COMPLETE"] * 2
+
+
+def test_what_a_killed_sweep_left_is_continued_once_its_beat_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("hold").touch()
+    process = _start(RANDOM, 2)
+    wait_until(Path("pids").exists, "the first run")
+    process.kill()
+    process.wait()
+    os.killpg(int(Path("pids").read_text().split()[0]), signal.SIGKILL)
+    Path("hold").unlink()
+    monkeypatch.setattr(queue, "STALE_S", 1.0)
+    assert _run(RANDOM, 1) == 0  # there is nothing else to do: it waits to see whether the run is alive elsewhere
+    assert [call.get("run.resume") for call in _calls()] == [None, "True"]
+    assert _states() == ["COMPLETE"]
+
+
+def test_a_run_that_is_alive_elsewhere_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("hold").touch()
+    process = _start(RANDOM, 1)
+    wait_until(Path("pids").exists, "the first run")
+    begun = time.monotonic()
+    assert _run(RANDOM, 1) == 0
+    assert time.monotonic() - begun < 10 and len(_calls()) == 1
+    process.send_signal(signal.SIGINT)
+    process.wait(20)
+
+
+def test_a_run_that_ended_just_before_the_kill_is_not_repeated() -> None:
+    folder = _handed_out()
+    run = folder.run(0)
+    run.mkdir()
+    (run / "metrics.csv").write_text("epoch,step,val/score\n0,0,0.25\n1,1,0.5\n")
+    (run / "metrics.json").write_text('{"val/score": 0.5}')
+    os.utime(folder.path / "beats" / "trial-0000", (1, 1))
+    assert _run(RANDOM, 1) == 0
+    assert not Path("calls.jsonl").exists() and _states() == ["COMPLETE"]
+
+
+def test_a_run_cut_short_before_its_first_checkpoint_starts_anew_and_its_folder_is_kept() -> None:
+    folder = _handed_out()
+    folder.run(0).mkdir()
+    (folder.run(0) / "config.yaml").write_text("")
+    os.utime(folder.path / "beats" / "trial-0000", (1, 1))
+    assert _run(RANDOM, 1) == 0
+    assert "run.resume" not in _calls()[0] and (folder.path / "trial-0000.cut-1" / "config.yaml").is_file()
+
+
+def _handed_out() -> SweepFolder:
+    """A sweep one of whose trials was given to a process that is no more."""
+    Path("sweep.yaml").write_text(RANDOM)
+    sweep = load_sweep(Path("sweep.yaml"))
+    trials = Queue(sweep, SweepFolder.of(sweep), 1)
+    assert trials.next() is not None
+    return trials.folder
+
+
+def test_a_process_that_stood_still_gives_up_a_trial_that_another_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("hold").touch()
+    Path("sweep.yaml").write_text(RANDOM)
+    sweep = load_sweep(Path("sweep.yaml"))
+    slow, other = (Queue(sweep, SweepFolder.of(sweep), 1) for _ in range(2))
+    trial = slow.next()
+    assert trial is not None and other.next() is None
+    run = child_run.ChildRun(slow, trial)
+    wait_until(Path("pids").exists, "the run")
+    os.utime(slow.folder.path / "beats" / "trial-0000", (1, 1))
+    monkeypatch.setattr(queue, "_ASK_AGAIN_S", 0.0)
+    other._not_before = 0.0
+    taken = other.next()
+    assert taken is not None and taken.number == 0 and other.is_ours(0) and not slow.is_ours(0)
+    monkeypatch.setattr(child_run, "BEAT_S", 0.0)
+    assert run.is_over()
+    assert all(is_gone(int(pid)) for pid in Path("pids").read_text().split())
+    slow.put_back(0)
+    assert other.trial(0).state == TrialState.RUNNING
+
+
+def test_workers_run_at_the_same_time_on_their_own_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,6,7")
+    assert [child_run._devices(slot, 2)["CUDA_VISIBLE_DEVICES"] for slot in range(2)] == ["3,5", "6,7"]
+    assert child_run._devices(0, 5) == {}
+    Path("hold").touch()
+    process = _start(RANDOM, 2)
+    wait_until(Path("pids").exists, "the first run")
+    Path("hold").unlink()
+    assert _run(RANDOM, 4, workers=2) == 0
+    assert len(_calls()) == 4
+    process.terminate()
+    process.wait(20)
+
+
+def test_a_sweep_ends_when_a_run_has_reached_the_target() -> None:
+    text = RANDOM.replace("goal: maximize", "goal: maximize, target: 0.0")
+    assert _run(text, 5) == 0
+    assert len(_calls()) == 1
+
+
+def test_an_endless_sweep_is_told_to_be_counted() -> None:
+    with pytest.raises(SweepError, match="run_cap: missing, and a random sweep has no end; say --count N"):
+        _run(RANDOM)
+    assert _run(RANDOM + "run_cap: 2\n", 9) == 0
+    assert len(_calls()) == 2
+
+
+def test_other_parameters_in_the_same_folder_are_refused() -> None:
+    _run(RANDOM, 1)
+    with pytest.raises(SweepError, match=r"sweep.yaml: optim.lr: the runs in 'runs/tiny' were made with 'log_uni.*min"):
+        _run(RANDOM.replace("max: 1.0", "max: 0.5"), 2)
+    assert _run(RANDOM + "run_cap: 2\n") == 0
+
+
+def test_a_journal_line_that_was_not_written_to_its_end_is_cut_off() -> None:
+    _run(RANDOM, 1)
+    with Path("runs/tiny/journal.log").open("a") as journal:
+        journal.write('{"op_code": 4, "work')
+    _run(RANDOM, 2)
+    assert _states() == ["COMPLETE"] * 2
+
+
+def test_a_fit_ends_with_the_sweep_that_started_it(tmp_path: Path) -> None:
+    code = (
+        "import subprocess, time\nfrom lungseg.callbacks.trial import hold_lifeline\nhold_lifeline()\n"
+        "print(subprocess.Popen(['sleep', '60']).pid, flush=True)\ntime.sleep(60)"
+    )
+    theirs, ours = os.pipe()
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), trial_module.LIFELINE: str(theirs)}
+    process = subprocess.Popen(
+        [PYTHON, "-c", code],
+        env=environment,
+        pass_fds=(theirs,),
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    os.close(theirs)
+    assert process.stdout is not None
+    grandchild = int(process.stdout.readline())
+    assert process.poll() is None
+    os.close(ours)
+    assert process.wait(10) == -signal.SIGTERM
+    wait_until(lambda: is_gone(grandchild), "the end of the grandchild")
