@@ -99,7 +99,7 @@ def run_to_layer(network: nn.Module, images: Tensor, layer: str) -> tuple[LungOu
                 return None
             leaves.append(carrier.unpack(carried).detach().clone().requires_grad_())
             torch.set_grad_enabled(True)  # until `no_grad` above ends
-            return carrier.pack(leaves[0].clone(), carried)  # a copy: what follows may work in place
+            return carrier.pack(leaves[0], carried)
 
         with _hooked([carrier.module], splice):
             output: LungOutput = plain(images)

@@ -113,11 +113,11 @@ def test_score_cam_differs_from_the_package_in_upsampling_alone(network: LungNet
 
 
 @pytest.mark.parametrize("layer", ["features", "encoder.1"])
-@pytest.mark.parametrize("scale", [1e4, 1.0])
+@pytest.mark.parametrize("scale", [1e4, 3e-3])
 def test_grad_cam_pp_equals_the_package_but_for_the_epsilon_it_adds_to_a_squared_gradient(
     network: LungNetwork, images: Tensor, layer: str, scale: float
 ) -> None:
-    """Equal where gradients are large; with those that networks have, the package's 1e-6 changes its map."""
+    """Equal where gradients are large; at 3e-3, as of an untrained head on a map of 16 x 16, its map changes."""
     scaled = copy.deepcopy(network)
     with torch.no_grad():
         scaled.classifier.project.weight.mul_(scale)
