@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from statistics import median
 
@@ -11,7 +11,7 @@ import cv2
 import torch
 
 
-def medians(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+def medians(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     """CPU seconds of each way, run in turns, after one turn that does not count."""
     spent: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(repeats + 1):

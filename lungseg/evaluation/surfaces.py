@@ -58,7 +58,7 @@ def _scores(predicted: Floats, true: Floats) -> tuple[float, float]:
 
 def _nearest(points: Floats, others: Floats) -> Floats:
     """Distance (P,) from each point to the nearest of the others."""
-    from scipy.spatial import cKDTree  # type: ignore[import-untyped]  # it ships none
+    from scipy.spatial import cKDTree
 
     distances: Floats = cKDTree(others, leafsize=32).query(points)[0]
     return distances

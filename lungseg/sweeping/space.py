@@ -122,7 +122,7 @@ def _step(steps: int, width: float) -> float:
 def _quantile(parameter: Parameter, share: float) -> float:
     numbers = parameter.numbers
     if "a" in numbers:
-        from scipy.special import betaincinv  # type: ignore[import-untyped]  # it ships none
+        from scipy.special import betaincinv
 
         return float(betaincinv(numbers["a"], numbers["b"], share))
     inside = min(max(share, _EDGE), 1 - _EDGE)
