@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lungseg.cam.layers import FEATURES, layer_stride, read_layer, run_to_layer
 from lungseg.cam.score_cam import channel_scores
-from lungseg.cam.state import with_gradients
+from lungseg.cam.state import ordinary, undisturbed, with_gradients
 from lungseg.models.network import LungOutput
 
 Target = Tensor | int | None
@@ -68,16 +68,19 @@ def class_map_of(output: LungOutput, target: Tensor) -> Tensor:
     Returns:
         (B, h, w) float32, any sign.
     """
-    index = target.view(-1, 1, 1, 1).expand(-1, 1, *output.class_maps.shape[-2:])
-    return output.class_maps.gather(1, index)[:, 0]
+    return _of_class(output.class_maps, target)
 
 
 def cam(network: nn.Module, images: Tensor, target: Target, layer: str = FEATURES) -> Tensor:
-    """Closed-form CAM of a network, see `class_map_of`; at `features` only. Any sign."""
+    """Closed-form CAM of a network, see `class_map_of`; `features` only; any sign. A given class needs no decoder."""
     if layer != FEATURES:
         raise ValueError(f"layer: method 'cam' is defined at {FEATURES!r} only, got {layer!r}; take another method")
-    output, _ = read_layer(network, images, layer)
-    return class_map_of(output, _classes(output.class_logits, target))
+    if target is None:
+        output, _ = read_layer(network, images, layer)
+        return class_map_of(output, _classes(output.class_logits, target))
+    with undisturbed(network) as plain, torch.no_grad():
+        maps = plain.class_maps(ordinary(images))
+    return _of_class(maps, _classes(maps[..., 0, 0], target))
 
 
 def grad_cam(network: nn.Module, images: Tensor, target: Target, layer: str = FEATURES) -> Tensor:
@@ -189,6 +192,11 @@ def _activation_and_gradient(network: nn.Module, images: Tensor, target: Target,
     if gradient is None:
         raise ValueError(independent)
     return activation.detach().float(), gradient.float()
+
+
+def _of_class(class_maps: Tensor, target: Tensor) -> Tensor:
+    """(B, C, h, w), (B,) int64 -> (B, h, w): each image's map of its class."""
+    return class_maps.gather(1, target.view(-1, 1, 1, 1).expand(-1, 1, *class_maps.shape[-2:]))[:, 0]
 
 
 def _classes(class_logits: Tensor, target: Target) -> Tensor:

@@ -42,12 +42,16 @@ class MapClassifier(nn.Module):
             class_logits (B, C) float32, class_maps (B, C, h, w) float32, features (B, K', h, w): what the 1x1
             convolution reads.
         """
-        features: Tensor = self.dropout(self.module(deep))
-        weight = self.project.weight - self.project.weight.mean(dim=0, keepdim=True)
-        class_maps = F.conv2d(features, weight).float()
+        class_maps, features = self.class_maps(deep)
         weights = self._pool_weights(class_maps, lung_probs)
         class_logits = (class_maps * weights).sum(dim=(2, 3)) + self.bias
         return class_logits, class_maps, features
+
+    def class_maps(self, deep: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, K, h, w) -> class_maps (B, C, h, w) float32 and the features (B, K', h, w) they are read from."""
+        features: Tensor = self.dropout(self.module(deep))
+        weight = self.project.weight - self.project.weight.mean(dim=0, keepdim=True)
+        return F.conv2d(features, weight).float(), features
 
     def _pool_weights(self, class_maps: Tensor, lung_probs: Tensor) -> Tensor:
         """(B or 1, 1, h, w) float32 weights that sum to 1, or to 0 where no lung is predicted: the bias decides."""

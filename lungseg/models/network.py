@@ -78,19 +78,32 @@ class LungNetwork(nn.Module):
             image: (B, 1, H, W) float32 in [0, 1], any size.
         """
         height, width = image.shape[-2:]
-        features, decoded = self._encode_decode(self._pad((image - self.mean) / self.std))
+        encoded = self._encode(image)
+        decoded = self.segmenter.decoder(*encoded)
         mask_logits = self.segmenter.segmentation_head(decoded)[..., :height, :width].float()
-        class_logits, class_maps, deep = self.classifier(features, mask_logits[:, :1].sigmoid())
-        return LungOutput(mask_logits, class_logits, class_maps, deep)
+        class_logits, class_maps, features = self.classifier(self._deep(*encoded), mask_logits[:, :1].sigmoid())
+        return LungOutput(mask_logits, class_logits, class_maps, features)
 
-    def _encode_decode(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """What the classifier reads and the decoder's output; vision transformers (DPT) hand prefix tokens on too."""
-        encoded = self.segmenter.encoder(image)
-        if isinstance(encoded, tuple):
-            features, prefix_tokens = encoded
-            return features[-1], self.segmenter.decoder(features, prefix_tokens)
-        deep = encoded[-1] if self.merge is None else self.merge([encoded[i] for i in self._merged])
-        return deep, self.segmenter.decoder(encoded)
+    def class_maps(self, image: Tensor) -> Tensor:
+        """The class maps alone, without the cost of the decoder, which they do not depend on.
+
+        Args:
+            image: (B, 1, H, W) float32 in [0, 1], any size.
+
+        Returns:
+            (B, C, h, w) float32, as `LungOutput.class_maps`.
+        """
+        return self.classifier.class_maps(self._deep(*self._encode(image)))[0]
+
+    def _encode(self, image: Tensor) -> tuple[Any, ...]:
+        """What the decoder takes: the encoder's stages; vision transformers (DPT) hand prefix tokens on too."""
+        encoded = self.segmenter.encoder(self._pad((image - self.mean) / self.std))
+        return encoded if isinstance(encoded, tuple) else (encoded,)
+
+    def _deep(self, stages: Any, *_: Any) -> Tensor:
+        """(B, K, h, w) that the classifier reads."""
+        deep: Tensor = stages[-1] if self.merge is None else self.merge([stages[i] for i in self._merged])
+        return deep
 
     def _freeze_unreached(self) -> None:
         """Freeze what no output depends on, as encoder stages beyond `encoder_depth`: DDP waits for their gradient."""

@@ -138,6 +138,7 @@ def test_neither_check_changes_the_network_or_the_random_state(network: LungNetw
     network.classifier.eval()
     modes = [module.training for module in network.modules()]
     weights = {name: value.clone() for name, value in network.state_dict().items()}
+    trained = [parameter.requires_grad for parameter in network.parameters()]
     state = torch.get_rng_state()
     images = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     faithfulness(network, images, torch.rand(2, 64, 64, generator=torch.Generator()), torch.tensor([0, 1]), steps=2)
@@ -145,7 +146,8 @@ def test_neither_check_changes_the_network_or_the_random_state(network: LungNetw
     assert torch.equal(state, torch.get_rng_state())
     assert modes == [module.training for module in network.modules()]
     assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
-    assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
+    assert trained == [parameter.requires_grad for parameter in network.parameters()]
+    assert all(parameter.grad is None for parameter in network.parameters())
     assert not any(module._forward_hooks for module in network.modules())
 
 
