@@ -1,7 +1,7 @@
-"""Measure the class maps of a trained network on a split: `python -m lungseg.evaluate --checkpoint RUN [WORDS]`.
+"""Measure a trained network on a split: `python -m lungseg.evaluate --checkpoint RUN [WORDS]`.
 
-For every image: the share of its evidence in the lungs before any crop, the peak, how well the map finds the infection;
-for the split: means by class and size of lesion, deletion and insertion, and the weight-randomisation check.
+Masks, classes, calibration and class maps, image by image; over the split every number with a bootstrap interval, a
+test for shortcuts, robustness, and the published numbers beside. `data.root=OTHER` measures another data set.
 """
 
 from __future__ import annotations
@@ -14,21 +14,44 @@ from lungseg.command import run_command
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from lungseg.evaluation.maps_report import evaluate_maps
+    from lungseg.evaluation.results import Options, evaluate, parse_way
     from lungseg.evaluation.subject import load_subject
+    from lungseg.evaluation.watch import Watch
+    from lungseg.reporting.evaluation_summary import evaluation_lines
+    from lungseg.reporting.report.page import write_report
+    from lungseg.reporting.report.pictures import PictureWriter
 
+    options = Options(
+        ways=tuple(parse_way(method) for method in arguments.methods.split(",")),
+        target=arguments.target,
+        faithfulness=arguments.faithfulness,
+        bootstraps=arguments.bootstraps,
+        sensitivity=arguments.sensitivity,
+        shortcuts=not arguments.no_shortcuts,
+        robustness=arguments.robustness,
+    )
     split, words = _split_of(arguments.words)
-    folder = arguments.checkpoint if arguments.checkpoint.is_dir() else arguments.checkpoint.parent.parent
-    output = arguments.output or folder / "evaluation" / split
-    subject = load_subject(arguments.checkpoint, words, split)
-    evaluate_maps(subject, arguments.methods.split(","), arguments.target, arguments.faithfulness, output)
+    watch = Watch()
+    subject = load_subject(arguments.checkpoint, words, split, watch.over)
+    output = arguments.output or subject.output
+    (output / "report.html").unlink(missing_ok=True)  # of an earlier evaluation, whose numbers are replaced
+    pictures = None if arguments.no_report else PictureWriter(output)
+    content = evaluate(subject, options, output, pictures.add if pictures else None, watch.say)
+    for line in evaluation_lines(content):
+        print(line)
+    written = "metrics.json, scores.csv, per_image.csv"
+    if pictures:
+        pictures.close()
+        print(f"report   {write_report(output)}")
+        written += ", table.tex, images/"
+    print(f"written  {output}   ({written})")
     return 0
 
 
-def _split_of(words: list[str]) -> tuple[str, list[str]]:
+def _split_of(words: list[str]) -> tuple[str | None, list[str]]:
     """The word `data.split=...`, which only this command knows, and the other words."""
     chosen = [word.partition("=")[2] for word in words if word.startswith("data.split=")]
-    return (chosen or ["test"])[-1], [word for word in words if not word.startswith("data.split=")]
+    return chosen[-1] if chosen else None, [word for word in words if not word.startswith("data.split=")]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,16 +70,24 @@ def _parser() -> argparse.ArgumentParser:
         default="predicted",
         help="whose map: of the predicted class, as a user sees it, or of the true one (default: predicted)",
     )
-    parser.add_argument(
-        "--faithfulness",
-        type=int,
-        default=60,
-        metavar="N",
-        help="images for deletion, insertion and weight randomisation; 0 leaves them out (default: 60)",
+    numbers = (
+        ("--faithfulness", int, 60, "N", "images for deletion, insertion and weight randomisation; 0 leaves them out"),
+        ("--robustness", int, 200, "N", "images for noise, blur, rotation and the like; 0 leaves them out"),
+        ("--bootstraps", int, 10_000, "N", "resamples behind every interval"),
+        ("--sensitivity", float, 0.95, "S", "that the operating points are to reach"),
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: RUN/evaluation/SPLIT")
+    for name, kind, default, metavar, words in numbers:
+        parser.add_argument(name, type=kind, default=default, metavar=metavar, help=f"{words} (default: {default})")
+    parser.add_argument("--no-shortcuts", action="store_true", help="leave out the images with parts hidden")
+    parser.add_argument("--no-report", action="store_true", help="leave out report.html and its pictures")
     parser.add_argument(
-        "words", nargs="*", metavar="data.key=value", help="data.split=val (default test), data.root=..., ..."
+        "--output", type=Path, metavar="DIR", help="default: RUN/evaluation/SPLIT, or .../NAME-SPLIT of another set"
+    )
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="data.key=value",
+        help="data.split=val (default test; all images of another set), data.root=..., ...",
     )
     return parser
 

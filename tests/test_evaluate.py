@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,43 +23,87 @@ def checkpoint(untrained: Path) -> tuple[str, Path]:
     return "--checkpoint", untrained
 
 
-def test_writes_a_row_an_image_and_a_summary_and_prints_a_table(
+QUICK = ("--faithfulness", "0", "--robustness", "0", "--no-shortcuts", "--bootstraps", "20", "--no-report")
+
+
+def test_writes_numbers_and_rows_and_prints_a_summary(
     checkpoint: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("data.split=val", "--methods", "cam,layer_cam@encoder.3", "--faithfulness", "3", "--output", tmp_path)
-    assert run(*checkpoint, *words) == 0
+    words = ("data.split=val", "--methods", "cam,layer_cam@encoder.3", "--faithfulness", "3", "--bootstraps", "50")
+    assert run(*checkpoint, *words, "--robustness", "3", "--output", tmp_path) == 0
     with (tmp_path / "per_image.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    summary = json.loads((tmp_path / "class_maps.json").read_text())
-    assert len(rows) == summary["images"] == 6
-    assert list(summary["methods"]) == ["cam", "layer_cam@encoder.3"]
-    assert summary["methods"]["cam"]["faithfulness"]["images"] == 3
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    assert len(rows) == content["what"]["images"] == 6 and content["what"]["bootstraps"] == 50
+    assert list(content["class_maps"]) == ["cam", "layer_cam@encoder.3"]
+    assert content["class_maps"]["cam"]["faithfulness"]["images"] == 3
+    assert content["robustness"]["images"] == 3 and content["verdict"]["flag"] == "unclear"
+    page = (tmp_path / "report.html").read_text()
+    assert content["notes"][0][1:] in page and (tmp_path / "images" / "0005.jpg").is_file()
     printed = capsys.readouterr().out
-    for words_ in ("hit, cropped", "layer_cam@encoder.3", "a uniform map would have", "mostly outside the lungs"):
+    for words_ in ("hit, cropped", "layer_cam@encoder.3", "mostly outside the lungs", "shortcuts: UNCLEAR", "notes"):
         assert words_ in printed
 
 
 def test_the_test_split_and_the_run_folder_are_the_defaults(checkpoint: tuple[str, Path]) -> None:
-    assert run(*checkpoint, "--faithfulness", "0") == 0
-    summary = json.loads((checkpoint[1] / "evaluation" / "test" / "class_maps.json").read_text())
-    assert summary["split"] == "test" and summary["methods"]["cam"]["faithfulness"] is None
+    assert run(*checkpoint, *QUICK) == 0
+    content = json.loads((checkpoint[1] / "evaluation" / "test" / "metrics.json").read_text())
+    assert content["what"]["split"] == "test" and content["class_maps"]["cam"]["faithfulness"] is None
+    assert content["shortcuts"] is content["robustness"] is None
+    assert not (checkpoint[1] / "evaluation" / "test" / "report.html").exists()
+    assert json.loads((checkpoint[1] / "calibration.json").read_text())["split"] == "val"
+
+
+def test_another_data_set_without_splits_or_labels_is_measured(
+    checkpoint: tuple[str, Path], phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, image in enumerate(sorted(phantoms.rglob("Lung*/Test/*/images/*.png"))[:3]):
+        for kind, part in (("images", "images"), ("masks", "lung masks")):
+            (tmp_path / "hospital" / "TB" / kind).mkdir(parents=True, exist_ok=True)
+            shutil.copy(image.parents[1] / part / image.name, tmp_path / "hospital" / "TB" / kind / f"{number}.png")
+    assert run(*checkpoint, *QUICK, f"data.root={tmp_path / 'hospital'}") == 0
+    content = json.loads((checkpoint[1] / "evaluation" / "hospital-all" / "metrics.json").read_text())
+    assert content["segmentation"]["dice"]["images"] == 3 and content["classification"] == {}
+    assert "3 of its 3 images are of classes that the network does not know ('tb')" in capsys.readouterr().out
+    named = "data.label_map=[TB=Non-COVID]"
+    assert run(*checkpoint, *QUICK, f"data.root={tmp_path / 'hospital'}", named) == 0
+    content = json.loads((checkpoint[1] / "evaluation" / "hospital-all" / "metrics.json").read_text())
+    assert content["what"]["class_images"]["Non-COVID"] == 3 and content["classification"]
+
+
+def test_a_bar_is_shown_on_a_terminal_and_lines_elsewhere(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    from lungseg.evaluation import watch
+
+    looking = watch.Watch()
+    looking.say("network")
+    assert list(looking.over(iter("abc"), 3)) == ["a", "b", "c"]
+    assert capsys.readouterr() == ("network\n", "")
+    monkeypatch.setattr(watch, "SECONDS", -1.0)
+    assert list(looking.over("ab")) == ["a", "b"]
+    assert capsys.readouterr().out == "  network: 1 of 2 batches\n  network: 2 of 2 batches\n"
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert list(looking.over(iter("abc"), 3)) == ["a", "b", "c"]
+    assert "0/3" in capsys.readouterr().err
 
 
 def test_the_command_in_readme_runs(checkpoint: tuple[str, Path], tmp_path: Path) -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     (words,) = re.findall(r"python -m lungseg\.evaluate --checkpoint \S+ (.*)", readme)
     assert run(*checkpoint, *words.split(), "--output", tmp_path) == 0
+    assert (tmp_path / "metrics.json").is_file()
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("data.split=train",), "data.split: must be 'val' or 'test', got 'train'"),
+        (("data.split=train",), r"data.split: must be 'val' or 'test' \(.*\), got 'train'"),
+        (("data.split=all",), "data.split: 'all' holds the images the network was trained on"),
         (("model.head=conv",), "model.head=conv: only keys of 'data'"),
         (("data.batchsize=3",), "did you mean 'data.batch_size'|did you mean 'batch_size'"),
         (("--methods", "gradcam"), "unknown method 'gradcam'"),
         (("--methods", "layer_cam@encoder.9"), "encoder.9"),
         (("--faithfulness", "-1"), "--faithfulness: must be 0 or more"),
+        (("--sensitivity", "2"), r"--sensitivity: must lie in \(0, 1\], got 2.0"),
         (("data.root=/nowhere",), "/nowhere"),
     ],
 )
@@ -73,3 +118,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(
 def test_a_folder_without_a_checkpoint_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--checkpoint", tmp_path) == 2
     assert f"no checkpoint in {str(tmp_path)!r}" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.ckpt").write_bytes(b"no weights")
+    assert run("--checkpoint", tmp_path / "x.ckpt") == 2
+    assert re.fullmatch(r"error: .*x.ckpt: not a readable checkpoint \(.*\n", capsys.readouterr().err)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,13 @@ class LungDataModule(LightningDataModule):
         config: Section `data`.
         augmentation: Section `augment`.
         seed: Of order, augmentation and carving a Test split.
+        samples: Found already, as those of a data set that is only evaluated, which needs no Train split; None finds
+            those of `data.root`.
     """
 
-    def __init__(self, config: DataConfig, augmentation: AugmentConfig, seed: int):
+    def __init__(
+        self, config: DataConfig, augmentation: AugmentConfig, seed: int, samples: Sequence[Sample] | None = None
+    ):
         super().__init__()
         self.config, self.augmentation, self.seed = config, augmentation, seed
         self.samples: dict[Split, list[Sample]] = {}
@@ -42,6 +47,8 @@ class LungDataModule(LightningDataModule):
         """Training images left out as copies of Val or Test images."""
         self.first_epoch = 0
         """Epoch that training starts with, when resumed; Lightning draws the first order before it says which epoch."""
+        if samples is not None:
+            self._take(samples)
 
     def prepare_data(self) -> None:
         """Write the phantom set if one is wanted and not there (on one process a node)."""
@@ -84,8 +91,7 @@ class LungDataModule(LightningDataModule):
             found = len(index)
             index = without_training_copies(index, Path(config.cache_dir) if config.cache_dir is not None else None)
             self.excluded = found - len(index)
-        self.samples = {split: [sample for sample in index if sample.split == split] for split in SPLITS}
-        self.fingerprint = fingerprint(index)
+        self._take(index)
         if not self.samples["train"]:
             raise DataError(f"{root}: no training images; give a root with a Train folder")
 
@@ -118,6 +124,10 @@ class LungDataModule(LightningDataModule):
         counts = Counter(sample.label for sample in self.samples["train"] if sample.label is not None)
         total, classes = sum(counts.values()), len(CLASSES)
         return [total / (classes * counts[label]) if counts[label] else 1.0 for label in range(classes)]
+
+    def _take(self, index: Sequence[Sample]) -> None:
+        self.samples = {split: [sample for sample in index if sample.split == split] for split in SPLITS}
+        self.fingerprint = fingerprint(index)
 
     def _evaluation_loader(self, split: Split) -> DataLoader[Batch] | list[Any]:
         if not self.samples[split]:

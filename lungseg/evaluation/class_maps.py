@@ -6,9 +6,9 @@ The map measured is the one that a user is shown: of the predicted class, or of 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,17 +16,25 @@ from torch import Tensor
 
 from lungseg.cam.evidence import Evidence, describe_evidence
 from lungseg.cam.layers import layer_stride
-from lungseg.cam.localize import LocalisationScores, ThresholdTuner, infected_share, measure_localisation
+from lungseg.cam.localize import (
+    LARGE_ABOVE,
+    LESION_SIZES,
+    SMALL_BELOW,
+    LocalisationScores,
+    ThresholdTuner,
+    infected_share,
+    measure_localisation,
+)
 from lungseg.cam.lung import resize_map
-from lungseg.cam.methods import METHODS, class_activation_map
+from lungseg.evaluation.looks import Look, Way
 from lungseg.evaluation.subject import Subject
+from lungseg.evaluation.weighted import Flags, Integers, Statistic, means
 
-Target = Literal["predicted", "label"]
-Way = tuple[str, str]
-"""A method of `METHODS` and a layer."""
 TARGETS = ("infection", "infection_in_lungs", "lungs")
 """What maps are measured against: the infection with the whole map and with the map cropped to the predicted lungs as
 it is shown, and the lungs."""
+EVIDENCE = ("evidence_in_lungs", "lung_area", "peak_in_lungs", "evidence_outside")
+"""Columns of `MapResults.per_image` that are averaged over all images, beside the localisation scores."""
 
 
 @dataclass
@@ -40,135 +48,138 @@ class MapResults:
     per_image: list[dict[str, Any]]
     """One row an image, in the order of the split."""
     threshold: dict[str, list[float]] = field(default_factory=dict)
-    """For each of `TARGETS` the tuned threshold, a share of each map's maximum; two where Val itself is measured."""
+    """For each of `TARGETS` the tuned threshold, a share of each map's maximum; two where the split is halved: that of
+    the first half, tuned on the second, and the other way round."""
+    broken: int = 0
+    """Maps that are not finite: they have no score."""
 
 
-@dataclass
-class _Batch:
-    """What one pass leaves of a batch; masks as packed bits."""
-
-    maps: dict[Way, Tensor]
-    size: tuple[int, int]
-    masks: dict[str, np.ndarray[Any, Any]]
-    label: Tensor
-    rows: list[dict[str, Any]]
-
-    def mask(self, name: str) -> Tensor:
-        """(B, H, W) bool."""
-        bits = np.unpackbits(self.masks[name], count=len(self.label) * self.size[0] * self.size[1])
-        return torch.from_numpy(bits).view(len(self.label), *self.size).bool()
-
-
-def measure_class_maps(
-    subject: Subject,
-    ways: Sequence[Way] = (("cam", "features"),),
-    target: Target = "predicted",
-    progress: Callable[[str], None] = lambda line: None,
-) -> dict[Way, MapResults]:
-    """Measure ways to class maps on the split of a subject.
-
-    The threshold of `iou_tuned` is tuned on Val; if Val itself is measured, on each half of it for the other half.
+def measure_maps(
+    subject: Subject, way: Way, looks: Sequence[Look], tuning: Sequence[Look] | None, halves: Integers
+) -> MapResults:
+    """Measure one way to class maps.
 
     Args:
-        subject: Network and data.
-        ways: Methods and the layers they are applied at.
-        target: Whose map: the predicted class's, as a user sees it, or the true class's where it is known.
-        progress: Told what is being done.
-
-    Raises:
-        ValueError: Unknown method or layer.
+        subject: Network and classes.
+        way: One of those the looks hold.
+        looks: Of the split.
+        tuning: Of Val, on which the threshold of `iou_tuned` is tuned; None tunes it on each half for the other.
+        halves: (N,) half of each image of the split, 0 or 1.
     """
-    for method, layer in ways:
-        if method not in METHODS:
-            raise ValueError(f"method: unknown method {method!r}; choose from {', '.join(METHODS)}")
-        layer_stride(subject.network, layer)
-    progress(f"maps of {len(subject.samples)} images of {subject.split}")
-    records = [_record(subject, batch, ways, target) for batch in subject.batches()]
-    if subject.split == "val" or not subject.data.samples["val"]:
-        tuning, folds = records, 2
-    else:
-        progress("maps of Val, to tune the threshold")
-        subject.data.setup("validate")
-        tuning, folds = [_record(subject, batch, ways, target) for batch in subject.batches("val")], 1
-    return {way: _results(subject, way, records, tuning, folds) for way in ways}
-
-
-def _record(subject: Subject, batch: dict[str, Any], ways: Sequence[Way], target: Target) -> _Batch:
-    """Run the network and every method on a batch."""
-    network, images = subject.network, batch["image"]
-    with torch.no_grad():
-        output = network(images)
-    probs = output.class_logits.softmax(1)
-    predicted, lung = probs.argmax(1), output.mask_logits[:, 0] > 0
-    classes = torch.where(batch["has_label"], batch["label"], predicted) if target == "label" else predicted
-    maps = {way: class_activation_map(network, images, classes, *way).cpu() for way in ways}
-    truth, known = batch["lung"][:, 0] > 0.5, batch["has_lung"]
-    masks = {"predicted": lung, "lung": torch.where(known.view(-1, 1, 1), truth, lung)}
-    masks["infection"] = (batch["infection"][:, 0] > 0.5) & batch["has_infection"].view(-1, 1, 1)
-    overlap, total = (lung & truth).sum((1, 2)).double(), (lung.sum((1, 2)) + truth.sum((1, 2))).double()
-    dice = torch.where(total > 0, 2 * overlap / total.clamp_min(1), 1.0).where(known, torch.nan)
-    rows = [
-        {
-            "id": batch["id"][i],
-            "label": subject.classes[int(batch["label"][i])] if batch["has_label"][i] else "",
-            "predicted": subject.classes[int(predicted[i])],
-            **{f"prob_{name}": float(probs[i, c]) for c, name in enumerate(subject.classes)},
-            "dice": float(dice[i]),
-            "has_infection_mask": bool(batch["has_infection"][i]),
-        }
-        for i in range(len(images))
-    ]
-    packed = {name: np.packbits(mask.cpu().numpy()) for name, mask in masks.items()}
-    label = torch.where(batch["has_label"], batch["label"], -1).cpu()
-    return _Batch(maps, (lung.shape[-2], lung.shape[-1]), packed, label, rows)
-
-
-def _results(subject: Subject, way: Way, records: list[_Batch], tuning: list[_Batch], folds: int) -> MapResults:
-    """Everything measured of one way, from what the passes left."""
     stride = layer_stride(subject.network, way[1])
-    tuned = {name: [_tune(name, way, stride, tuning, folds, fold) for fold in range(folds)] for name in TARGETS}
-    tuned = {name: thresholds for name, thresholds in tuned.items() if None not in thresholds}
+    tuned = {name: _tuned(name, way, stride, looks if tuning is None else tuning, tuning, halves) for name in TARGETS}
+    thresholds = {name: values for name, values in tuned.items() if None not in values}
     scores = {name: LocalisationScores(subject.classes) for name in TARGETS}
     per_image: list[dict[str, Any]] = []
-    for number, record in enumerate(records):
-        cam = resize_map(record.maps[way], stride, record.size)
-        lung, infection = record.mask("lung"), record.mask("infection")
+    broken = 0
+    for look, half in zip(subject.over(looks), _parted(halves, looks), strict=True):
+        cam, lung, infection = _map_of(look, way, stride), look.lung(), look.mask("infection")
         share = infected_share(infection, lung)
         found = {}
         for name in TARGETS:
-            mask, crop = _target_of(name, record)
-            threshold = tuned[name][(number + 1) % folds] if name in tuned else None  # of two halves, the other one's
-            found[name] = measure_localisation(cam, mask, crop, threshold)
-            scores[name].update(found[name], record.label, share)
-        per_image += _rows(record, describe_evidence(cam, lung), found, share)
-    thresholds = {name: [t for t in both if t is not None] for name, both in tuned.items()}
+            chosen = thresholds.get(name)
+            limits = None if chosen is None else np.array(chosen)[half % len(chosen)]
+            found[name] = _localise(cam, *_target_of(name, look), limits)
+            scores[name].update(found[name], torch.from_numpy(look.label), share)
+        per_image += _rows(describe_evidence(cam, lung), found, share)
+        broken += int((~cam.isfinite().flatten(1).all(1)).sum())
     localisation = {name: score.compute() for name, score in scores.items()}
-    return MapResults(_evidence_summary(per_image, subject.classes), localisation, per_image, thresholds)
+    label = np.concatenate([look.label for look in looks])
+    evidence = _evidence_summary(per_image, _groups(label, subject.classes))
+    return MapResults(evidence, localisation, per_image, thresholds, broken)  # type: ignore[arg-type]  # no None left
 
 
-def _target_of(name: str, record: _Batch) -> tuple[Tensor, Tensor | None]:
+def map_statistic(results: MapResults, label: Integers, classes: Sequence[str]) -> Statistic:
+    """Means over all images, each true class and each size of lesion of what `per_image` holds of maps."""
+    columns = [name for name in results.per_image[0] if name in EVIDENCE or name.startswith(TARGETS)]
+    values = {name: np.array([row[name] for row in results.per_image], np.float64) for name in columns}
+    empty = np.isnan(values["evidence_in_lungs"])
+    for name in ("peak_in_lungs", "evidence_outside"):
+        values[name] = np.where(empty, np.nan, values[name])  # no evidence, no peak
+    share = np.array([row["infected_share"] for row in results.per_image])
+    sizes = (share >= SMALL_BELOW).astype(int) + (share > LARGE_ABOVE)
+    lesions = {f"lesion_{size}": (sizes == i) & ~np.isnan(share) for i, size in enumerate(LESION_SIZES)}
+    return means(values, {name: flags for name, flags in (_groups(label, classes) | lesions).items() if flags.any()})
+
+
+def _groups(label: Integers, classes: Sequence[str]) -> dict[str, Flags]:
+    return {name: label == index for index, name in enumerate(classes)}
+
+
+def _parted(values: Integers, looks: Sequence[Look]) -> Iterator[Integers]:
+    """The values (N,) of each look's images."""
+    yield from np.split(values, np.cumsum([len(look.label) for look in looks])[:-1])
+
+
+def _map_of(look: Look, way: Way, stride: int) -> Tensor:
+    """(B, H, W) float32."""
+    return resize_map(look.maps[way], stride, look.size)
+
+
+def _target_of(name: str, look: Look) -> tuple[Tensor, Tensor | None]:
     """Mask to measure against, and the lungs to crop the map to first."""
     if name == "lungs":
-        return record.mask("lung"), None
-    return record.mask("infection"), record.mask("predicted") if name == "infection_in_lungs" else None
+        return look.lung(), None
+    return look.mask("infection"), look.predicted_lung() if name == "infection_in_lungs" else None
 
 
-def _tune(name: str, way: Way, stride: int, tuning: list[_Batch], folds: int, fold: int) -> float | None:
-    """Best threshold on every `folds`-th batch from `fold`; None where no image has such a mask."""
+def _tuned(
+    name: str, way: Way, stride: int, looks: Sequence[Look], tuning: Sequence[Look] | None, halves: Integers
+) -> list[float | None]:
+    """Best threshold, or those for the first and for the second half; None where no image has such a mask."""
+    if tuning is not None:
+        everything = [np.ones(len(look.label), np.bool_) for look in looks]
+        return [_tune(name, way, stride, looks, everything)]
+    parts = list(_parted(halves, looks))
+    return [_tune(name, way, stride, looks, [part != half for part in parts]) for half in (0, 1)]
+
+
+def _tune(name: str, way: Way, stride: int, looks: Sequence[Look], chosen: Sequence[Flags]) -> float | None:
+    """Best threshold on the images chosen of each look, (B,)."""
     tuner = ThresholdTuner()
-    for record in tuning[fold::folds]:
-        mask, crop = _target_of(name, record)
-        tuner.update(resize_map(record.maps[way], stride, record.size), mask, crop)
+    for look, flags in zip(looks, chosen, strict=True):
+        mask, crop = _target_of(name, look)
+        cam = _map_of(look, way, stride)
+        used = torch.from_numpy(flags) & _measurable(cam, mask)
+        if used.any():
+            tuner.update(cam[used], mask[used], None if crop is None else crop[used])
     return tuner.best() if tuner.images else None
 
 
-def _rows(
-    record: _Batch, evidence: Evidence, found: dict[str, dict[str, Tensor]], share: Tensor
-) -> list[dict[str, Any]]:
-    """What is known of each image of a batch."""
+def _measurable(cam: Tensor, mask: Tensor) -> Tensor:
+    """(B,) bool: there is a mask, and the map is finite."""
+    return mask.flatten(1).any(1) & cam.isfinite().flatten(1).all(1)
+
+
+def _localise(cam: Tensor, mask: Tensor, crop: Tensor | None, limits: Any) -> dict[str, Tensor]:
+    """`measure_localisation` of the images that can be measured, each by its own threshold; the rest is undefined.
+
+    Args:
+        cam: (B, H, W) float32.
+        mask: (B, H, W) bool.
+        crop: (B, H, W) bool, or None.
+        limits: (B,) float64, or None.
+    """
+    used = _measurable(cam, mask)
+    names = ["hit", "iou_otsu", "energy", "average_precision"] + ([] if limits is None else ["iou_tuned"])
+    found = {name: torch.full((len(cam),), torch.nan) for name in names}
+    found |= {"undefined": ~used, "no_evidence": torch.zeros_like(used)}
+    for limit in [None] if limits is None else np.unique(limits):
+        members = used if limit is None else used & torch.from_numpy(limits == limit)
+        if not members.any():
+            continue
+        inside = None if crop is None else crop[members]
+        scores = measure_localisation(cam[members], mask[members], inside, None if limit is None else float(limit))
+        for name, values in scores.items():
+            found[name][members] = values
+    return found
+
+
+def _rows(evidence: Evidence, found: dict[str, dict[str, Tensor]], share: Tensor) -> list[dict[str, Any]]:
+    """What is known of each map of a batch."""
     rows = []
-    for i, row in enumerate(record.rows):
-        row = row | {
+    for i in range(len(share)):
+        row = {
             "evidence_in_lungs": float(evidence.share_in_lungs[i]),
             "evidence_outside": bool(evidence.outside[i]),
             "lung_area": float(evidence.lung_area[i]),
@@ -179,23 +190,24 @@ def _rows(
             "evidence_image_right": float(evidence.image_right[i]),
             "infected_share": float(share[i]),
         }
-        for name, values in found.items():
-            row |= {f"{name}_{score}": float(v[i]) for score, v in values.items() if v.is_floating_point()}
+        for name, scores in found.items():
+            row |= {f"{name}_{s}": float(v[i]) for s, v in scores.items() if v.is_floating_point()}
         rows.append(row)
     return rows
 
 
-def _evidence_summary(per_image: list[dict[str, Any]], classes: Sequence[str]) -> dict[str, dict[str, float]]:
+def _evidence_summary(per_image: list[dict[str, Any]], classes: dict[str, Flags]) -> dict[str, dict[str, float]]:
     """Means over the images whose map holds evidence, for all and each true class."""
-    groups = {"all": per_image} | {name: [row for row in per_image if row["label"] == name] for name in classes}
+    everyone = np.ones(len(per_image), np.bool_)
     summary = {}
-    for group, rows in groups.items():
+    for group, members in ({"all": everyone} | classes).items():
+        rows = [row for row, member in zip(per_image, members, strict=True) if member]
         shown = [row for row in rows if not math.isnan(row["evidence_in_lungs"])]
-        means = {
+        averages = {
             name: float(np.mean([row[name] for row in shown])) if shown else math.nan
             for name in ("evidence_in_lungs", "lung_area", "peak_in_lungs")
         }
-        summary[group] = means | {
+        summary[group] = averages | {
             "outside": sum(row["evidence_outside"] for row in rows),
             "n": len(shown),
             "no_evidence": len(rows) - len(shown),

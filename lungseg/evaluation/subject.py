@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lungseg.config import Config
 from lungseg.configuration import load_config
 from lungseg.data.batch import Batch, unpack
 from lungseg.data.datamodule import LungDataModule
 from lungseg.data.sample import SPLITS, Sample, Split
+from lungseg.evaluation.find_data import Origin, find_data
+from lungseg.evaluation.watch import Over, silent
 from lungseg.models.checkpoint import find_checkpoint, load_network
 from lungseg.models.network import LungNetwork
 
@@ -31,34 +34,69 @@ class Subject:
     data: LungDataModule
     split: Split
     device: torch.device
+    folder: Path = Path()
+    """The run's."""
+    origin: Origin = "own"
+    whole: bool = False
+    """All images of another data set are measured, whatever their split; they stand as `test`."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know of the data, a sentence each."""
+    over: Over = silent
+    """Shows how far a pass is."""
 
     @property
     def samples(self) -> list[Sample]:
         """Those of the split, in the order of the batches."""
         return self.data.samples[self.split]
 
+    @property
+    def scope(self) -> str:
+        """`test`, `val`, or `all`."""
+        return "all" if self.whole else self.split
+
+    @property
+    def data_name(self) -> str:
+        """What the data set is called, without the path to it."""
+        root = self.config.data.root
+        return "phantoms" if root is None else Path(root).expanduser().resolve().name
+
+    @property
+    def output(self) -> Path:
+        """Folder that an evaluation is written to by default; one for each data set."""
+        place = self.folder / "evaluation"
+        return place / (f"{self.data_name}-{self.scope}" if self.origin == "other" else self.scope)
+
     def batches(self, split: Split | None = None) -> Iterator[Batch]:
         """Batches of a split, by default the one evaluated, each sample once, in order, on the device."""
-        loader = self.data.val_dataloader() if (split or self.split) == "val" else self.data.test_dataloader()
-        for batch in loader:
+        split = split or self.split
+        self.data.setup("validate" if split == "val" else "test")
+        loader = self.data.val_dataloader() if split == "val" else self.data.test_dataloader()
+        for batch in self.over(loader):
             moved = {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
             yield unpack(moved)
 
+    def halves(self) -> NDArray[np.int64]:
+        """Half (N,), 0 or 1, that each image of the split is in: every other one, what belongs together in the same."""
+        numbers: dict[str, int] = {}
+        return np.array([numbers.setdefault(s.group or s.id, len(numbers)) % 2 for s in self.samples], np.int64)
 
-def load_subject(run: Path, words: Sequence[str], split: str = "test") -> Subject:
-    """Load a run's best checkpoint and the split of its data.
+
+def load_subject(run: Path, words: Sequence[str], split: str | None = None, over: Over = silent) -> Subject:
+    """Load a run's best checkpoint and the split of its data, or of another data set.
 
     Args:
         run: A run folder, or a .ckpt file in one.
         words: `data.key=value` over the run's config; the network is the checkpoint's and cannot be changed.
-        split: `test` or `val`.
+        split: `test`, `val`, or, of another data set, `all`; None: `test`, or `all` where another data set has no
+            splits.
+        over: Shows how far a pass over batches is.
 
     Raises:
         ValueError: No such split, a word that is not of `data`, a file that is no checkpoint of lungseg.
         FileNotFoundError: No checkpoint, or no config beside it.
     """
-    if split not in ("val", "test"):
-        raise ValueError(f"data.split: must be 'val' or 'test', got {split!r}")
+    if split not in ("val", "test", "all", None):
+        raise ValueError(f"data.split: must be 'val' or 'test' (or 'all' of another data set), got {split!r}")
     for word in words:
         if not word.startswith("data."):
             raise ValueError(f"{word}: only keys of 'data' can be changed here, the rest is the checkpoint's")
@@ -68,23 +106,15 @@ def load_subject(run: Path, words: Sequence[str], split: str = "test") -> Subjec
     if not (folder / "config.yaml").is_file():
         raise FileNotFoundError(f"{folder / 'config.yaml'}: not there; keep the checkpoint in its run folder")
     config = load_config(folder / "config.yaml", list(words))
-    data = LungDataModule(config.data, config.augment, config.run.seed)
-    data.prepare_data()
-    data.find_samples()
-    if not data.samples[cast(Split, split)]:
+    data, origin, whole, notes = find_data(folder, config, split)
+    chosen: Split = "test" if whole else cast(Split, split or "test")
+    if not data.samples[chosen]:
         there = [f"{name} {len(data.samples[name])}" for name in SPLITS if data.samples[name]]
-        raise ValueError(f"data.split: {split!r} has no images here (there are: {', '.join(there)})")
-    data.setup("validate" if split == "val" else "test")
+        every = "; data.split=all measures every image" if origin == "other" else ""
+        raise ValueError(f"data.split: {chosen!r} has no images here (there are: {', '.join(there)}){every}")
+    data.setup("validate" if chosen == "val" else "test")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return Subject(checkpoint, network.to(device), tuple(classes), config, data, cast(Split, split), device)
-
-
-def plain(subject: Subject) -> dict[str, Any]:
-    """What was evaluated, as plain values for a JSON file; no path of an image."""
-    return {
-        "checkpoint": str(subject.checkpoint),
-        "split": subject.split,
-        "images": len(subject.samples),
-        "data": dataclasses.asdict(subject.config.data),
-        "data_fingerprint": subject.data.fingerprint,
-    }
+    network = network.to(device)
+    return Subject(
+        checkpoint, network, tuple(classes), config, data, chosen, device, folder, origin, whole, tuple(notes), over
+    )

@@ -14,11 +14,14 @@ from lungseg.cam.lung import resize_map
 from lungseg.cam.methods import class_activation_map
 from lungseg.data.batch import unpack
 from lungseg.data.selection import spread_over_classes
-from lungseg.evaluation.class_maps import Way
+from lungseg.evaluation.intervals import bootstrap
+from lungseg.evaluation.looks import Way
 from lungseg.evaluation.subject import Subject
+from lungseg.evaluation.weighted import means
 
 RANDOMISED = 16
 """Images on which the weight randomisation is checked."""
+REPLICATES = 2_000
 
 
 def measure_trust(subject: Subject, way: Way, images: int, batch_size: int = 32) -> dict[str, Any]:
@@ -31,8 +34,9 @@ def measure_trust(subject: Subject, way: Way, images: int, batch_size: int = 32)
         batch_size: Most images in one pass.
 
     Returns:
-        Mean areas under the deletion and insertion curves, the same for a misplaced map, the mean curves, and for each
-        stage of the weight randomisation the mean rank correlation with the maps of the network as it is.
+        Mean areas under the deletion and insertion curves, the same for a misplaced map, `intervals` of them and of the
+        gains over the misplaced map, the mean curves, and for each stage of the weight randomisation the mean rank
+        correlation with the maps of the network as it is.
     """
     batch = _chosen(subject, images)
     curves = []
@@ -45,8 +49,23 @@ def measure_trust(subject: Subject, way: Way, images: int, batch_size: int = 32)
         curves.append(faithfulness(subject.network, part, cam, target, batch_size=batch_size))
     values = {name: torch.cat([getattr(curve, name) for curve in curves]) for name in curves[0]._fields}
     areas = {name: float(value.mean()) for name, value in values.items() if value.ndim == 1}
-    means = {f"{name}_curve": value.mean(0).tolist() for name, value in values.items() if value.ndim == 2}
-    return {"images": len(batch)} | areas | {"randomisation": _randomisation(subject, way, batch[:RANDOMISED])} | means
+    mean_curves = {f"{name}_curve": value.mean(0).tolist() for name, value in values.items() if value.ndim == 2}
+    return {
+        "images": len(batch),
+        **areas,
+        "intervals": _intervals(values),
+        "randomisation": _randomisation(subject, way, batch[:RANDOMISED]),
+        **mean_curves,
+    }
+
+
+def _intervals(values: dict[str, Tensor]) -> dict[str, dict[str, float]]:
+    """Means of the areas with their intervals, and by how much the map beats the same one misplaced."""
+    areas = {name: value.double().cpu().numpy() for name, value in values.items() if value.ndim == 1}
+    areas["deletion_gain"] = areas["random_deletion_area"] - areas["deletion_area"]
+    areas["insertion_gain"] = areas["insertion_area"] - areas["random_insertion_area"]
+    found = bootstrap([means(areas)], len(areas["deletion_gain"]), replicates=REPLICATES)
+    return {name: dict(interval._asdict()) for name, interval in found.items()}
 
 
 def _randomisation(subject: Subject, way: Way, images: Tensor) -> dict[str, float]:

@@ -1,11 +1,11 @@
-"""Tables of what was measured of class maps: for the terminal, as CSV an image a row, and as JSON."""
+"""Tables of an evaluation: class maps side by side, CSV an image a row and a number a row, values fit for JSON."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 COLUMNS = (
@@ -18,6 +18,8 @@ COLUMNS = (
     ("AP", "infection", "average_precision"),
 )
 """Heading, what it was measured against, and score."""
+NUMBER = ("value", "low", "high", "undefined", "images")
+"""What there may be of a number with an interval."""
 
 
 def map_table(evidence: Mapping[str, Any], localisation: Mapping[str, Any]) -> dict[str, float]:
@@ -25,7 +27,8 @@ def map_table(evidence: Mapping[str, Any], localisation: Mapping[str, Any]) -> d
     row = {}
     for heading, source, score in COLUMNS:
         groups = evidence if source == "evidence" else localisation.get(source, {})
-        row[heading] = float(groups.get("all", {}).get(score, math.nan))
+        value = groups.get("all", {}).get(score)
+        row[heading] = math.nan if value is None else float(value)
     return row
 
 
@@ -60,10 +63,29 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
+def scores_csv(content: Mapping[str, Any]) -> str:
+    """Every number of metrics.json that has an interval: `section,name,value,low,high,undefined,images`."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["section", "name", *NUMBER])
+    for section, name, number in _numbers(content, ""):
+        writer.writerow([section, name, *("" if number.get(key) is None else _cell(number[key]) for key in NUMBER)])
+    return text.getvalue()
+
+
+def _numbers(content: Mapping[str, Any], section: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Section, name and number, in the order of the content."""
+    for name, inner in content.items():
+        if isinstance(inner, Mapping) and {"value", "low", "high", "undefined"} <= inner.keys():
+            yield section, name, inner
+        elif isinstance(inner, Mapping):
+            yield from _numbers(inner, f"{section}/{name}" if section else name)
+
+
 def without_nan(value: Any) -> Any:
-    """The same plain values with None for every NaN: JSON has no word for it."""
+    """The same plain values with None for every NaN and infinity: JSON has no word for them."""
     if isinstance(value, Mapping):
         return {key: without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,164 @@
+"""How the network stands up to worse films: every perturbation at rising strengths, image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from lungseg.cam.lung import evidence_in_lungs, resize_map
+from lungseg.cam.methods import class_map_of
+from lungseg.data.batch import Batch, unpack
+from lungseg.data.selection import spread_over_classes
+from lungseg.evaluation.classification import class_scores
+from lungseg.evaluation.perturbations import PERTURBATIONS
+from lungseg.evaluation.subject import Subject
+from lungseg.evaluation.weighted import Flags, Floats, Integers, means, score_set
+from lungseg.models.network import LungOutput
+
+SCORES = ("accuracy", "balanced_accuracy", "dice", "evidence_in_lungs", "flipped")
+_UNCHANGED = ("", 0.0)
+PASSES = 1 + sum(len(perturbation.strengths) for perturbation in PERTURBATIONS.values())
+"""Forward passes an image."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """What is left at one strength, over N images; rows in the order of `RobustnessResults.ids`."""
+
+    strength: float
+    class_probs: Floats
+    """(N, C) in [0, 1]."""
+    dice: Floats
+    """(N,) of the predicted lungs with the true ones, rotated with the image; NaN where these are not known."""
+    evidence_in_lungs: Floats
+    """(N,) share of the evidence for the class now predicted, in the lungs (true ones, else those predicted at strength
+    0); NaN where there is none."""
+    flipped: Flags
+    """(N,): another class is predicted than at strength 0."""
+    scores: dict[str, float]
+    """`SCORES`; NaN where no image defines one. Accuracies are over the images with a label."""
+    flipped_to: dict[str, int]
+    """By class, how many predictions flipped to it."""
+
+
+@dataclass(frozen=True)
+class RobustnessResults:
+    """A curve a perturbation; every curve starts with the same point at strength 0."""
+
+    classes: tuple[str, ...]
+    ids: list[str]
+    groups: list[str | None]
+    label: Integers
+    """(N,), -1 where unknown."""
+    curves: dict[str, list[Point]]
+    """By the names of `PERTURBATIONS`."""
+    left_out: int
+    """Images whose class probabilities were not finite at some strength."""
+
+
+def measure_robustness(
+    subject: Subject, progress: Callable[[str], None] = lambda line: None, images: int | None = None
+) -> RobustnessResults:
+    """Run the network on every perturbation of every image; `PASSES` forward passes an image.
+
+    Args:
+        subject: Network and data.
+        progress: Told what is being done.
+        images: Take so many only, spread over the classes; None takes all of the split.
+    """
+    chosen = _chosen(subject, images)
+    progress(f"robustness on {len(chosen)} images of {subject.split}, {PASSES} passes each")
+    parts = [_measure(subject, batch) for batch in _batches(subject, chosen)]
+    found = {at: {name: np.concatenate([part[at][name] for part in parts]) for name in parts[0][at]} for at in parts[0]}
+    finite = np.all([np.isfinite(rows["class_probs"]).all(axis=1) for rows in found.values()], axis=0)
+    found = {at: {name: values[finite] for name, values in rows.items()} for at, rows in found.items()}
+    samples = [subject.samples[index] for index, use in zip(chosen, finite, strict=True) if use]
+    label = np.array([-1 if sample.label is None else sample.label for sample in samples], np.int64)
+    before = found[_UNCHANGED]["class_probs"].argmax(axis=1)
+    points = {at: _point(at[1], rows, label, before, subject.classes) for at, rows in found.items()}
+    return RobustnessResults(
+        classes=subject.classes,
+        ids=[sample.id for sample in samples],
+        groups=[sample.group for sample in samples],
+        label=label,
+        curves={
+            name: [points[_UNCHANGED], *(points[name, strength] for strength in perturbation.strengths)]
+            for name, perturbation in PERTURBATIONS.items()
+        },
+        left_out=int(np.count_nonzero(~finite)),
+    )
+
+
+def _chosen(subject: Subject, images: int | None) -> list[int]:
+    """Positions in the split."""
+    if images is None or images >= len(subject.samples):
+        return list(range(len(subject.samples)))
+    if images < 1:
+        raise ValueError(f"robustness: must be measured on 1 or more images, got {images}")
+    return spread_over_classes(subject.samples, images)
+
+
+def _batches(subject: Subject, chosen: Sequence[int]) -> Iterator[Batch]:
+    """Batches of the images chosen, on the device; of all of them, by the split's own loader."""
+    if len(chosen) == len(subject.samples):
+        yield from subject.batches()
+        return
+    dataset, size = subject.data.dataset(subject.split), subject.config.data.batch_size
+    for start in range(0, len(chosen), size):
+        batch = default_collate([dataset[0, index] for index in chosen[start : start + size]])
+        yield unpack({k: v.to(subject.device) if isinstance(v, Tensor) else v for k, v in batch.items()})
+
+
+def _measure(subject: Subject, batch: Batch) -> dict[tuple[str, float], dict[str, NDArray[Any]]]:
+    """For each perturbation and strength, rows of a batch: `class_probs` (B, C), `dice`, `evidence_in_lungs` (B,)."""
+    images, known = batch["image"], batch["has_lung"]
+    with torch.no_grad():
+        output = subject.network(images)
+        lung = torch.where(known.view(-1, 1, 1), batch["lung"][:, 0] > 0.5, output.mask_logits[:, 0] > 0)
+        found = {_UNCHANGED: _rows(output, lung, known, subject.network.stride)}
+        for name, perturbation in PERTURBATIONS.items():
+            for strength in perturbation.strengths:
+                changed, moved = perturbation.apply(images, lung, strength, batch["id"])
+                found[name, strength] = _rows(subject.network(changed), moved, known, subject.network.stride)
+    return found
+
+
+def _rows(output: LungOutput, lung: Tensor, known: Tensor, stride: int) -> dict[str, NDArray[Any]]:
+    """What one pass says; lung (B, H, W) bool is the mask to hold it against, the true one where known (B,) bool."""
+    predicted = output.mask_logits[:, 0] > 0
+    overlap, total = (predicted & lung).sum((1, 2)).double(), (predicted.sum((1, 2)) + lung.sum((1, 2))).double()
+    dice = torch.where(total > 0, 2 * overlap / total.clamp_min(1), 1.0).where(known, torch.nan)
+    cam = resize_map(class_map_of(output, output.class_logits.argmax(1)), stride, (lung.shape[-2], lung.shape[-1]))
+    rows = {
+        "class_probs": output.class_logits.double().softmax(1),
+        "dice": dice,
+        "evidence_in_lungs": evidence_in_lungs(cam, lung).double(),
+    }
+    return {name: values.cpu().numpy() for name, values in rows.items()}
+
+
+def _point(
+    strength: float, rows: dict[str, NDArray[Any]], label: Integers, before: Integers, classes: tuple[str, ...]
+) -> Point:
+    """A point of a curve from the rows of all images; before (N,) is the class predicted at strength 0."""
+    now = rows["class_probs"].argmax(axis=1)
+    flipped, counts = now != before, np.bincount(now[now != before], minlength=len(classes))
+    statistics = (
+        class_scores(rows["class_probs"], label, classes),
+        means({"dice": rows["dice"], "evidence_in_lungs": rows["evidence_in_lungs"], "flipped": flipped}),
+    )
+    scores = {name: value for part in statistics for name, value in score_set(part, len(label)).items()}
+    return Point(
+        strength=strength,
+        flipped=flipped,
+        scores={name: scores[name] for name in SCORES},
+        flipped_to={name: int(count) for name, count in zip(classes, counts, strict=True)},
+        **rows,
+    )

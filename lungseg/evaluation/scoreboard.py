@@ -1,0 +1,85 @@
+"""This run beside the published numbers, each with the data it was measured on.
+
+They stand in one table because readers compare them, not because they are comparable: the data differ, and so may the
+way of averaging, which the papers do not all give. The accuracy of the paper is a case of its own: its sentence gives
+97.72 % to "the U-Net model", which may mean pixels or images, so no row of this run stands under the same name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+PAPER = "Schraut et al., Discover Artificial Intelligence 3 (2023), doi 10.1007/s44163-022-00045-1"
+TAHIR = "Tahir et al., Comput. Biol. Med. 139:105002 (2021), best network"
+_PAPER_DATA = "COVID-QU-Ex, test data"
+_TAHIR_DATA = "COVID-QU-Ex"
+NOT_MEASURED = "not measured"
+
+
+class Published(NamedTuple):
+    """A number of a paper."""
+
+    what: str
+    value: float
+    data: str
+    source: str
+
+
+class Own(NamedTuple):
+    """A number of this run."""
+
+    what: str
+    section: str
+    name: str
+    lacking: str
+    """Why it may not be there."""
+
+
+_NO_LUNGS = "no image has a lung mask"
+_NO_LABELS = "no image has a class label"
+_NO_INFECTION = "the network predicts no infection, or no image has an infection mask"
+BOARD: tuple[Own | Published, ...] = (
+    Own("lung dice, mean over images", "segmentation", "dice", _NO_LUNGS),
+    Own("lung dice, over all pixels", "segmentation", "dice_global", _NO_LUNGS),
+    Published("lung dice, as published", 0.9691, _PAPER_DATA, PAPER),
+    Published("lung dice, as published", 0.9799, _TAHIR_DATA, TAHIR),
+    Own("lung IoU, mean over images", "segmentation", "iou", _NO_LUNGS),
+    Own("lung IoU, over all pixels", "segmentation", "iou_global", _NO_LUNGS),
+    Published("lung IoU, as published", 0.9611, _TAHIR_DATA, TAHIR),
+    Own("pixel accuracy of the lung mask", "segmentation", "pixel_accuracy", _NO_LUNGS),
+    Own("image accuracy of the class", "classification", "accuracy", _NO_LABELS),
+    Published("accuracy of pixels or of images, the paper leaves open which", 0.9772, _PAPER_DATA, PAPER),
+    Own("infection dice, mean over images with infection", "segmentation", "infection_dice_infected", _NO_INFECTION),
+    Own("infection dice, over all pixels", "segmentation", "infection_dice_global", _NO_INFECTION),
+    Published("infection dice, as published", 0.8821, _TAHIR_DATA, TAHIR),
+    Own("infection IoU, mean over images with infection", "segmentation", "infection_iou_infected", _NO_INFECTION),
+    Own("infection IoU, over all pixels", "segmentation", "infection_iou_global", _NO_INFECTION),
+    Published("infection IoU, as published", 0.8305, _TAHIR_DATA, TAHIR),
+)
+"""Rows in the order shown."""
+
+
+def scoreboard(sections: Mapping[str, Mapping[str, Mapping[str, Any]]], data: str) -> list[dict[str, Any]]:
+    """The rows of the table.
+
+    Args:
+        sections: `segmentation` and `classification`, as they stand in metrics.json.
+        data: What this run was measured on, in words.
+
+    Returns:
+        Rows of `what`, `value`, `low`, `high`, `data`, `source`, and `published`. Where this run has no number the
+        values are None, and `data` says `not measured` and why. Published numbers come without an interval.
+    """
+    rows = []
+    for entry in BOARD:
+        row: dict[str, Any] = {"what": entry.what, "value": None, "low": None, "high": None}
+        if isinstance(entry, Published):
+            row |= {"value": entry.value, "data": entry.data, "source": entry.source, "published": True}
+        else:
+            found = sections.get(entry.section, {}).get(entry.name)
+            row |= {"data": f"{NOT_MEASURED}: {entry.lacking}", "source": "this run", "published": False}
+            if found is not None:
+                row |= {key: found[key] for key in ("value", "low", "high")} | {"data": data}
+        rows.append(row)
+    return rows

@@ -1,0 +1,160 @@
+"""The sections of metrics.json: every number with its interval, as plain values. NaN stands for undefined."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lungseg.evaluation.calibration import calibration_scores, reliability
+from lungseg.evaluation.class_maps import map_statistic
+from lungseg.evaluation.classification import class_scores, confusion_matrix, usable
+from lungseg.evaluation.intervals import Interval, bootstrap
+from lungseg.evaluation.looks import Way
+from lungseg.evaluation.measure import MaskResults, Measured
+from lungseg.evaluation.ranking import (
+    Curve,
+    operating_scores,
+    precision_recall_curve,
+    ranking_scores,
+    roc_curve,
+)
+from lungseg.evaluation.segmentation import global_scores, mask_scores
+from lungseg.evaluation.tuning import Tuned, softmax
+from lungseg.evaluation.weighted import Flags, Floats, Integers, Statistic, count_defined, means
+
+Numbers = dict[str, dict[str, float]]
+"""By name `value`, `low`, `high`, `undefined` (resamples that do not define it), and for means `images` behind it."""
+
+
+def segmentation_section(measured: Measured, replicates: int) -> Numbers:
+    """Scores of the lung masks, and as `infection_...` of the infection masks, over all images and each true class.
+
+    For infections `..._infected` is the mean over the images that have some: elsewhere an empty mask scores 1.
+    """
+    numbers: Numbers = {}
+    for kind, result in measured.masks.items():
+        groups = _present(_classes_of(measured.label[result.index], measured.classes))
+        if kind == "infection":
+            groups |= _present({"infected": result.found["pixels_true"] > 0})
+        prefix = "" if kind == "lung" else f"{kind}_"
+        numbers |= {f"{prefix}{name}": n for name, n in _mask_numbers(measured, result, groups, replicates).items()}
+    return numbers
+
+
+def classification_section(measured: Measured, replicates: int) -> Numbers:
+    """Scores from the confusion matrix and from the ranking of each class's probability; empty without a label."""
+    if not usable(measured.probs, measured.label).any():
+        return {}
+    arguments = measured.probs, measured.label, measured.classes
+    return _numbers(_bootstrap([class_scores(*arguments), ranking_scores(*arguments)], measured, replicates))
+
+
+def calibration_section(measured: Measured, tuned: Tuned, replicates: int) -> dict[str, Any]:
+    """Errors of calibration and the reliability diagram, before and after temperature scaling; empty without labels.
+
+    `temperature` is what is kept with the model; `used` what was applied here, two where Val is halved.
+    """
+    probs, label = measured.probs, measured.label
+    if not usable(probs, label).any():
+        return {}
+    section: dict[str, Any] = {
+        "temperature": tuned.stored.temperature if tuned.stored else math.nan,
+        "used": [choice.temperature for choice in tuned.choices],
+        "fitted_on": tuned.on,
+        "before": _numbers(_bootstrap([calibration_scores(probs, label)], measured, replicates)),
+        "reliability": _reliability(probs, label),
+    }
+    scaled = softmax(measured.logits / tuned.temperature[:, None])
+    if usable(scaled, label).any():
+        section["after"] = _numbers(_bootstrap([calibration_scores(scaled, label)], measured, replicates))
+        section["reliability_after"] = _reliability(scaled, label)
+    return section
+
+
+def operating_section(measured: Measured, tuned: Tuned, sensitivity: float, replicates: int) -> dict[str, Any]:
+    """Each class against the rest at the thresholds chosen for a sensitivity; empty where none are known."""
+    probs, label, classes = measured.probs, measured.label, measured.classes
+    missing = np.isnan(tuned.thresholds).any(axis=0)
+    if not usable(probs, label).any() or missing.all():
+        return {}
+    # of two halves each has its own thresholds: what counts is how far above its own a probability lies
+    above = probs - np.where(missing, 0.0, tuned.thresholds)
+    statistic = operating_scores(above, label, classes, np.where(missing, np.nan, 0.0))
+    chosen = np.stack([choice.thresholds for choice in tuned.choices], axis=1)
+    return {
+        "sensitivity_wanted": sensitivity,
+        "chosen_on": tuned.on,
+        "thresholds": {name: chosen[index].tolist() for index, name in enumerate(classes)},
+        "scores": _numbers(_bootstrap([statistic], measured, replicates)),
+    }
+
+
+def curves_section(measured: Measured) -> dict[str, Any]:
+    """ROC and precision-recall curves of each class against the rest, where they are defined."""
+    known = usable(measured.probs, measured.label)
+    probs, label = measured.probs[known], measured.label[known]
+    found: dict[str, Any] = {"roc": {}, "precision_recall": {}}
+    for index, name in enumerate(measured.classes):
+        for curve, make in (("roc", roc_curve), ("precision_recall", precision_recall_curve)):
+            points: Curve = make(probs[:, index], label == index)
+            if len(points.x):
+                found[curve][name] = {axis: values.tolist() for axis, values in points._asdict().items()}
+    return found
+
+
+def confusion_section(measured: Measured) -> list[list[int]]:
+    """Counts, rows true, columns predicted."""
+    matrix: list[list[int]] = confusion_matrix(measured.probs, measured.label).tolist()
+    return matrix
+
+
+def map_numbers(measured: Measured, way: Way, replicates: int) -> Numbers:
+    """Means of what was measured of one way to class maps."""
+    statistic = map_statistic(measured.maps[way], measured.label, measured.classes)
+    return _numbers(_bootstrap([statistic], measured, replicates))
+
+
+def plain_intervals(intervals: Mapping[str, Interval]) -> Numbers:
+    """Intervals as plain values."""
+    return {name: dict(interval._asdict()) for name, interval in intervals.items()}
+
+
+def _mask_numbers(measured: Measured, result: MaskResults, groups: dict[str, Flags], replicates: int) -> Numbers:
+    """Scores of one kind of mask over the images that have a true one."""
+    values = mask_scores(result.found)
+    unknown = [name for name in values if "_mm" in name and np.isnan(values[name].astype(np.float64)).all()]
+    values = {name: column for name, column in values.items() if name not in unknown}
+    statistics = [means(values, groups), global_scores(result.found)]
+    belong = [measured.samples[index].group for index in result.index]
+    intervals = bootstrap(statistics, len(result.index), belong, replicates)
+    return _numbers(intervals, count_defined(values, groups))
+
+
+def _bootstrap(statistics: Sequence[Statistic], measured: Measured, replicates: int) -> dict[str, Interval]:
+    return bootstrap(statistics, len(measured.label), measured.groups, replicates)
+
+
+def _numbers(intervals: Mapping[str, Interval], images: Mapping[str, int] | None = None) -> Numbers:
+    numbers = plain_intervals(intervals)
+    for name, count in (images or {}).items():
+        numbers[name]["images"] = count
+    return numbers
+
+
+def _classes_of(label: Integers, classes: Sequence[str]) -> dict[str, Flags]:
+    return {name: label == index for index, name in enumerate(classes)}
+
+
+def _present(groups: dict[str, Flags]) -> dict[str, Flags]:
+    """The groups that have an image; there is nothing to say of the others."""
+    return {name: members for name, members in groups.items() if members.any()}
+
+
+def _reliability(probs: Floats, label: Integers) -> list[dict[str, float]]:
+    """One entry a bin: `low`, `images`, `confidence`, `accuracy`."""
+    diagram = reliability(probs, label)
+    columns = {name: values.tolist() for name, values in diagram._asdict().items()}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lungseg.data.sample import DataError
+from lungseg.evaluation.foreign import read_foreign
+from lungseg.evaluation.subject import load_subject
+
+
+@pytest.fixture
+def files(phantoms: Path) -> list[tuple[Path, Path]]:
+    """Images and lung masks."""
+    tree = phantoms / "Lung Segmentation Data" / "Lung Segmentation Data" / "Test"
+    images = sorted(tree.rglob("images/*.png"))
+    return [(image, image.parent.parent / "lung masks" / image.name) for image in images]
+
+
+def lay(root: Path, place: str, files: list[tuple[Path, Path]]) -> None:
+    for number, (image, mask) in enumerate(files):
+        for folder, source in (("images", image), ("masks", mask)):
+            (root / place / folder).mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, root / place / folder / f"{place.replace('/', '_')}_{number}.png")
+
+
+def test_images_of_unknown_classes_are_kept_without_a_label(tmp_path: Path, files) -> None:
+    lay(tmp_path, "Normal", files[:2])
+    lay(tmp_path, "Tuberculosis", files[2:5])
+    found = read_foreign(tmp_path, {})
+    assert [sample.label for sample in found.samples] == [2, 2, None, None, None]
+    assert not found.has_splits and {sample.split for sample in found.samples} == {"test"}
+    assert (found.unknown_classes, found.unknown_images) == (["tuberculosis"], 3)
+    assert all(sample.lung is not None for sample in found.samples)
+    mapped = read_foreign(tmp_path, {"Tuberculosis": "Non-COVID"})
+    assert [sample.label for sample in mapped.samples] == [2, 2, 1, 1, 1] and not mapped.unknown_classes
+
+
+def test_the_layout_of_covidqu_is_read_with_other_class_names(tmp_path: Path, files) -> None:
+    for split in ("Train", "Test"):
+        for number, (image, mask) in enumerate(files[:2]):
+            for folder, source in (("images", image), ("lung masks", mask)):
+                target = tmp_path / "deep" / split / "TB" / folder
+                target.mkdir(parents=True, exist_ok=True)
+                shutil.copy(source, target / f"{split}{number}.png")
+    found = read_foreign(tmp_path, {})
+    assert [(s.split, s.label, s.lung is not None) for s in found.samples] == [
+        *[("test", None, True)] * 2,
+        *[("train", None, True)] * 2,
+    ]
+    assert found.has_splits and found.unknown_classes == ["tb"]
+
+
+def test_a_manifest_may_name_unknown_classes(tmp_path: Path, files) -> None:
+    lines = [f"{files[0][0]},Normal", f"{files[1][0]},TB", f"{files[2][0]},1", f"{files[3][0]},"]
+    (tmp_path / "list.csv").write_text("image,label\n" + "\n".join(lines) + "\n")
+    found = read_foreign(tmp_path / "list.csv", {})
+    labels = {sample.image: sample.label for sample in found.samples}
+    assert [labels[files[i][0]] for i in range(4)] == [2, None, 1, None]
+    assert (found.unknown_classes, found.unknown_images) == (["tb"], 1)
+
+
+def test_other_faults_are_still_told(tmp_path: Path, files) -> None:
+    (tmp_path / "list.csv").write_text(f"image,label\n{files[0][0]},TB\nnowhere.png,TB\n")
+    with pytest.raises(DataError, match=r"image file not found: 1 on line 3 \('nowhere.png'\)"):
+        read_foreign(tmp_path / "list.csv", {})
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        read_foreign(tmp_path / "nowhere", {})
+
+
+def test_another_set_needs_no_train_split_and_is_measured_whole_without_splits(
+    untrained: Path, tmp_path: Path, files
+) -> None:
+    lay(tmp_path / "flat", "Normal", files[:1])
+    subject = load_subject(untrained, [f"data.root={tmp_path / 'flat'}"])
+    assert (subject.origin, subject.scope, len(subject.samples)) == ("other", "all", 1)
+    assert subject.output == untrained / "evaluation" / "flat-all"
+    lay(tmp_path / "split", "Test/Normal", files[:2])
+    lay(tmp_path / "split", "Val/Normal", files[2:3])
+    split = [f"data.root={tmp_path / 'split'}"]
+    assert len(load_subject(untrained, split).samples) == 2
+    assert len(load_subject(untrained, split, "val").samples) == 1
+    whole = load_subject(untrained, split, "all")
+    assert len(whole.samples) == 3 and "all 3 images" in " ".join(whole.notes)
+    shutil.rmtree(tmp_path / "split" / "Test")
+    with pytest.raises(ValueError, match=r"'test' has no images here \(there are: val 1\); data.split=all"):
+        load_subject(untrained, split)
+
+
+def test_the_data_of_the_training_are_known_again_where_they_lie_now(
+    untrained: Path, phantoms: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(untrained, run)
+    own = load_subject(run, [])
+    assert own.origin == "own" and own.notes == ()
+    (run / "environment.json").write_text(f'{{"data_fingerprint": "{own.data.fingerprint}"}}')
+    shutil.copytree(phantoms, tmp_path / "moved")
+    moved = load_subject(run, [f"data.root={tmp_path / 'moved'}"])
+    assert (moved.origin, moved.output) == ("own", run / "evaluation" / "test")
+    with pytest.raises(ValueError, match="'all' holds the images the network was trained on"):
+        load_subject(run, [], "all")
+    (run / "environment.json").write_text('{"data_fingerprint": "000000000000"}')
+    changed = load_subject(run, [])
+    assert changed.origin == "changed" and "may be among those it learned from" in changed.notes[0]
+
+
+def test_own_data_that_were_divided_by_hash_are_divided_the_same_way_when_moved(
+    untrained: Path, tmp_path: Path, files, phantoms: Path
+) -> None:
+    images = sorted((phantoms / "Lung Segmentation Data").rglob("Train/**/images/*.png"))
+    for place in ("one", "other"):
+        (tmp_path / place).mkdir()
+        for image in images:
+            shutil.copy(image, tmp_path / place / image.name)
+    run = tmp_path / "run"
+    shutil.copytree(untrained, run)
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace(str(phantoms), str(tmp_path / "one")))
+    own = load_subject(run, [])
+    (run / "environment.json").write_text(f'{{"data_fingerprint": "{own.data.fingerprint}"}}')
+    moved = load_subject(run, [f"data.root={tmp_path / 'other'}"])
+    assert moved.origin == "own" and 0 < len(moved.samples) < len(images)
+    assert [sample.id for sample in moved.samples] == [sample.id for sample in own.samples]

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lungseg.config import DataConfig
+from lungseg.data.sample import Sample
+from lungseg.evaluation.looks import Picture, look_at
+from lungseg.evaluation.measure import CAM, Measured, measure
+from lungseg.evaluation.rows import image_rows
+from lungseg.evaluation.segmentation import measure_masks
+from lungseg.evaluation.spacing import read_spacings
+from lungseg.evaluation.subject import Subject, load_subject
+
+
+@pytest.fixture(scope="module")
+def subject(untrained: Path) -> Subject:
+    return load_subject(untrained, [], "val")
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Picture]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def measured(subject: Subject, pictures: list[Picture]) -> Measured:
+    return measure(subject, show=pictures.append)
+
+
+@pytest.fixture(scope="module")
+def everything(subject: Subject) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Images, true lungs, mask logits and class logits of the split."""
+    batches = list(subject.batches())
+    images, lung = (torch.cat([batch[name] for batch in batches]) for name in ("image", "lung"))
+    with torch.no_grad():
+        output = subject.network(images)
+    return images[:, 0], lung[:, 0] > 0.5, output.mask_logits[:, 0], output.class_logits
+
+
+def broken(subject: Subject) -> Subject:
+    """The same with a network that gives NaN only."""
+    network = copy.deepcopy(subject.network)
+    for parameter in network.parameters():
+        parameter.data.fill_(torch.nan)
+    return dataclasses.replace(subject, network=network)
+
+
+def test_logits_labels_and_masks_are_those_of_the_network(measured: Measured, everything) -> None:
+    _, lung, mask_logits, class_logits = everything
+    assert measured.logits == pytest.approx(class_logits.numpy(), abs=1e-5)
+    assert measured.probs == pytest.approx(class_logits.softmax(1).numpy(), abs=1e-6)
+    assert measured.label.tolist() == [sample.label for sample in measured.samples]
+    expected = measure_masks((mask_logits > 0).numpy(), lung.numpy(), lungs=True)
+    assert measured.masks.keys() == {"lung"}  # this network predicts no infection
+    assert measured.masks["lung"].index.tolist() == list(range(6))
+    for name, values in measured.masks["lung"].found.items():
+        assert values == pytest.approx(expected[name], nan_ok=True), name
+
+
+def test_pictures_come_in_order_with_what_is_shown_of_each(
+    measured: Measured, pictures: list[Picture], everything
+) -> None:
+    images, lung, mask_logits, _ = everything
+    assert [picture.number for picture in pictures] == list(range(6))
+    for picture, image, true, logits in zip(pictures, images, lung, mask_logits, strict=True):
+        assert np.array_equal(picture.image, image.numpy()) and np.array_equal(picture.lung, true.numpy())
+        assert np.array_equal(picture.predicted_lung, (logits > 0).numpy())
+        assert picture.predicted_infection is None and picture.infection is not None
+        assert picture.cam.shape == (64, 64)
+
+
+def test_masks_are_kept_small_and_come_back_as_they_were(subject: Subject, everything) -> None:
+    looks = look_at(subject, [CAM])
+    assert torch.equal(torch.cat([look.mask("lung") for look in looks]), everything[1])
+    assert torch.equal(torch.cat([look.predicted_lung() for look in looks]), everything[2] > 0)
+    assert not looks[0].mask("predicted_infection").any()
+    assert sum(len(bits) for bits in looks[0].packed.values()) < 64 * 64  # of two images, three masks each
+
+
+def test_without_true_lungs_the_predicted_ones_hold_the_evidence(subject: Subject) -> None:
+    look = look_at(subject, [CAM])[0]
+    look.known["lung"] = np.array([True, False])
+    assert torch.equal(look.lung()[0], look.mask("lung")[0])
+    assert torch.equal(look.lung()[1], look.mask("predicted_lung")[1])
+
+
+def test_val_is_passed_over_for_what_is_tuned_there_and_not_measured_with_itself(
+    untrained: Path, measured: Measured
+) -> None:
+    test = measure(load_subject(untrained, [], "test"))
+    assert test.val_logits == pytest.approx(measured.logits, abs=1e-5)
+    assert test.val_label is not None and test.val_label.tolist() == measured.label.tolist()
+    assert measured.val_logits is None
+
+
+def test_rows_hold_what_was_measured(measured: Measured) -> None:
+    rows = image_rows(measured, CAM)
+    assert [row["id"] for row in rows] == [sample.id for sample in measured.samples]
+    for i, row in enumerate(rows):
+        predicted = int(measured.logits[i].argmax())
+        assert row["predicted"] == measured.classes[predicted]
+        assert row["correct"] is (row["predicted"] == row["label"])
+        assert row["confidence"] == pytest.approx(measured.probs[i, predicted])
+        assert row["dice"] == measured.masks["lung"].found["dice"][i]
+        assert isinstance(row["pixels_true"], int) and row["has_infection_mask"] is True
+
+
+@pytest.mark.filterwarnings("error")
+def test_outputs_that_are_not_finite_are_marked_and_never_scored(subject: Subject) -> None:
+    found = measure(broken(subject))
+    assert found.confused.all() and found.broken_masks == 6 and found.maps[CAM].broken == 6
+    assert found.masks["lung"].found["dice"].tolist() == [0.0] * 6
+    row = image_rows(found, CAM)[0]
+    assert row["predicted"] == "" and np.isnan(row["correct"]) and np.isnan(row["prob_Normal"])
+    assert np.isnan(row["evidence_in_lungs"]) and np.isnan(row["lungs_hit"])
+    assert found.maps[CAM].localisation["lungs"]["all"]["undefined"] == 6
+
+
+def test_halves_part_every_other_image_and_keep_groups_together(subject: Subject) -> None:
+    assert subject.halves().tolist() == [0, 1, 0, 1, 0, 1]
+    groups = ["a", "a", "b", None, "b", "a"]
+    samples = [dataclasses.replace(s, group=g) for s, g in zip(subject.samples, groups, strict=True)]
+    data = copy.copy(subject.data)
+    data.samples = {**subject.data.samples, "val": samples}
+    assert dataclasses.replace(subject, data=data).halves().tolist() == [0, 0, 1, 0, 1, 0]
+
+
+def test_the_size_of_a_pixel_is_that_of_the_square_the_network_sees(tmp_path: Path, phantoms: Path) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, "1.2.840.10008.5.1.4.1.1.1"
+    meta.MediaStorageSOPInstanceUID = "1.2.3"
+    dataset = pydicom.Dataset()
+    dataset.file_meta = meta
+    dataset.Rows, dataset.Columns, dataset.PixelSpacing = 100, 200, [0.5, 0.25]
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit, dataset.PixelRepresentation = 7, 0
+    dataset.PixelData = bytes(100 * 200)
+    dataset.save_as(tmp_path / "x.dcm", enforce_file_format=True)
+    png = next(phantoms.rglob("*.png"))
+    samples = [Sample(name.name, name, None, None, None, "test") for name in (tmp_path / "x.dcm", png)]
+    letterboxed = read_spacings(samples, DataConfig(image_size=64))
+    assert letterboxed[0] == pytest.approx([0.5 * 100 / 32, 0.25 * 200 / 64])  # 64 x 32 inside the square
+    assert np.isnan(letterboxed[1]).all()
+    stretched = read_spacings(samples, DataConfig(image_size=64, keep_aspect=False))
+    assert stretched[0] == pytest.approx([0.5 * 100 / 64, 0.25 * 200 / 64])

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from typing import Any
+
+from lungseg.evaluation.scoreboard import BOARD, NOT_MEASURED, Own, Published, scoreboard
+
+
+def number(value: float) -> dict[str, Any]:
+    return {"value": value, "low": value - 0.01, "high": value + 0.01, "undefined": 0}
+
+
+def rows(sections: dict[str, dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(row["what"], row["source"]): row for row in scoreboard(sections, "test of here, 5 images")}
+
+
+def test_published_numbers_stand_as_they_are_in_the_papers() -> None:
+    published = {(entry.what, entry.value) for entry in BOARD if isinstance(entry, Published)}
+    assert published == {
+        ("lung dice, as published", 0.9691),
+        ("lung dice, as published", 0.9799),
+        ("lung IoU, as published", 0.9611),
+        ("accuracy of pixels or of images, the paper leaves open which", 0.9772),
+        ("infection dice, as published", 0.8821),
+        ("infection IoU, as published", 0.8305),
+    }
+
+
+def test_numbers_of_this_run_come_with_their_interval_and_its_data() -> None:
+    found = rows({"segmentation": {"dice": number(0.9)}, "classification": {"accuracy": number(0.7)}})
+    dice = found["lung dice, mean over images", "this run"]
+    assert (dice["value"], dice["low"], dice["high"]) == (0.9, 0.89, 0.91)
+    assert dice["data"] == "test of here, 5 images" and not dice["published"]
+    assert found["image accuracy of the class", "this run"]["value"] == 0.7
+
+
+def test_what_was_not_measured_says_so_and_why() -> None:
+    for row in scoreboard({"segmentation": {}, "classification": {}}, "nothing"):
+        if row["published"]:
+            assert row["value"] is not None and row["data"].startswith("COVID-QU-Ex")
+        else:
+            assert row["value"] is None and row["data"].startswith(f"{NOT_MEASURED}: ")
+
+
+def test_the_accuracy_of_the_paper_shares_its_name_with_no_number_of_this_run() -> None:
+    own = {entry.what for entry in BOARD if isinstance(entry, Own)}
+    assert "pixel accuracy of the lung mask" in own and "image accuracy of the class" in own
+    assert not own & {entry.what for entry in BOARD if isinstance(entry, Published)}

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lungseg.evaluation.calibration import fit_temperature
+from lungseg.evaluation.tuning import FILE, Choice, apply, choose, cross_fit, digest, read_choice, softmax, write_choice
+
+CLASSES = ("a", "b", "c")
+
+
+@pytest.fixture
+def images() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logits (60, 3) that are too sure, labels, halves."""
+    generator = np.random.default_rng(0)
+    label = generator.integers(0, 3, 60)
+    logits = 4 * generator.normal(size=(60, 3))
+    logits[np.arange(60), label] += 4
+    return logits, label, np.arange(60) % 2
+
+
+def test_softmax_equals_torchs_and_marks_what_is_not_finite() -> None:
+    import torch
+
+    logits = np.array([[1000.0, 0.0, -5.0], [0.1, 0.2, 0.3], [np.nan, 0.0, 0.0], [np.inf, 0.0, 0.0]])
+    assert softmax(logits)[:2] == pytest.approx(torch.from_numpy(logits[:2]).softmax(1).numpy())
+    assert np.isnan(softmax(logits)[2:]).all()
+
+
+def test_each_half_is_measured_with_what_was_chosen_on_the_other(images) -> None:
+    logits, label, halves = images
+    tuned = cross_fit(logits, label, halves, 0.9)
+    others = [fit_temperature(logits[halves == 1 - half], label[halves == 1 - half]) for half in (0, 1)]
+    assert others[0] != others[1]
+    assert tuned.temperature == pytest.approx(np.array(others)[halves])
+    changed = logits.copy()
+    changed[halves == 0] *= 3  # what is chosen for a half does not know of it
+    again = cross_fit(changed, label, halves, 0.9)
+    assert np.array_equal(again.thresholds[0], tuned.thresholds[0])
+    assert not np.array_equal(again.thresholds[1], tuned.thresholds[1])
+    assert tuned.stored is not None and tuned.stored.temperature == pytest.approx(fit_temperature(logits, label))
+
+
+def test_thresholds_reach_the_sensitivity_on_the_images_they_are_chosen_on(images) -> None:
+    logits, label, _ = images
+    choice = choose(logits, label, 0.9)
+    probs = softmax(logits)
+    for index in range(3):
+        assert (probs[label == index, index] >= choice.thresholds[index]).mean() >= 0.9
+
+
+def test_without_labels_there_is_no_temperature(images) -> None:
+    choice = choose(images[0], np.full(60, -1), 0.9)
+    assert np.isnan(choice.temperature) and np.isnan(choice.thresholds).all()
+
+
+def test_what_is_kept_with_the_model_comes_back(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "best.ckpt"
+    checkpoint.write_bytes(b"weights")
+    about = {"sensitivity": 0.9, "split": "val", "data_fingerprint": "f", "checkpoint_digest": digest(checkpoint)}
+    write_choice(tmp_path, Choice(1.5, np.array([0.2, np.nan, 0.4])), CLASSES, about)
+    kept = json.loads((tmp_path / FILE).read_text())
+    assert kept["temperature"] == 1.5 and kept["thresholds"] == {"a": 0.2, "b": None, "c": 0.4}
+    choice, told = read_choice(tmp_path, CLASSES, checkpoint, 0.9)
+    assert choice is not None and choice.temperature == 1.5 and told == "val of the data of the training"
+    assert choice.thresholds == pytest.approx([0.2, np.nan, 0.4], nan_ok=True)
+    assert apply(choice, 2, told).thresholds.shape == (2, 3)
+    other, _ = read_choice(tmp_path, CLASSES, checkpoint, 0.8)
+    assert other is not None and np.isnan(other.thresholds).all()  # those were for another sensitivity
+    checkpoint.write_bytes(b"other weights")
+    assert read_choice(tmp_path, CLASSES, checkpoint, 0.9)[0] is None
+
+
+def test_nothing_kept_is_told(tmp_path: Path) -> None:
+    choice, why = read_choice(tmp_path, CLASSES, tmp_path / "best.ckpt", 0.9)
+    assert choice is None and FILE in why
