@@ -34,6 +34,9 @@ class ModelConfig:
     takes the deepest features alone (32 at depth 5)."""
     dropout: float = 0.2
     """Dropout before the 1x1 convolution, in [0, 1)."""
+    drop_path: float = 0.0
+    """Stochastic depth of the encoder, in [0, 1): residual blocks left out in training, the deepest at this rate,
+    earlier ones less; `tu-` encoders that have it."""
     pooling: Pooling = "average"
     """`average` over the map, or `lung`: weighted by the predicted lung, detached."""
     infection: bool = False
@@ -47,6 +50,7 @@ class ModelConfig:
         check(self.head_channels >= 1, "model.head_channels", ">= 1", self.head_channels)
         check(self.map_stride in (None, 4, 8, 16), "model.map_stride", "4, 8, 16 or null", self.map_stride)
         check(0 <= self.dropout < 1, "model.dropout", "in [0, 1)", self.dropout)
+        check(0 <= self.drop_path < 1, "model.drop_path", "in [0, 1)", self.drop_path)
 
 
 @dataclass(frozen=True)

@@ -166,4 +166,8 @@ def _options(config: ModelConfig, accepted: set[str]) -> dict[str, Any]:
         if "decoder_channels" not in accepted:
             raise ValueError(f"model.decoder_channels: {config.architecture} has no such option; set it to null")
         options["decoder_channels"] = list(channels)
+    if config.drop_path:
+        if not config.encoder.startswith("tu-"):
+            raise ValueError(f"model.drop_path: encoder {config.encoder!r} has no such option; set it to 0")
+        options["drop_path_rate"] = config.drop_path
     return options

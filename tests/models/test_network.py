@@ -101,11 +101,24 @@ def test_bfloat16_autocast_keeps_logits_exact_to_their_maps(tiny_model: ModelCon
         ({"architecture": "Unett"}, r"model.architecture: unknown architecture 'Unett'; choose from Unet,"),
         ({"decoder_channels": [16, 8]}, r"model: Unet with .* cannot be built"),
         ({"architecture": "FPN", "decoder_channels": [16]}, r"model.decoder_channels: FPN has no such option"),
+        ({"encoder": "resnet18", "drop_path": 0.1}, r"model.drop_path: encoder 'resnet18' has no such option"),
+        ({"encoder": "tu-vgg11", "drop_path": 0.1}, r"model: Unet with 'tu-vgg11' cannot be built: .*drop_path_rate"),
     ],
 )
 def test_a_network_that_cannot_be_built_says_which_key(tiny_model: ModelConfig, changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LungNetwork(dataclasses.replace(tiny_model, **changes), classes=3)
+
+
+def test_stochastic_depth_acts_in_training_and_not_after(tiny_model: ModelConfig) -> None:
+    network = _network(dataclasses.replace(tiny_model, encoder="tu-resnet18", drop_path=0.9))
+    image = torch.rand(4, 1, 64, 64)
+    assert torch.equal(network(image).class_maps, network(image).class_maps)
+    encoder = network.segmenter.encoder.train()
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            torch.nn.init.ones_(module.eval().weight)  # timm starts the last of a block at 0
+    assert not torch.equal(network(image).class_maps, network(image).class_maps)
 
 
 @pytest.mark.parametrize("stride", [4, 8])
