@@ -1,0 +1,170 @@
+"""Figures of a paper as PDF, SVG and PNG, from the files of the page; by matplotlib, where it is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from lungseg.reporting.report.content import Content, load_content
+from lungseg.reporting.report.study_charts import CURVES, VIEWS
+from lungseg.reporting.report.words import chance_of, told
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#56b4e9", "#b07d00", "#000000")
+DASHES = ("-", "--", ":", "-.")
+MARKS = ("o", "s", "^", "D")
+SUFFIXES = (".pdf", ".svg", ".png")
+_SIDE_IN = 3.3
+"""Width of a column of a paper, inches."""
+
+
+def write_figures(folder: Path) -> list[Path]:
+    """Write `figures/NAME.pdf`, `.svg` and `.png` for what was measured; nothing where matplotlib is not installed.
+
+    Args:
+        folder: Of an evaluation, as for `write_report`.
+
+    Returns:
+        The files.
+
+    Raises:
+        FileNotFoundError: No metrics.json.
+    """
+    content = load_content(folder)
+    if find_spec("matplotlib") is None:
+        return []
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    paths = []
+    (folder / "figures").mkdir(exist_ok=True)
+    with rc_context({"font.size": 8, "svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "lungseg"}):
+        for name, draw in _DRAWN.items():
+            figure = Figure(figsize=(_SIDE_IN, _SIDE_IN * 0.85), layout="constrained")
+            axes = figure.add_subplot()
+            if not draw(content, axes):
+                continue
+            if axes.get_legend_handles_labels()[1]:
+                axes.legend(fontsize=6)
+            for suffix in SUFFIXES:
+                paths.append(folder / "figures" / f"{name}{suffix}")
+                # without a date the same numbers give the same file
+                dateless = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(suffix, {})
+                figure.savefig(paths[-1], dpi=300, metadata=dateless)
+    return paths
+
+
+def _roc(content: Content, axes: Any) -> bool:
+    return _curves(content, axes, "roc", "auroc", ("false positive rate", "true positive rate"))
+
+
+def _precision_recall(content: Content, axes: Any) -> bool:
+    return _curves(content, axes, "precision_recall", "average_precision", ("recall", "precision"))
+
+
+def _curves(content: Content, axes: Any, kind: str, score: str, names: tuple[str, str]) -> bool:
+    curves, scores = content.section("curves", kind), content.section("classification")
+    for index, (name, curve) in enumerate(curves.items()):
+        label = f"{name} {told(scores.get(f'{score}_{name}'))}"
+        style = {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index % len(DASHES)], "label": label}
+        if kind == "roc":
+            axes.plot(curve["x"], curve["y"], **style)
+        else:
+            axes.step(curve["x"], curve["y"], where="pre", **style)
+    if kind == "roc":
+        axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
+    axes.set(xlabel=names[0], ylabel=names[1], xlim=(0, 1), ylim=(0, 1.02))
+    return bool(curves)
+
+
+def _confusion(content: Content, axes: Any) -> bool:
+    matrix, classes = content.metrics.get("confusion") or [], content.classes
+    shares = [[count / max(sum(row), 1) for count in row] for row in matrix]
+    if not any(map(sum, matrix)):
+        return False
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for i, row in enumerate(matrix):
+        for j, count in enumerate(row):
+            colour = "white" if shares[i][j] > 0.55 else "black"
+            axes.text(j, i, f"{count}\n{shares[i][j]:.1%}", ha="center", va="center", color=colour)
+    axes.set(xlabel="predicted", ylabel="true", xticks=range(len(classes)), yticks=range(len(classes)))
+    axes.set_xticklabels(classes)
+    axes.set_yticklabels(classes, rotation=90, va="center")
+    return True
+
+
+def _reliability(content: Content, axes: Any) -> bool:
+    found = content.section("calibration")
+    for index, (when, name) in enumerate((("reliability", "as given"), ("reliability_after", "scaled"))):
+        bins = [b for b in found.get(when) or [] if b.get("images") and b.get("accuracy") is not None]
+        points = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
+        sizes = [6 + 40 * b["images"] / max(b["images"] for b in bins) for b in bins]
+        ece = told(content.section("calibration", ("before", "after")[index]).get("ece"))
+        if bins:
+            axes.scatter(*points, s=sizes, color=COLOURS[index], marker=MARKS[index], label=f"{name}, ECE {ece}")
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
+    return bool(found.get("reliability"))
+
+
+def _dice(content: Content, axes: Any) -> bool:
+    values = content.column("dice")
+    axes.hist(values, bins=30, color=COLOURS[0])
+    axes.set(xlabel="lung dice", ylabel="images")
+    return bool(values)
+
+
+def _shortcuts(content: Content, axes: Any) -> bool:
+    views = content.section("shortcuts", "views")
+    numbers = [view.get("scores", {}).get("balanced_accuracy", {}) for view in views.values()]
+    _intervals(axes, list(range(len(views))), numbers, 0, "", upright=False)
+    axes.set(xlabel="balanced accuracy", xlim=(0, 1.02), yticks=range(len(views)))
+    axes.set_yticklabels([VIEWS.get(name, name) for name in views])
+    axes.invert_yaxis()
+    if (chance := chance_of(content)) is not None:
+        axes.axvline(chance, color="grey", linewidth=0.8, linestyle="--")
+    return any(number.get("value") is not None for number in numbers)
+
+
+def _robustness_of(name: str) -> Callable[[Content, Any], bool]:
+    def draw(content: Content, axes: Any) -> bool:
+        curve = content.section("robustness", "curves", name)
+        points = curve.get("points") or []
+        for index, (score, words) in enumerate(CURVES.items()):
+            numbers = [point.get("scores", {}).get(score, {}) for point in points]
+            _intervals(axes, [point["strength"] for point in points], numbers, index, words)
+        axes.set(xlabel=f"{name}: {curve.get('unit', '')}", ylim=(0, 1.02))
+        return bool(points)
+
+    return draw
+
+
+def _intervals(
+    axes: Any, places: list[float], numbers: list[Mapping[str, Any]], index: int, words: str, upright: bool = True
+) -> None:
+    """Values with their intervals, joined by a line where they stand upright."""
+    known = [(at, n) for at, n in zip(places, numbers, strict=True) if n.get("value") is not None]
+    known = [(at, n) for at, n in known if n.get("low") is not None and n.get("high") is not None]
+    if not known:
+        return
+    places, values = [at for at, _ in known], [n["value"] for _, n in known]
+    # the interval of what noise can only raise may begin above the value
+    below = [max(n["value"] - n["low"], 0) for _, n in known]
+    above = [max(n["high"] - n["value"], 0) for _, n in known]
+    style = {"color": COLOURS[index], "marker": MARKS[index], "markersize": 4, "capsize": 2, "label": words}
+    if upright:
+        axes.errorbar(places, values, yerr=[below, above], linestyle=DASHES[index], **style)
+    else:
+        axes.errorbar(values, places, xerr=[below, above], linestyle="none", **style)
+
+
+_DRAWN: dict[str, Callable[[Content, Any], bool]] = {
+    "roc": _roc,
+    "precision_recall": _precision_recall,
+    "confusion": _confusion,
+    "reliability": _reliability,
+    "dice": _dice,
+    "shortcuts": _shortcuts,
+} | {f"robustness_{name}": _robustness_of(name) for name in ("noise", "contrast", "blur", "rotation", "jpeg", "marker")}
+"""By file name; each returns whether there was something to draw."""
