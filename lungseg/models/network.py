@@ -113,12 +113,19 @@ class LungNetwork(nn.Module):
         training = self.training
         self.eval()  # BatchNorm and random state stay as they are
         with torch.inference_mode(False), torch.enable_grad():
-            output = self(torch.zeros(1, 1, 2 * self.multiple, 2 * self.multiple))
+            output = self(torch.zeros(1, 1, *self._smallest_size()))
             reached = output.mask_logits.sum() + output.class_logits.sum()
             slopes = torch.autograd.grad(reached, parameters, allow_unused=True)
         for parameter, slope in zip(parameters, slopes, strict=True):
             parameter.requires_grad_(slope is not None)
         self.train(training)
+
+    def _smallest_size(self) -> tuple[int, int]:
+        """(height, width) in pixels that any encoder can take: transformers of timm may have a fixed one."""
+        fixed = [
+            m.img_size for m in self.segmenter.encoder.modules() if isinstance(getattr(m, "img_size", None), tuple)
+        ]
+        return fixed[0] if fixed else (2 * self.multiple, 2 * self.multiple)
 
     def _pad(self, image: Tensor) -> Tensor:
         """Repeat the last row and column until both sides are multiples of the deepest stride."""
