@@ -9,11 +9,12 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lungseg.config import Config
@@ -172,9 +173,15 @@ def _merged(last: dict[str, _Setting]) -> Any:
             branch = branch.setdefault(name, {})
         branch[leaf] = setting.value
     try:
-        return OmegaConf.merge(OmegaConf.structured(Config), tree)
+        return OmegaConf.merge(_defaults(), tree)  # copies its first
     except OmegaConfBaseException as error:
         raise ConfigError(_unresolved(error, last[str(error.full_key).partition("[")[0]])) from error
+
+
+@cache
+def _defaults() -> DictConfig:
+    """The schema with its defaults; making it takes longer than all the rest of `load_config`."""
+    return cast(DictConfig, OmegaConf.structured(Config))
 
 
 def _interpolation_problem(tree: Any, setting: _Setting) -> str:

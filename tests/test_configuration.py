@@ -40,6 +40,11 @@ def test_file_without_settings_gives_the_defaults(write: Write, text: str) -> No
     assert load_config(write(text), []) == load_config(None, []) == Config()
 
 
+def test_what_one_call_was_given_is_not_the_next_ones_default() -> None:
+    load_config(None, ["wandb.tags=[a]", "data.phantom.val=6"]).wandb.tags.append("b")
+    assert load_config(None, []) == Config()
+
+
 def test_words_win_over_the_file_and_the_file_over_the_defaults(write: Write) -> None:
     file = write("optim:\n  lr: 1e-4\n  weight_decay: 0\ndata:\n  phantom: {train: 9}\n")
     config = load_config(file, ["optim.lr=2e-4", "data.phantom.val=6", "optim.lr=3e-4"])

@@ -34,20 +34,23 @@ words, state = sys.argv[1:], pathlib.Path(os.environ["STAND_IN"])
 name = pathlib.Path(sys.argv[0]).name
 if name == "python" and ("-c" in words or "--print-config" in words):
     os.execv({python!r}, [{python!r}, *words])
-ranks = {{key: value for key, value in os.environ.items() if key.startswith(("SLURM_", "SRUN_"))}}
+ranks = {{key: value for key, value in os.environ.items() if key.startswith(("SLURM_", "SRUN_", "WANDB_"))}}
 with (state / "calls").open("a") as calls:
     calls.write(json.dumps([name, words, ranks]) + "\\n")
 folder = pathlib.Path(next((w[9:] for w in words if w.startswith("run.name=")), "none"))
 if os.environ.get("RECORD_CHECKPOINT") and ranks.get("SLURM_PROCID") == "0":
     (pathlib.Path("out") / folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    (pathlib.Path("out") / folder / "wandb_id").write_text("abc\\n")
     if os.environ["RECORD_CHECKPOINT"] == "last":
         (pathlib.Path("out") / folder / "checkpoints" / "last.ckpt").touch()
 if (state / "signal").exists() and "SLURM_RESTART_COUNT" not in os.environ:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as Lightning does: its exception of SIGTERM bears no code
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143 if name == "python" else 0))  # as fit and W&B's agent do
     (state / "started").touch()
     time.sleep(60)
     sys.exit(7)
 if "loss.bce=7" in words and ranks["SLURM_PROCID"] == "0":
+    while len((state / "calls").read_text().splitlines()) < int(ranks["SLURM_NTASKS"]):
+        time.sleep(0.02)
     sys.exit(9)
 if "loss.bce=7" in words:
     time.sleep(60)
@@ -161,7 +164,7 @@ def test_fit_before_the_time_limit_is_stopped_queued_again_and_resumed_under_its
     first, second = (call[1] for call in cluster.calls())
     assert f"run.name={name}" in first and "run.resume=true" not in first
     assert f"run.name={name}" in second and "run.resume=true" in second
-    assert f"{name}: stopped (code 0) and queued again" in cluster.output()
+    assert f"{name}: stopped (code 143) and queued again" in cluster.output()
 
 
 def test_fit_stopped_before_its_first_checkpoint_starts_anew_and_keeps_the_old_folder(cluster: Cluster) -> None:
@@ -169,6 +172,7 @@ def test_fit_stopped_before_its_first_checkpoint_starts_anew_and_keeps_the_old_f
     result = cluster.sbatch(str(SLURM / "fit.sbatch"), "base.yaml", RECORD_CHECKPOINT="none yet")
     assert result.returncode == 0, cluster.output()
     assert [("run.resume=true" in call[1]) for call in cluster.calls()] == [False, False]
+    assert [call[2].get("WANDB_RUN_ID") for call in cluster.calls()] == [None, "abc"]
     assert (cluster.folder / "out" / "base-4711-stopped-1").is_dir()
 
 
@@ -176,15 +180,15 @@ def test_fit_that_is_done_is_not_queued_again(cluster: Cluster) -> None:
     (cluster.state / "signal").write_text("USR1")
     (cluster.folder / "out" / "base-4711").mkdir(parents=True)
     (cluster.folder / "out" / "base-4711" / "metrics.json").touch()
-    assert cluster.sbatch(str(SLURM / "fit.sbatch"), "base.yaml").returncode == 0
+    assert cluster.sbatch(str(SLURM / "fit.sbatch"), "base.yaml").returncode == 143
     assert len(cluster.calls()) == 1 and "queued again" not in cluster.output()
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_job_that_is_cancelled_stays_cancelled(cluster: Cluster, script: Path) -> None:
     (cluster.state / "signal").write_text("TERM")
-    words = ["base.yaml"] if script.name == "fit.sbatch" else ["me/lungs/abc"]
-    assert cluster.sbatch(str(script), *words).returncode == 0
+    words, code = (["base.yaml"], 143) if script.name == "fit.sbatch" else (["me/lungs/abc"], 0)
+    assert cluster.sbatch(str(script), *words).returncode == code
     assert len(cluster.calls()) == 1 and "queued again" not in cluster.output()
 
 
