@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings are C++ frames of connections that end
     from lungseg.configuration import dump_config, load_config
 
     config = load_config(arguments.config, arguments.words)
@@ -34,14 +37,33 @@ def fit(config: Config, stem: str = "fit") -> Path:
 
     Raises:
         ValueError, OSError: A mistake in config or data, before anything is written into the run folder's place.
+        SystemExit: SIGINT, SIGTERM or SIGHUP came (exit code 128 + its number), or another process failed (1).
     """
     from lungseg.reporting.run_folder import check_free
-    from lungseg.training.run import Training
 
     check_free(Path(config.run.dir), config.run.name, config.run.resume)
-    training = Training.prepare(config, stem)
-    training.run()
+    from lungseg.training.launch import Launch
+    from lungseg.training.processes import Processes
+    from lungseg.training.run import Training
+    from lungseg.training.signals import Stopped
+
+    training = None
+    launch = Launch.detect()
+    try:
+        with Processes(launch, config.trainer.num_nodes) as processes:
+            training = Training.prepare(config, stem, processes)
+            training.run()
+    except Stopped as stop:
+        if stop.signal_name and launch.is_zero:
+            print(_how_to_go_on(stop.signal_name, training.folder if training else None), file=sys.stderr, flush=True)
+        raise
     return training.folder
+
+
+def _how_to_go_on(signal_name: str, folder: Path | None) -> str:
+    if folder is None or not (folder / "checkpoints" / "last.ckpt").is_file():
+        return f"stopped by {signal_name} before the end of the first epoch"
+    return f"stopped by {signal_name}; the same command with run.name={folder.name} run.resume=true goes on"
 
 
 def _parser() -> argparse.ArgumentParser:

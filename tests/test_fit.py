@@ -49,7 +49,6 @@ def _here(
     """Run the command in this process, which saves the imports: exit code and standard error."""
     (folder / "tiny.yaml").write_text(CONFIG)
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("LUNGSEG_RUN_FOLDER", "")
     code = run_command(fit.main, fit._parser(), ["--config", "tiny.yaml", *words])
     return code, capfd.readouterr().err
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import netrc
 import os
+import sys
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -27,7 +28,7 @@ def wandb_mode(config: WandbConfig) -> WandbMode:
 
 
 def build_loggers(config: Config, plain: dict[str, Any], folder: Path, mode: WandbMode, run_id: str) -> list[Logger]:
-    """All loggers of a run.
+    """All loggers of a run, for rank zero; other processes log nothing and need none.
 
     Args:
         config: The whole config.
@@ -45,6 +46,13 @@ def build_loggers(config: Config, plain: dict[str, Any], folder: Path, mode: Wan
         except ModuleNotFoundError as error:
             raise ValueError("run.tensorboard: needs the extra: pip install 'lungseg[tensorboard]'") from error
     return loggers
+
+
+def finish_wandb(exit_code: int) -> None:
+    """End the W&B run that is open, if any, as failed: left to itself it would end as finished."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish(exit_code=exit_code)
 
 
 def _wandb_logger(config: Config, plain: dict[str, Any], folder: Path, mode: WandbMode, run_id: str) -> WandbLogger:

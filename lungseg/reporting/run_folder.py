@@ -24,12 +24,12 @@ PACKAGES = (
 
 def is_rank_zero() -> bool:
     """Whether this process is the one that writes, as the launcher's environment tells before anything is set up."""
-    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
-    return next((rank for rank in ranks if rank), "0") == "0"
+    names = ("RANK",) if os.environ.get("RANK") else ("SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")
+    return all(os.environ.get(name, "") in ("", "0") for name in names)
 
 
 def run_folder(folder: Path, name: str | None, stem: str, resume: bool) -> Path:
-    """Make the folder of a run, or find the one to resume.
+    """Make the folder of a run, or find the one to resume; on rank zero, which tells the others.
 
     Args:
         folder: Takes the run folders.
@@ -51,11 +51,7 @@ def run_folder(folder: Path, name: str | None, stem: str, resume: bool) -> Path:
                 f"run.resume: no checkpoint {str(last)!r} to continue from; set run.resume=false to start anew"
             )
         return folder / name
-    if not is_rank_zero():
-        return Path(os.environ.get("LUNGSEG_RUN_FOLDER", folder / (name or stem)))
-    made = _make(folder / name) if name is not None else _count_up(folder, stem)
-    os.environ["LUNGSEG_RUN_FOLDER"] = str(made)  # Lightning's launcher starts the other ranks with this environment
-    return made
+    return _make(folder / name) if name is not None else _count_up(folder, stem)
 
 
 def check_free(folder: Path, name: str | None, resume: bool) -> None:

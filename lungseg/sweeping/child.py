@@ -14,9 +14,9 @@ from lungseg.callbacks.trial import JOURNAL, LIFELINE, PATIENCE_S, TRIAL
 
 _OF_A_LAUNCHER = (
     *("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"),
-    *("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS", "LUNGSEG_RUN_FOLDER"),
+    *("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS", "WANDB_RUN_ID"),
 )
-"""What a launcher told this process: started by srun or not, its runs are nobody's second rank."""
+"""What a launcher told this process: started by srun or not, its runs are nobody's second rank, and no two are one."""
 
 
 class Child:

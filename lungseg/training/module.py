@@ -73,7 +73,9 @@ class LungModule(LightningModule):
         if stage == "train":
             losses = {f"train/{name}": term.mean().detach() for name, term in terms.items()}
             size = len(batch["image"])
-            self.log_dict({"train/loss": total.detach()} | losses, on_step=False, on_epoch=True, batch_size=size)
+            self.log_dict(
+                {"train/loss": total.detach()} | losses, on_step=False, on_epoch=True, batch_size=size, sync_dist=True
+            )
             self.log("train/step_loss", total.detach(), on_step=True, on_epoch=False, prog_bar=True, batch_size=size)
         else:
             self._score(self._scores(stage), output, batch, terms)

@@ -4,33 +4,36 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 import uuid
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import Logger
 
 from lungseg.callbacks.averaging import AveragedWeights
 from lungseg.callbacks.loggers import WandbMode, build_loggers, wandb_mode
 from lungseg.callbacks.overlays import OverlayCallback
-from lungseg.callbacks.progress import Bar, EpochLines, progress_callbacks
+from lungseg.callbacks.progress import EpochLines, progress_callbacks
+from lungseg.callbacks.pruning import trial_callbacks
 from lungseg.config import Config
 from lungseg.configuration import config_dict, dump_config
 from lungseg.data.datamodule import LungDataModule
-from lungseg.data.sample import CLASSES
+from lungseg.data.sample import CLASSES, DataError
 from lungseg.models.checkpoint import check_same_model, read_checkpoint
 from lungseg.models.metrics import score_names
 from lungseg.reporting.metrics_csv import MetricsCsv
-from lungseg.reporting.run_folder import environment, is_rank_zero, run_folder
+from lungseg.reporting.run_folder import environment, run_folder
 from lungseg.reporting.summary import final_numbers, summary_lines
 from lungseg.reporting.whole_files import write_json, write_text
+from lungseg.training.launch import build_trainer
 from lungseg.training.module import LungModule
+from lungseg.training.processes import FollowProcesses, Processes
 
 log = logging.getLogger(__name__)
 
@@ -49,33 +52,47 @@ class Training:
     started: float = field(default_factory=time.perf_counter)
 
     @classmethod
-    def prepare(cls, config: Config, stem: str) -> Training:
-        """Check everything that can be checked, and only then make the run folder."""
+    def prepare(cls, config: Config, stem: str, processes: Processes) -> Training:
+        """Check everything that can be checked, and only then make the run folder and let the other ranks begin.
+
+        Args:
+            config: The whole config.
+            stem: Names the run folder where `run.name` is null.
+            processes: Entered.
+        """
         started = time.perf_counter()
-        _quiet_libraries()
+        launch = processes.launch
+        _quiet_libraries(aloud=launch.is_zero)
+        given = None if launch.is_zero else processes.folder_of_rank_zero()
+        total = build_trainer(config.trainer, config.loss, launch).world_size
         seed_everything(config.run.seed, workers=True, verbose=False)
         data = LungDataModule(config.data, config.augment, config.run.seed)
         data.prepare_data()
         data.find_samples()
-        _say_what_data(config, data)
+        _check_shares(data, total)
+        if launch.is_zero:
+            _say_what_data(config, data, total)
         data.setup()
         weights = data.balanced_class_weights() if config.loss.class_weights == "balanced" else [1.0] * len(CLASSES)
         module = LungModule(config.model, config.loss, config.optim, list(CLASSES), weights)
         monitor, mode = _monitor(config, has_val=bool(data.samples["val"]))
-        folder = run_folder(Path(config.run.dir), config.run.name, stem, config.run.resume)
+        folder = given or run_folder(Path(config.run.dir), config.run.name, stem, config.run.resume)
         if config.run.resume:
             check_same_model(folder / "checkpoints" / "last.ckpt", config.model)
         lines = EpochLines()
-        callbacks = _callbacks(config, folder, lines, monitor, mode)
+        callbacks = [FollowProcesses(processes), *_callbacks(config, folder, lines, monitor, mode)]
         where = wandb_mode(config.wandb)
-        loggers = build_loggers(config, config_dict(config), folder, where, _wandb_id(folder))
-        trainer = _trainer(config, callbacks, loggers)
-        if is_rank_zero():
+        loggers: list[Logger] = [MetricsCsv(folder / "metrics.csv")]
+        if launch.is_zero:
+            loggers = build_loggers(config, config_dict(config), folder, where, _wandb_id(folder))
+        trainer = build_trainer(config.trainer, config.loss, launch, callbacks, loggers)
+        if launch.is_zero:
             write_text(folder / "config.yaml", dump_config(config))
             write_json(
                 folder / "environment.json",
-                environment(data.fingerprint) | {"excluded_training_copies": data.excluded},
+                environment(data.fingerprint) | {"excluded_training_copies": data.excluded, "processes": total},
             )
+            processes.begin(folder, trainer)
         return cls(config, data, module, folder, trainer, lines, where, started)
 
     def run(self) -> None:
@@ -90,8 +107,6 @@ class Training:
             ckpt_path=str(last) if self.config.run.resume else None,
             weights_only=True,
         )
-        if self.trainer.interrupted:
-            raise KeyboardInterrupt
         best = self.folder / "checkpoints" / "best.ckpt"
         test: dict[str, float] = {}
         if self.data.samples["test"]:
@@ -143,28 +158,6 @@ class StopOnNonFinite(Callback):
             )
 
 
-def _trainer(config: Config, callbacks: list[Callback], loggers: list[Any]) -> Trainer:
-    section = config.trainer
-    options: dict[str, Any] = {
-        name: getattr(section, name)
-        for name in (
-            *("max_epochs", "accelerator", "devices", "num_nodes", "strategy", "precision", "limit_train_batches"),
-            *("gradient_clip_val", "accumulate_grad_batches", "sync_batchnorm", "log_every_n_steps"),
-        )
-    }
-    try:
-        return Trainer(
-            **options,
-            callbacks=callbacks,
-            logger=loggers,
-            enable_model_summary=False,
-            enable_progress_bar=any(isinstance(callback, Bar) for callback in callbacks),
-            use_distributed_sampler=False,
-        )
-    except (MisconfigurationException, ValueError, TypeError) as error:
-        raise ValueError(f"trainer: {' '.join(str(error).split())}") from error
-
-
 def _callbacks(config: Config, folder: Path, lines: EpochLines, monitor: str, mode: str) -> list[Callback]:
     """Overlays before the lines, so that a printed epoch is complete; checkpoints are Lightning's to put last."""
     callbacks: list[Callback] = [
@@ -172,6 +165,7 @@ def _callbacks(config: Config, folder: Path, lines: EpochLines, monitor: str, mo
         StopOnNonFinite(),
         OverlayCallback(config.cam, folder / "overlays", config.wandb.images),
         *progress_callbacks(lines),
+        *trial_callbacks(),
         ModelCheckpoint(
             folder / "checkpoints",
             filename="best",
@@ -204,29 +198,52 @@ def _monitor(config: Config, has_val: bool) -> tuple[str, str]:
     return config.run.monitor, config.run.mode
 
 
-def _say_what_data(config: Config, data: LungDataModule) -> None:
-    if not is_rank_zero():
-        return
+def _check_shares(data: LungDataModule, processes: int) -> None:
+    """Each process needs an image of every split, or it would not take part in the scores and the others wait."""
+    for split, samples in data.samples.items():
+        if 0 < len(samples) < processes:
+            raise DataError(
+                f"data: {split} has {len(samples)} image(s) for {processes} processes; lower trainer.devices"
+            )
+
+
+def _say_what_data(config: Config, data: LungDataModule, processes: int) -> None:
     counts = ", ".join(f"{len(samples)} {split}" for split, samples in data.samples.items())
     source = config.data.root if config.data.root is not None else f"phantoms in {config.data.phantom.dir}"
     left_out = f"; left out {data.excluded} training copies of Val or Test images" if config.data.exclude_leaks else ""
     print(f"data: {source}: {counts}{left_out}", flush=True)
+    if processes > 1:
+        batch, steps = config.data.batch_size, config.trainer.accumulate_grad_batches
+        micro = f" x {steps} accumulated" if steps > 1 else ""
+        print(
+            f"{processes} processes x batch {batch}{micro} = {processes * batch * steps} images an optimiser step; "
+            f"optim.lr={config.optim.lr:g} is used as it is",
+            flush=True,
+        )
 
 
 def _wandb_id(folder: Path) -> str:
-    """W&B's id of this run: made once, kept in the run folder, so that resuming continues the same run."""
+    """W&B's id of this run: made once, kept in the run folder, so that resuming continues the same run.
+
+    A new folder takes `WANDB_RUN_ID` where it is set: a job queued again before its first checkpoint stays one run.
+    """
     path = folder / "wandb_id"
     if path.is_file():
         return path.read_text().strip()
-    run_id = uuid.uuid4().hex[:8]
-    if is_rank_zero():
-        write_text(path, run_id + "\n")
+    run_id = os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:8]
+    write_text(path, run_id + "\n")
     return run_id
 
 
-def _quiet_libraries() -> None:
-    """Drop library notes that tell a user of lungseg nothing they can act on; errors and our own warnings stay."""
-    logging.basicConfig(format="%(levelname)s: %(message)s")
+def _quiet_libraries(aloud: bool) -> None:
+    """Drop library notes that tell a user of lungseg nothing they can act on; errors and our own warnings stay.
+
+    Args:
+        aloud: False on the processes that would only say what rank zero has said.
+    """
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING if aloud else logging.ERROR)
+    if not aloud:
+        warnings.simplefilter("ignore")
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for message in (
@@ -235,8 +252,8 @@ def _quiet_libraries() -> None:
         ".*number of training batches.*smaller than the logging interval.*",
         ".*isinstance\\(treespec, LeafSpec\\).*",
         ".*GPU available but not used.*",
-        ".*To use the `sync_dist`.*",
-        ".*recommended to use `self.log.*sync_dist=True`.*",
+        ".*recommended to use `self.log.*sync_dist=True.*",
+        ".*find_unused_parameters=True was specified in DDP constructor.*",
         ".*Experiment logs directory .* exists.*",
     ):
         warnings.filterwarnings("ignore", message=message)

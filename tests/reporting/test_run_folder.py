@@ -4,15 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from lungseg.reporting.run_folder import environment, run_folder
+from lungseg.reporting.run_folder import check_free, environment, is_rank_zero, run_folder
 from lungseg.reporting.whole_files import write_json
 
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "LUNGSEG_RUN_FOLDER"):
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("LUNGSEG_RUN_FOLDER", "")  # so that what run_folder sets is undone
 
 
 def test_unnamed_runs_count_up(tmp_path: Path) -> None:
@@ -33,13 +32,32 @@ def test_resuming_needs_a_name_and_a_last_checkpoint(tmp_path: Path) -> None:
         run_folder(tmp_path, "gone", "demo", resume=True)
 
 
-def test_other_ranks_make_nothing_and_find_the_folder_of_rank_zero(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("environment", "zero"),
+    [
+        ({}, True),
+        ({"RANK": "0", "LOCAL_RANK": "0", "SLURM_PROCID": "1"}, True),  # torchrun inside of srun
+        ({"RANK": "2", "LOCAL_RANK": "0"}, False),
+        ({"LOCAL_RANK": "1", "SLURM_PROCID": "0"}, False),  # Lightning's launcher inside of a Slurm job
+        ({"LOCAL_RANK": "0", "NODE_RANK": "1"}, False),
+        ({"SLURM_PROCID": "1"}, False),
+        ({"SLURM_PROCID": "0", "LOCAL_RANK": "0"}, True),
+    ],
+)
+def test_rank_zero_is_known_from_the_environment(
+    environment: dict[str, str], zero: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = run_folder(tmp_path, None, "demo", resume=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert is_rank_zero() is zero
+
+
+def test_only_rank_zero_minds_that_a_run_folder_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(FileExistsError, match="exists"):
+        check_free(tmp_path, "mine", resume=False)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert run_folder(tmp_path, None, "demo", resume=False) == made
-    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+    check_free(tmp_path, "mine", resume=False)
 
 
 def test_no_half_written_file_stands_under_a_final_name(tmp_path: Path) -> None:

