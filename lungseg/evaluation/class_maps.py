@@ -28,13 +28,15 @@ from lungseg.cam.localize import (
 from lungseg.cam.lung import resize_map
 from lungseg.evaluation.looks import Look, Way
 from lungseg.evaluation.subject import Subject
-from lungseg.evaluation.weighted import Flags, Integers, Statistic, means
+from lungseg.evaluation.weighted import Flags, Floats, Integers, Statistic, means
 
 TARGETS = ("infection", "infection_in_lungs", "lungs")
 """What maps are measured against: the infection with the whole map and with the map cropped to the predicted lungs as
 it is shown, and the lungs."""
 EVIDENCE = ("evidence_in_lungs", "lung_area", "peak_in_lungs", "evidence_outside")
-"""Columns of `MapResults.per_image` that are averaged over all images, beside the localisation scores."""
+_LOCALISATION = ("hit", "iou_otsu", "energy", "average_precision", "iou_tuned")
+MAP_COLUMNS = (*EVIDENCE, *(f"{target}_{score}" for target in TARGETS for score in _LOCALISATION))
+"""Columns of `MapResults.per_image` that are averaged; the last may be lacking."""
 
 
 @dataclass
@@ -91,15 +93,19 @@ def measure_maps(
 
 def map_statistic(results: MapResults, label: Integers, classes: Sequence[str]) -> Statistic:
     """Means over all images, each true class and each size of lesion of what `per_image` holds of maps."""
-    columns = [name for name in results.per_image[0] if name in EVIDENCE or name.startswith(TARGETS)]
-    values = {name: np.array([row[name] for row in results.per_image], np.float64) for name in columns}
-    empty = np.isnan(values["evidence_in_lungs"])
-    for name in ("peak_in_lungs", "evidence_outside"):
-        values[name] = np.where(empty, np.nan, values[name])  # no evidence, no peak
+    columns = [name for name in results.per_image[0] if name in MAP_COLUMNS]
+    values = map_values({n: np.array([row[n] for row in results.per_image], np.float64) for n in columns})
     share = np.array([row["infected_share"] for row in results.per_image])
     sizes = (share >= SMALL_BELOW).astype(int) + (share > LARGE_ABOVE)
     lesions = {f"lesion_{size}": (sizes == i) & ~np.isnan(share) for i, size in enumerate(LESION_SIZES)}
     return means(values, {name: flags for name, flags in (_groups(label, classes) | lesions).items() if flags.any()})
+
+
+def map_values(columns: dict[str, Floats]) -> dict[str, Floats]:
+    """Columns (N,) of `MapResults.per_image` as they are averaged: without evidence there is no peak to speak of."""
+    empty = np.isnan(columns["evidence_in_lungs"])
+    peaks = {name: np.where(empty, np.nan, columns[name]) for name in ("peak_in_lungs", "evidence_outside")}
+    return {**columns, **peaks}
 
 
 def _groups(label: Integers, classes: Sequence[str]) -> dict[str, Flags]:

@@ -9,15 +9,16 @@ import numpy as np
 
 from lungseg.evaluation.looks import Way
 from lungseg.evaluation.measure import Measured
-from lungseg.evaluation.tuning import Tuned, softmax
+from lungseg.evaluation.tuning import Tuned, digest, softmax
 
 
 def image_rows(measured: Measured, way: Way, tuned: Tuned | None = None) -> list[dict[str, Any]]:
     """One row an image, in the order of the split.
 
-    `id`, `group`, `label`, `predicted` (both empty where unknown), `correct`, `confidence` (probability of the class
-    predicted) and `confidence_scaled` (after temperature scaling), `prob_CLASS`; scores of the lung mask under their
-    own names (`dice`, ...) and of the infection mask as `infection_...`; then those of the first way to class maps.
+    `id`, `digest` (of the image's file: runs are compared on the same images), `group`, `label`, `predicted` (both
+    empty where unknown), `correct`, `confidence` (probability of the class predicted) and `confidence_scaled` (after
+    temperature scaling), `prob_CLASS`; scores of the lung mask under their own names (`dice`, ...) and of the infection
+    mask as `infection_...`; then those of the first way to class maps.
     """
     probs, confused = measured.probs, measured.confused
     scaled = softmax(measured.logits / tuned.temperature[:, None]) if tuned is not None else np.full_like(probs, np.nan)
@@ -29,6 +30,7 @@ def image_rows(measured: Measured, way: Way, tuned: Tuned | None = None) -> list
         rows.append(
             {
                 "id": sample.id,
+                "digest": digest(sample.image),
                 "group": sample.group or "",
                 "label": measured.classes[label] if label >= 0 else "",
                 "predicted": measured.classes[predicted] if known else "",

@@ -46,7 +46,7 @@ def table_lines(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 
 def per_image_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line an image; NaN is an empty cell, flags are 0 and 1, numbers have six digits."""
+    """One line an image; NaN is an empty cell, flags are 0 and 1, numbers have nine digits (a float32 whole)."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     columns = list(rows[0])
@@ -59,7 +59,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return str(int(value))
     if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.6g}"
+        return "" if math.isnan(value) else f"{value:.9g}"
     return str(value)
 
 
