@@ -101,14 +101,19 @@ def _maps(section: Mapping[str, Any], classes: list[str]) -> list[str]:
 def _verdict(section: Mapping[str, Any] | None) -> list[str]:
     if section is None:
         return []
-    return ["", f"shortcuts: {section['flag'].upper()}", *(f"  {reason}" for reason in section["reasons"])]
+    return [
+        "",
+        f"shortcuts: {section['flag'].upper()}",
+        *(f"  {reason}" for reason in section["reasons"]),
+        f"  {section['limits'].partition('. ')[0]}; rule and limits: verdict in metrics.json, and report.html",
+    ]
 
 
 def _robustness(section: Mapping[str, Any] | None) -> list[str]:
     """Balanced accuracy from the image as it is to the strongest change of each kind."""
     if section is None or not section["images"]:
         return []
-    lines = ["", f"balanced accuracy as images get worse ({section['images']} images)"]
+    lines = ["", f"balanced accuracy as images get worse ({section['images']} images; intervals: metrics.json)"]
     for name, curve in section["curves"].items():
         values = [point["scores"]["balanced_accuracy"]["value"] for point in curve["points"]]
         steps = [f"{point['strength']:g}" for point in curve["points"]]
