@@ -1,0 +1,123 @@
+"""What is predicted of one image: plain NumPy at the image's own size, with the picture and the files made of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lungseg.reporting.drawing import PREDICTED_COLOUR, draw_map, draw_outline, in_lung_units
+from lungseg.reporting.whole_files import write_json, write_whole
+
+
+class Flag(NamedTuple):
+    """A reason to look before trusting a prediction."""
+
+    name: str
+    """One word for programs, such as `inverted`."""
+    reason: str
+    """One sentence for people, with the number behind it."""
+    value: float
+    """That number."""
+
+
+class Sides(NamedTuple):
+    """A number for each lung, the patient's left and right."""
+
+    left: float
+    """In a frontal view on the right of the image."""
+    right: float
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What is predicted of one image of H x W pixels and C classes."""
+
+    classes: tuple[str, ...]
+    probabilities: NDArray[np.float32]
+    """(C,) float32, summing to 1, calibrated by the model's temperature."""
+    image: NDArray[np.uint8]
+    """(H, W) uint8, as it was read: 0 black to 255 white."""
+    mask: NDArray[np.bool_]
+    """(H, W) bool: the lungs."""
+    class_map: NDArray[np.float32]
+    """(H, W) float32: raw class map of the predicted class, any sign."""
+    evidence_in_lungs: float | None
+    """Share in [0, 1] of the positive evidence inside the lungs, before any crop; None where there is none."""
+    lung_area_px: Sides
+    lung_area_cm2: Sides | None
+    """None where the size of a pixel is not known. DICOM files mostly know it at the detector: magnified."""
+    flags: tuple[Flag, ...]
+    """Empty where nothing speaks against the image."""
+
+    @property
+    def label(self) -> int:
+        """Index of the predicted class."""
+        return int(self.probabilities.argmax())
+
+    @property
+    def name(self) -> str:
+        """Name of the predicted class."""
+        return self.classes[self.label]
+
+    def overlay(self, longest_px: int | None = None, opacity: float = 0.75) -> NDArray[np.uint8]:
+        """Draw the class map inside the lungs, and their outlines, over the image.
+
+        Colour is in units of the map's maximum inside the lungs (`drawing.in_lung_units`), transparent without
+        evidence. What lay outside is not shown: `evidence_in_lungs` says how much that was.
+
+        Args:
+            longest_px: A larger image is scaled down to this, its longer side; None keeps its size.
+            opacity: Of the strongest evidence, in [0, 1]; 0 shows image and outlines alone.
+
+        Returns:
+            (H, W, 3) uint8 RGB.
+        """
+        image, mask, cam = self.image, self.mask, self.class_map
+        if longest_px is not None and max(image.shape) > longest_px:
+            scale = longest_px / max(image.shape)
+            size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+            image, cam = _shrink(image, size), _shrink(cam, size)
+            mask = _shrink(mask.astype(np.float32), size) > 0.5
+        picture = np.repeat(image[..., None], 3, axis=2)
+        mapped = draw_map(picture, in_lung_units(cam, mask) * mask, opacity)
+        return draw_outline(mapped, mask, PREDICTED_COLOUR, max(1, max(image.shape) // 512))
+
+    def row(self) -> dict[str, Any]:
+        """All but the arrays as plain values: what `predictions.jsonl` holds of an image."""
+        cm2 = self.lung_area_cm2
+        return {
+            "predicted": self.name,
+            **{f"prob_{name}": round(float(p), 6) for name, p in zip(self.classes, self.probabilities, strict=True)},
+            "evidence_in_lungs": None if self.evidence_in_lungs is None else round(self.evidence_in_lungs, 6),
+            "lung_left_px": int(self.lung_area_px.left),
+            "lung_right_px": int(self.lung_area_px.right),
+            "lung_left_cm2": None if cm2 is None else round(cm2.left, 2),
+            "lung_right_cm2": None if cm2 is None else round(cm2.right, 2),
+            "flags": [flag.name for flag in self.flags],
+            "flag_reasons": [flag.reason for flag in self.flags],
+            "width_px": self.image.shape[1],
+            "height_px": self.image.shape[0],
+        }
+
+    def save(self, folder: str | Path, name: str = "prediction") -> None:
+        """Write `NAME_mask.png` (0 and 255), `NAME_overlay.png` and `NAME.json` into a folder, made if need be."""
+        folder = Path(folder)
+        write_whole(folder / f"{name}_mask.png", png(self.mask.view(np.uint8) * np.uint8(255)))
+        write_whole(folder / f"{name}_overlay.png", png(self.overlay()))
+        write_json(folder / f"{name}.json", self.row())
+
+
+def png(picture: NDArray[np.uint8]) -> bytes:
+    """Encode a picture (H, W) grey or (H, W, 3) RGB uint8 as PNG, without any metadata."""
+    stored = picture if picture.ndim == 2 else picture[..., ::-1]
+    return bytes(cv2.imencode(".png", stored, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1])
+
+
+def _shrink(array: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """To a width and height, by area."""
+    return np.asarray(cv2.resize(array, size, interpolation=cv2.INTER_AREA))

@@ -1,0 +1,182 @@
+"""`Predictor`: an image, a path, or many of them in; predictions out. The network may be of any backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lungseg.evaluation.lungs_apart import part_lungs
+from lungseg.inference.backend import Backend, ModelInfo, load_backend, without_wandb
+from lungseg.inference.prediction import Prediction, Sides
+from lungseg.inference.preprocess import Picture, enlarge_map, letterbox_of, read_picture, to_picture
+from lungseg.inference.sanity import check
+
+One = str | Path | NDArray[Any]
+"""A PIL image will do as an array."""
+
+
+class Found(NamedTuple):
+    """What the network found in one image, in its own square of side S."""
+
+    mask_probs: NDArray[np.float32]
+    """(S, S) float32 in [0, 1]."""
+    class_probs: NDArray[np.float32]
+    """(C,) float32."""
+    class_map: NDArray[np.float32]
+    """(S, S) float32, of the class with the highest probability."""
+
+
+class Predictor:
+    """A network ready for images of any size; threads may share it.
+
+    Args:
+        backend: The network.
+        tta: Average over the image and its mirror image: twice the time.
+        threshold: Probability of lung, in (0, 1), above which a pixel is lung.
+        batch_size: Images a pass.
+    """
+
+    def __init__(self, backend: Backend, *, tta: bool = False, threshold: float = 0.5, batch_size: int = 16):
+        if not 0 < threshold < 1:
+            raise ValueError(f"threshold: must be in (0, 1), got {threshold!r}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size: must be >= 1, got {batch_size!r}")
+        self.backend, self.tta, self.threshold, self.batch_size = backend, tta, threshold, batch_size
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, device: str = "auto", **options: Any) -> Predictor:
+        """Load a model.
+
+        Args:
+            path: A run folder, a .ckpt in one, .safetensors, a folder of `save_pretrained`, .onnx; None: the model
+                that comes with the package.
+            device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`; see `load_backend`.
+            options: `tta`, `threshold`, `batch_size`.
+
+        Raises:
+            FileNotFoundError: No such model.
+            ValueError: Not a model of lungseg, damaged, or a device that is not there.
+        """
+        return cls(load_backend(path, device), **options)
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, device: str = "auto", revision: str | None = None, **options: Any
+    ) -> Predictor:
+        """Load a folder of `save_pretrained`, or `OWNER/NAME` from the Hugging Face Hub; see `hub.from_pretrained`."""
+        with without_wandb():
+            from lungseg.inference.hub import from_pretrained
+            from lungseg.inference.torch_backend import TorchBackend
+
+        return cls(TorchBackend(*from_pretrained(name, revision), device), **options)
+
+    def save_pretrained(self, folder: str | Path, half: bool = False) -> None:
+        """Write the network in the Hugging Face layout; see `hub.save_pretrained`.
+
+        Raises:
+            ValueError: The network is an exported one.
+        """
+        network = getattr(self.backend, "network", None)
+        if network is None:
+            raise ValueError("an exported model cannot be saved again; load the run or .safetensors it was made of")
+        from lungseg.inference.hub import save_pretrained
+
+        save_pretrained(network, self.info, folder, half)
+
+    @property
+    def info(self) -> ModelInfo:
+        """What is known of the model."""
+        return self.backend.info
+
+    @overload
+    def __call__(self, images: str | Path) -> Prediction: ...
+    @overload
+    def __call__(self, images: NDArray[Any]) -> Prediction | list[Prediction]: ...
+    @overload
+    def __call__(self, images: list[Any] | tuple[Any, ...]) -> list[Prediction]: ...
+    def __call__(self, images: One | list[Any] | tuple[Any, ...]) -> Prediction | list[Prediction]:
+        """Predict.
+
+        Args:
+            images: One image: a path, an array (H, W) uint8 or uint16, or (H, W, 3) uint8 RGB, or a PIL image. Many: a
+                list or tuple of these, or an array (B, H, W); gives a list.
+
+        Raises:
+            DataError: A file that cannot be read, in one line.
+            ValueError: An array that is no image.
+        """
+        if not isinstance(images, (list, tuple)) and not (isinstance(images, np.ndarray) and _is_batch(images)):
+            return self._predict([images])[0]
+        found: list[Prediction] = []
+        for start in range(0, len(images), self.batch_size):
+            found += self._predict(list(images[start : start + self.batch_size]))
+        return found
+
+    def prepare(self, image: One) -> tuple[Picture, NDArray[np.uint8]]:
+        """Read one image and bring it to the network's square (S, S) uint8."""
+        picture = read_picture(Path(image)) if isinstance(image, (str, Path)) else to_picture(np.asarray(image))
+        return picture, letterbox_of(picture, self.info).apply(picture.pixels)
+
+    def run(self, squares: NDArray[np.uint8]) -> list[Found]:
+        """Run the network on images (B, S, S) uint8."""
+        passes = [self.backend(squares)]
+        if self.tta:
+            passes.append(self.backend(np.ascontiguousarray(squares[:, :, ::-1])))
+        class_probs = np.stack([each.class_probs for each in passes]).mean(axis=0, dtype=np.float32)
+        found = []
+        for i, probs in enumerate(class_probs):
+            label = int(probs.argmax())
+            masks = [each.mask_probs[i] for each in passes]
+            maps = [enlarge_map(each.class_maps[i, label], self.info) for each in passes]
+            found.append(Found(_mean_of_mirrors(masks), probs, _mean_of_mirrors(maps)))
+        return found
+
+    def finish(self, picture: Picture, found: Found) -> Prediction:
+        """Bring what was found in the square back to the image."""
+        box = letterbox_of(picture, self.info)
+        mask = box.invert_map(found.mask_probs) > self.threshold
+        left, right = (float(np.count_nonzero(side)) for side in part_lungs(mask))
+        area = Sides(left=right, right=left)  # the image's right is the patient's left
+        return Prediction(
+            self.info.classes,
+            found.class_probs,
+            picture.pixels,
+            mask,
+            box.invert_map(found.class_map),
+            _evidence_in_lungs(found.class_map, found.mask_probs > self.threshold),
+            area,
+            _to_cm2(area, picture.spacing_mm),
+            check(picture.pixels, mask),
+        )
+
+    def _predict(self, images: Sequence[One]) -> list[Prediction]:
+        prepared = [self.prepare(image) for image in images]
+        found = self.run(np.stack([square for _, square in prepared]))
+        return [self.finish(picture, each) for (picture, _), each in zip(prepared, found, strict=True)]
+
+
+def _is_batch(array: NDArray[Any]) -> bool:
+    return array.ndim == 3 and array.shape[2] not in (3, 4)
+
+
+def _mean_of_mirrors(arrays: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Mean of an array (S, S) and, where there is one, of that of the mirror image."""
+    return arrays[0] if len(arrays) == 1 else (arrays[0] + arrays[1][:, ::-1]) / np.float32(2)
+
+
+def _evidence_in_lungs(cam: NDArray[np.float32], lung: NDArray[np.bool_]) -> float | None:
+    """As `cam.lung.evidence_in_lungs`, None where the map (S, S) holds no positive evidence."""
+    positive = np.maximum(cam, 0)
+    total = float(positive.sum(dtype=np.float64))
+    return float(positive[lung].sum(dtype=np.float64)) / total if total > 0 else None
+
+
+def _to_cm2(area: Sides, spacing_mm: tuple[float, float] | None) -> Sides | None:
+    if spacing_mm is None:
+        return None
+    pixel_cm2 = spacing_mm[0] * spacing_mm[1] / 100
+    return Sides(area.left * pixel_cm2, area.right * pixel_cm2)

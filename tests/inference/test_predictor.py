@@ -1,0 +1,263 @@
+"""`Predictor`: the same numbers as the network's, at the image's own size, from any kind of input."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from lungseg.cam.lung import evidence_in_lungs, resize_map
+from lungseg.data.images import read_image
+from lungseg.inference.backend import ModelInfo, Outputs, find_model
+from lungseg.inference.prediction import Prediction
+from lungseg.inference.predictor import Predictor
+from lungseg.inference.preprocess import enlarge_map, to_picture
+from lungseg.models.checkpoint import load_network
+
+
+class Planted:
+    """A backend that finds what a test planted, and the mirror image of it in a mirror image."""
+
+    def __init__(self, mask_probs: NDArray[np.float32], maps: NDArray[np.float32], probs: list[float]):
+        self.mask_probs, self.maps, self.probs = mask_probs, maps, np.array(probs, np.float32)
+        side = mask_probs.shape[0]
+        self.info = ModelInfo(("a", "b"), side, True, side // maps.shape[-1])
+        self.seen: list[NDArray[np.uint8]] = []
+
+    def __call__(self, images: NDArray[np.uint8]) -> Outputs:
+        self.seen.append(images)
+        count = len(images)
+        return Outputs(
+            np.stack([self.mask_probs] * count), np.stack([self.probs] * count), np.stack([self.maps] * count)
+        )
+
+
+@pytest.fixture(scope="module")
+def predictor(untrained: Path) -> Predictor:
+    return Predictor.load(untrained, "cpu", batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def xray(phantoms: Path) -> Path:
+    return sorted(phantoms.rglob("images/*.png"))[0]
+
+
+def _planted() -> Planted:
+    mask = np.zeros((64, 64), np.float32)
+    mask[16:48, 8:24], mask[16:48, 40:52] = 0.9, 0.7
+    maps = np.zeros((2, 8, 8), np.float32)
+    maps[1, 4, 2], maps[1, 0, 0] = 3.0, 1.0
+    return Planted(mask, maps, [0.25, 0.75])
+
+
+def _same(one: Prediction, other: Prediction) -> bool:
+    arrays = ("probabilities", "image", "mask", "class_map")
+    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in arrays)
+
+
+def test_a_prediction_is_what_the_network_says(untrained: Path, predictor: Predictor, xray: Path) -> None:
+    network, classes = load_network(untrained / "checkpoints" / "best.ckpt")
+    image = read_image(xray)
+    with torch.no_grad():
+        output = network(torch.from_numpy(image)[None, None].float() / 255)
+    prediction = predictor(xray)
+    probs = output.class_logits.softmax(1)[0].numpy()
+    assert prediction.classes == tuple(classes)
+    assert prediction.name == classes[int(probs.argmax())]
+    np.testing.assert_allclose(prediction.probabilities, probs, atol=1e-6)
+    lung = output.mask_logits[0, 0] > 0
+    assert np.array_equal(prediction.mask, lung.numpy())
+    cam = resize_map(output.class_maps[:, prediction.label], network.stride, (64, 64))
+    np.testing.assert_allclose(prediction.class_map, cam[0].numpy(), atol=1e-5)
+    assert prediction.evidence_in_lungs == pytest.approx(float(evidence_in_lungs(cam, lung[None])), abs=1e-5)
+
+
+@pytest.mark.parametrize("side", [64, 60])
+def test_enlarged_map_equals_torchs(side: int) -> None:
+    cam = np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32)
+    wanted = resize_map(torch.from_numpy(cam)[None], 8, (side, side))[0].numpy()
+    np.testing.assert_allclose(enlarge_map(cam, ModelInfo(("a",), side, True, 8)), wanted, atol=1e-5)
+
+
+def test_kinds_of_input_give_the_same(predictor: Predictor, xray: Path) -> None:
+    from PIL import Image
+
+    array, one = read_image(xray), predictor(xray)
+    for image in (array, str(xray), np.repeat(array[..., None], 3, axis=2), Image.fromarray(array)):
+        found = predictor(image)
+        assert isinstance(found, Prediction)
+        assert _same(found, one)
+    many = predictor([xray, array, str(xray)])
+    assert len(many) == 3
+    np.testing.assert_allclose([each.probabilities for each in many], [one.probabilities] * 3, atol=1e-5)
+    stack = predictor(np.stack([array, array[::-1]]))
+    assert isinstance(stack, list)
+    assert np.array_equal(stack[1].image, array[::-1])
+
+
+def test_sixteen_bit_array_equals_the_same_as_a_file(tmp_path: Path) -> None:
+    deep = np.random.default_rng(0).integers(0, 4000, (40, 50)).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / "deep.png"), deep)
+    assert np.array_equal(to_picture(deep).pixels, read_image(tmp_path / "deep.png"))
+
+
+def test_colour_is_red_green_blue() -> None:
+    red = np.zeros((2, 2, 3), np.uint8)
+    red[..., 0] = 255
+    assert (to_picture(red).pixels == 76).all()  # 0.299 * 255
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((4, 4), np.float32), "uint8, or uint16 grey, got float32"),
+        (np.zeros((4, 4, 3), np.uint16), "uint8, or uint16 grey, got uint16"),
+        (np.zeros(4, np.uint8), r"got shape \(4,\)"),
+        (np.zeros((0, 4), np.uint8), r"got shape \(0, 4\)"),
+    ],
+)
+def test_what_is_no_image_is_an_error(array: NDArray[np.generic], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        to_picture(array)
+
+
+def test_everything_comes_back_at_the_images_own_size() -> None:
+    planted = _planted()
+    image = np.full((128, 64), 9, np.uint8)  # twice as tall as wide: 16 columns of bars on each side
+    found = Predictor(planted)(image)
+    assert isinstance(found, Prediction)
+    assert found.mask.shape == found.class_map.shape == found.image.shape == (128, 64)
+    square = planted.seen[0][0]
+    assert (square[:, :16] == 0).all() and (square[:, 16:48] == 9).all() and (square[:, 48:] == 0).all()
+    assert found.mask[40:88, 4:12].all() and not found.mask[40:88, 20:44].any() and not found.mask[:28].any()
+
+
+def test_areas_evidence_and_class_by_hand() -> None:
+    planted = _planted()
+    found = Predictor(planted)(np.zeros((64, 64), np.uint8))
+    assert isinstance(found, Prediction)
+    assert (found.name, found.label) == ("b", 1)
+    assert (found.lung_area_px.left, found.lung_area_px.right) == (32 * 12, 32 * 16)  # patient's left: image's right
+    assert found.lung_area_cm2 is None
+    assert found.class_map.max() > 2.5
+    assert found.evidence_in_lungs is not None and 0.5 < found.evidence_in_lungs < 0.8
+    nothing = Planted(planted.mask_probs, -planted.maps, [0.25, 0.75])
+    without = Predictor(nothing)(np.zeros((64, 64), np.uint8))
+    assert isinstance(without, Prediction)
+    assert without.evidence_in_lungs is None
+
+
+def test_threshold_is_of_lung_probability() -> None:
+    found = Predictor(_planted(), threshold=0.8)(np.zeros((64, 64), np.uint8))
+    assert isinstance(found, Prediction)
+    assert found.mask.sum() == 32 * 16
+    assert [flag.name for flag in found.flags] == ["one_lung"]
+    with pytest.raises(ValueError, match=r"threshold: must be in \(0, 1\), got 1"):
+        Predictor(_planted(), threshold=1)
+    with pytest.raises(ValueError, match="batch_size: must be >= 1, got 0"):
+        Predictor(_planted(), batch_size=0)
+
+
+def test_tta_of_a_mirror_image_is_the_mirror_image(untrained: Path, xray: Path) -> None:
+    both, image = Predictor.load(untrained, "cpu", tta=True), read_image(xray)
+    one, other = both([image, image[:, ::-1]])
+    np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
+    np.testing.assert_allclose(one.class_map, other.class_map[:, ::-1], atol=1e-4)
+    plain = Predictor.load(untrained, "cpu")([image, image[:, ::-1]])
+    mean = (plain[0].probabilities + plain[1].probabilities) / 2
+    np.testing.assert_allclose(one.probabilities, mean, atol=1e-5)
+
+
+def test_threads_share_a_predictor(predictor: Predictor, phantoms: Path) -> None:
+    paths = sorted(phantoms.rglob("images/*.png"))[:8]
+    alone = [predictor(path) for path in paths]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda path: predictor(path), paths * 3))
+    assert all(_same(found, alone[i % 8]) for i, found in enumerate(together))
+
+
+def test_pixel_size_of_a_dicom_file_gives_square_centimetres(tmp_path: Path) -> None:
+    found = Predictor(_planted())
+    picture, square = found.prepare(np.zeros((64, 64), np.uint8))
+    prediction = found.finish(picture._replace(spacing_mm=(2.0, 5.0)), found.run(square[None])[0])
+    assert prediction.lung_area_cm2 is not None
+    assert prediction.lung_area_cm2.left == pytest.approx(32 * 12 * 0.1)
+
+
+def test_overlay_is_the_image_where_there_is_no_lung_and_can_be_smaller() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (128, 96), dtype=np.uint8)
+    found = Predictor(_planted())(image)
+    assert isinstance(found, Prediction)
+    overlay = found.overlay()
+    far = cv2.dilate(found.mask.astype(np.uint8), np.ones((9, 9), np.uint8)) == 0
+    assert overlay.shape == (128, 96, 3)
+    assert np.array_equal(overlay[far], np.repeat(image[..., None], 3, axis=2)[far])
+    assert not np.array_equal(overlay[found.mask], np.repeat(image[..., None], 3, axis=2)[found.mask])
+    assert found.overlay(longest_px=64).shape == (64, 48, 3)
+
+
+def test_save_writes_mask_overlay_and_numbers(tmp_path: Path, predictor: Predictor, xray: Path) -> None:
+    prediction = predictor(xray)
+    prediction.save(tmp_path / "new", "one")
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["one.json", "one_mask.png", "one_overlay.png"]
+    mask = cv2.imread(str(tmp_path / "new" / "one_mask.png"), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(mask, prediction.mask * np.uint8(255))
+    overlay = cv2.imread(str(tmp_path / "new" / "one_overlay.png"))
+    assert np.array_equal(overlay[..., ::-1], prediction.overlay())
+
+
+def test_a_model_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no model at '.*gone'; give a run folder"):
+        find_model(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError, match=r"neither checkpoints/best.ckpt \(a run folder\) nor model.safeten"):
+        find_model(tmp_path)
+    (tmp_path / "model.pkl").touch()
+    with pytest.raises(ValueError, match=r"model.pkl: not a model"):
+        find_model(tmp_path / "model.pkl")
+    monkeypatch.setattr("lungseg.inference.backend.BOXED", tmp_path / "boxed.safetensors")
+    with pytest.raises(FileNotFoundError, match="without a model; give one with --checkpoint RUN"):
+        find_model()
+
+
+@pytest.mark.parametrize(
+    ("device", "message"), [("gpu", "no such device 'gpu'"), ("cuda:99", "'cuda:99' is not there; this machine has")]
+)
+def test_a_device_that_is_not_there_is_one_line(untrained: Path, device: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Predictor.load(untrained, device)
+
+
+def test_temperature_is_that_of_the_runs_evaluation(untrained: Path, predictor: Predictor, tmp_path: Path) -> None:
+    import json
+    import shutil
+
+    from lungseg.evaluation.tuning import FILE, digest
+
+    assert predictor.info.temperature == 1
+    assert predictor.info.description["calibration"].startswith("none: the run has no calibration.json yet")
+    run = tmp_path / "run"
+    shutil.copytree(untrained, run)
+    checkpoint = run / "checkpoints" / "best.ckpt"
+    kept = {"temperature": 2.0, "thresholds": {}, "split": "val", "checkpoint_digest": digest(checkpoint)}
+    (run / FILE).write_text(json.dumps(kept))
+    image = np.full((64, 64), 99, np.uint8)
+    plain, cooled = predictor([image])[0].probabilities, Predictor.load(run, "cpu")([image])[0].probabilities
+    np.testing.assert_allclose(cooled, np.sqrt(plain) / np.sqrt(plain).sum(), atol=1e-5)
+
+
+def test_prediction_without_lightning_wandb_or_network_access(untrained: Path, xray: Path) -> None:
+    code = (
+        "import sys, socket\ndef refuse(*a): raise SystemExit('network')\nsocket.socket.connect = refuse\n"
+        "from lungseg.inference.predictor import Predictor\n"
+        "assert 'torch' not in sys.modules, 'torch before a model is loaded'\n"
+        f"Predictor.load({str(untrained)!r}, 'cpu')({str(xray)!r})\n"
+        "sys.exit(str({'lightning', 'wandb', 'torchmetrics', 'albumentations'} & set(sys.modules) or '') or 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
