@@ -84,7 +84,8 @@ def reliability_chart(before: Sequence[Mapping[str, Any]], after: Sequence[Mappi
         for b in shown:
             kind = f"c{index}" + (" open" if b["images"] < FEW else "")
             title = f"{name}: confidence {b['confidence']:.2f}, right {b['accuracy']:.2f}, {b['images']} images"
-            parts.append(mark(x(b["confidence"]), y(b["accuracy"]), kind, index, title))
+            # where scaling changes little, the first mark shows around the second
+            parts.append(mark(x(b["confidence"]), y(b["accuracy"]), kind, index, title, 4.5 - 2 * index))
     parts += key(entries, _BOTTOM + 50, marks=True)
     top = _BOTTOM + 44 + 16 * len(entries)
     parts += _counts(before, x, top + 18, 44)

@@ -1,7 +1,8 @@
-"""Figures of a paper as PDF, SVG and PNG, from the files of the page; by matplotlib, where it is installed."""
+"""Figures of a paper as PDF and PNG, from the files of the page; by matplotlib, where it is installed."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,17 +11,21 @@ from typing import Any
 from lungseg.reporting.report.content import Content, load_content
 from lungseg.reporting.report.study_charts import CURVES, VIEWS
 from lungseg.reporting.report.words import chance_of, told
+from lungseg.reporting.whole_files import write_whole
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#56b4e9", "#b07d00", "#000000")
 DASHES = ("-", "--", ":", "-.")
 MARKS = ("o", "s", "^", "D")
-SUFFIXES = (".pdf", ".svg", ".png")
+SUFFIXES = (".pdf", ".png")
+FOLDER = "figures"
 _SIDE_IN = 3.3
 """Width of a column of a paper, inches."""
 
 
 def write_figures(folder: Path) -> list[Path]:
-    """Write `figures/NAME.pdf`, `.svg` and `.png` for what was measured; nothing where matplotlib is not installed.
+    """Write `figures/NAME.pdf` and `.png` for what was measured; nothing where matplotlib is not installed.
+
+    Figures of an earlier evaluation are removed.
 
     Args:
         folder: Of an evaluation, as for `write_report`.
@@ -32,27 +37,41 @@ def write_figures(folder: Path) -> list[Path]:
         FileNotFoundError: No metrics.json.
     """
     content = load_content(folder)
+    for suffix in SUFFIXES:
+        for old in (folder / FOLDER).glob(f"*{suffix}"):
+            old.unlink()
     if find_spec("matplotlib") is None:
         return []
     from matplotlib import rc_context
-    from matplotlib.figure import Figure
 
     paths = []
-    (folder / "figures").mkdir(exist_ok=True)
-    with rc_context({"font.size": 8, "svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "lungseg"}):
-        for name, draw in _DRAWN.items():
-            figure = Figure(figsize=(_SIDE_IN, _SIDE_IN * 0.85), layout="constrained")
-            axes = figure.add_subplot()
-            if not draw(content, axes):
-                continue
-            if axes.get_legend_handles_labels()[1]:
-                axes.legend(fontsize=6)
+    with rc_context({"font.size": 8, "pdf.fonttype": 42}):
+        for name, figure in draw_figures(content).items():
             for suffix in SUFFIXES:
-                paths.append(folder / "figures" / f"{name}{suffix}")
+                written = io.BytesIO()
                 # without a date the same numbers give the same file
-                dateless = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(suffix, {})
-                figure.savefig(paths[-1], dpi=300, metadata=dateless)
+                dateless = {"CreationDate": None} if suffix == ".pdf" else {}
+                figure.savefig(written, format=suffix[1:], dpi=300, metadata=dateless)
+                paths.append(folder / FOLDER / f"{name}{suffix}")
+                write_whole(paths[-1], written.getvalue())
     return paths
+
+
+def draw_figures(content: Content) -> dict[str, Any]:
+    """A `matplotlib.figure.Figure` by file name for what was measured."""
+    from matplotlib.figure import Figure
+
+    drawn = _DRAWN | {f"robustness_{name}": _robustness_of(name) for name in content.section("robustness", "curves")}
+    figures = {}
+    for name, draw in drawn.items():
+        figure = Figure(figsize=(_SIDE_IN, _SIDE_IN * 0.85), layout="constrained")
+        axes = figure.add_subplot()
+        if not draw(content, axes):
+            continue
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(fontsize=6)
+        figures[name] = figure
+    return figures
 
 
 def _roc(content: Content, axes: Any) -> bool:
@@ -102,7 +121,8 @@ def _reliability(content: Content, axes: Any) -> bool:
         sizes = [6 + 40 * b["images"] / max(b["images"] for b in bins) for b in bins]
         ece = told(content.section("calibration", ("before", "after")[index]).get("ece"))
         if bins:
-            axes.scatter(*points, s=sizes, color=COLOURS[index], marker=MARKS[index], label=f"{name}, ECE {ece}")
+            colours = {"edgecolors": COLOURS[index], "facecolors": ("none", COLOURS[index])[index == 0]}
+            axes.scatter(*points, s=sizes, marker=MARKS[index], label=f"{name}, ECE {ece}", **colours)
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
     axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
     return bool(found.get("reliability"))
@@ -166,5 +186,5 @@ _DRAWN: dict[str, Callable[[Content, Any], bool]] = {
     "reliability": _reliability,
     "dice": _dice,
     "shortcuts": _shortcuts,
-} | {f"robustness_{name}": _robustness_of(name) for name in ("noise", "contrast", "blur", "rotation", "jpeg", "marker")}
+}
 """By file name; each returns whether there was something to draw."""

@@ -74,7 +74,8 @@ def gallery_section(content: Content, folder: Path, names: bool = False) -> str:
     said = (
         f"Images go by number: the row of per_image.csv, counted from 0, and the name of the file in {FOLDER}/."
         + ("" if names else " No name of a file or patient is in this page.")
-        + f" Text burnt into a film is shown as it is.{told} Warning signs: {signs}. Pictures: the class map of "
+        + f" Text burnt into a film is shown as it is.{told} ▲: a warning sign, one of {signs}. Dashed frame: wrong "
+        "class. Pictures: the class map of "
         f"{_target(content)} over the X-ray, 1 being its maximum inside the predicted lungs, and their outline in "
         "yellow. Open one with Enter; arrow keys move."
     )
@@ -174,7 +175,7 @@ def _select(name: str, words: str, options: Mapping[str, str], first: str | None
 
 def _viewer() -> str:
     sliders = "".join(
-        f'<label class="layer-{name}" data-for="{name}"><i></i>{escape(words)}'
+        f'<label class="layer-{name}" data-for="{name}"><i></i><span>{escape(words)}</span>'
         f'<input type="range" name="{name}" min="0" max="100" value="{start}"></label>'
         for name, words, start in LAYERS
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lungseg.reporting.report.content import Content
 from lungseg.reporting.report.score_sections import headlines
-from lungseg.reporting.report.words import class_counts, digits_of, title_of
+from lungseg.reporting.report.words import class_counts, counted_images, digits_of, title_of
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -23,7 +23,7 @@ _SPECIAL = {
 def latex_table(content: Content) -> str:
     r"""The headline numbers with their intervals; needs no LaTeX package. `\input{table.tex}` takes it."""
     counts = ", ".join(f"{name} {count}" for name, count in class_counts(content).items())
-    caption = f"{title_of(content)}, {content.images} images" + (f" ({counts})" if counts else "")
+    caption = f"{title_of(content)}, {counted_images(content.images)}" + (f" ({counts})" if counts else "")
     draws = content.what.get("bootstraps")
     caption += f"; 95 % bootstrap intervals{f' of {draws} resamples' if draws else ''}."
     rows = []

@@ -21,7 +21,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str, kind
     """A table that scrolls by itself where it is too wide; the first cell of a row heads it."""
     top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
     lines = [
-        f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
+        f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{_cell(cell)}</td>" for cell in row[1:])}</tr>'
         for row in rows
     ]
     body = "\n".join(lines)
@@ -30,6 +30,14 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str, kind
         f'<div class="wide {kind}" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
         f"<thead><tr>{top}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
     )
+
+
+def _cell(words: str) -> str:
+    """The words of a cell; an interval `[..., ...]` at their end may stand on a line of its own."""
+    value, bracket, ends = words.partition(" [")
+    if bracket and ends.endswith("]"):
+        return f'{escape(value)} <span class="ends">[{escape(ends)}</span>'
+    return escape(words)
 
 
 def figure(html: str, title: str, caption: str = "") -> str:

@@ -12,7 +12,7 @@ from lungseg.reporting.report.latex import latex_table
 from lungseg.reporting.report.score_sections import class_section, mask_section, summary_section
 from lungseg.reporting.report.setup_sections import notes_section, scoreboard_section, setup_section
 from lungseg.reporting.report.study_sections import map_section, robustness_section, shortcut_section
-from lungseg.reporting.report.words import title_of
+from lungseg.reporting.report.words import counted_images, title_of
 from lungseg.reporting.whole_files import write_text
 
 ANCHORS = ("summary", "notes", "masks", "classes", "maps", "shortcuts", "robustness", "gallery", "scoreboard", "setup")
@@ -66,7 +66,7 @@ def _draw(content: Content, folder: Path, names: bool) -> str:
     body = "\n".join(
         [
             f'<header><h1>{escape(title)}</h1><p class="soft">lungseg {escape(str(content.what.get("lungseg", "")))}, '
-            f"{content.images:,} images, {escape(date)}</p>",
+            f"{counted_images(content.images)}, {escape(date)}</p>",
             f'<p class="disclaimer" role="note">{escape(DISCLAIMER)}</p><nav aria-label="Parts">{links}</nav></header>',
             "<main>",
             *sections,

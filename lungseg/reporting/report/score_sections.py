@@ -63,13 +63,17 @@ def mask_section(content: Content) -> str:
     counted = table(head, counts, f"Images that the rules for empty masks touch. {rules}") if counts else ""
     by_class = _masks_by_class(content)
     return section(
-        "masks", "Masks", [figures(parts), by_class, counted, folded("All numbers of masks", _all_numbers(numbers))]
+        "masks", "Masks", [figures(parts), by_class, counted, folded("All numbers of masks", all_numbers(numbers))]
     )
 
 
 _COUNTS = ("images", "empty_truth", "empty_prediction", "both_empty", "surface_undefined", "spacing_unknown")
 
 
+_SHORT = {"iou": "IoU", "hd95_px": "HD95, px", "asd_px": "surface distance, px"}
+_SHORT |= {f"dice_image_{side}": f"dice, {side} lung" for side in ("left", "right")}
+_SHORT |= {"f1": "F1", "auroc": "AUROC"}
+"""Columns whose names in metrics.json read badly."""
 _BY_MASK = ("dice", "iou", "sensitivity", "precision", "hd95_px", "asd_px", "dice_image_left", "dice_image_right")
 
 
@@ -81,8 +85,10 @@ def _masks_by_class(content: Content) -> str:
         found = [numbers.get(f"{score}{group}") for score in _BY_MASK]
         if any(found):
             rows.append((group[1:] or "all", *(told(n, digits_of(s)) for s, n in zip(_BY_MASK, found, strict=True))))
-    head = ("true class", *(score.replace("_", " ") for score in _BY_MASK))
-    return table(head, rows, f"Lung masks, means over images. Left and right are those of the image. {_INTERVAL}")
+    head = ("true class", *(_SHORT.get(score, score) for score in _BY_MASK))
+    return table(
+        head, rows, f"Lung masks, means over images. Left and right are those of the image. {_INTERVAL}", "many"
+    )
 
 
 def class_section(content: Content) -> str:
@@ -99,16 +105,16 @@ def class_section(content: Content) -> str:
         )
         for name in content.classes
     ]
-    head = ("class, against the rest", *(score.replace("_", " ") for score in _BY_CLASS), "images")
+    head = ("class, against the rest", *(_SHORT.get(score, score.replace("_", " ")) for score in _BY_CLASS), "images")
     return section(
         "classes",
         "Classes",
         [
             figures([confusion_figure(content), *_curve_figures(content)]),
-            table(head, rows, f"Scores by class. {_INTERVAL}"),
+            table(head, rows, f"Scores by class. {_INTERVAL}", "many"),
             _without_error(content),
             _operating(content),
-            folded("All numbers of classes and calibration", _all_numbers({**numbers, **_calibration(content)})),
+            folded("All numbers of classes and calibration", all_numbers({**numbers, **_calibration(content)})),
         ],
     )
 
@@ -230,7 +236,8 @@ def _calibration(content: Content) -> dict[str, Any]:
     }
 
 
-def _all_numbers(numbers: Mapping[str, Any]) -> str:
+def all_numbers(numbers: Mapping[str, Any]) -> str:
+    """A table of numbers by their names in metrics.json."""
     rows: list[Sequence[str]] = []
     for name, number in numbers.items():
         if isinstance(number, Mapping) and "value" in number:

@@ -87,7 +87,10 @@
       } else {
         layer.setAttribute("d", card.outlines[name] || "");
         layer.setAttribute("transform", "translate(.5 .5)");
-        layers.elements[name].parentElement.hidden = !(name in card.outlines);
+        const label = layers.elements[name].parentElement, words = label.querySelector("span");
+        label.hidden = !(name in card.outlines);
+        words.dataset.name ??= words.textContent;
+        words.textContent = words.dataset.name + (card.outlines[name] ? "" : ": none");
       }
     }
     byId("crop-path").setAttribute("d", card.outlines.predicted_lung || "");

@@ -21,13 +21,16 @@ CURVES = {"balanced_accuracy": "balanced accuracy", "dice": "lung dice", "eviden
 """Scores of a robustness chart."""
 
 
-def interval_chart(rows: Mapping[str, Mapping[str, Any]], name: str, chance: float | None) -> str:
+def interval_chart(
+    rows: Mapping[str, Mapping[str, Any]], name: str, reference: float | None, words: str = "chance"
+) -> str:
     """One value with its interval a row, in [0, 1].
 
     Args:
         rows: Numbers by what they are of.
         name: Of the number.
-        chance: Drawn as a dashed line.
+        reference: Drawn as a dashed line.
+        words: What the line is.
     """
     bottom = _TOP + 34 * len(rows)
     x = Scale(0, 1, 14, _RIGHT)
@@ -36,9 +39,9 @@ def interval_chart(rows: Mapping[str, Mapping[str, Any]], name: str, chance: flo
         parts += [line([(x(value), _TOP - 8), (x(value), bottom)], "grid")]
         parts += [text(x(value), bottom + 14, f"{value:g}", "tick middle")]
     parts.append(text(_RIGHT, bottom + 30, name, "name end"))
-    if chance is not None:
-        parts += [line([(x(chance), _TOP - 8), (x(chance), bottom)], "reference")]
-        parts += [text(x(chance), 12, f"chance {chance:.2f}", "tick middle")]
+    if reference is not None:
+        parts += [line([(x(reference), _TOP - 8), (x(reference), bottom)], "reference")]
+        parts += [text(x(reference), 12, f"{words} {reference:.2f}", "tick middle")]
     for index, (title, number) in enumerate(rows.items()):
         y = _TOP + 34 * index + 22
         parts.append(text(x.start + 4, y - 10, f"{title}: {told(number)}"))
@@ -71,8 +74,7 @@ def robustness_chart(name: str, curve: Mapping[str, Any], chance: float | None) 
     x = Scale(0, max((point["strength"] for point in points), default=1) or 1, _LEFT, _RIGHT)
     y = Scale(0, 1, 170, _TOP)
     steps = [point["strength"] for point in points]
-    close = [s for i, s in enumerate(steps) if i == 0 or x(s) - x(steps[i - 1]) > 16 or s == steps[-1]]
-    parts = axes(x, y, f"{name}: {curve.get('unit', '')}", "", close)
+    parts = axes(x, y, f"{name}: {curve.get('unit', '')}", "", _apart(steps, x))
     if chance is not None:
         parts += [line([(x(0), y(chance)), (x(x.high), y(chance))], "reference")]
     ends = []
@@ -82,6 +84,15 @@ def robustness_chart(name: str, curve: Mapping[str, Any], chance: float | None) 
         if numbers:
             ends.append(f"{words} from {told(numbers[0][1])} to {told(numbers[-1][1])}")
     return drawing(206, f"{name}, strengths 0 to {x.high:g}: {'; '.join(ends)}.", parts)
+
+
+def _apart(steps: Sequence[float], x: Scale) -> list[float]:
+    """The strengths whose numbers have room; the last one has."""
+    kept: list[float] = []
+    for step in reversed(steps):
+        if not kept or x(kept[-1]) - x(step) > 20:
+            kept.append(step)
+    return kept
 
 
 def robustness_key() -> str:

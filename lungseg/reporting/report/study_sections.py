@@ -9,6 +9,7 @@ from lungseg.reporting.map_tables import COLUMNS
 from lungseg.reporting.report.charts import distribution_chart
 from lungseg.reporting.report.content import Content
 from lungseg.reporting.report.markup import figure, figures, folded, items, paragraph, section, table
+from lungseg.reporting.report.score_sections import all_numbers
 from lungseg.reporting.report.study_charts import (
     VIEWS,
     dilation_chart,
@@ -16,8 +17,16 @@ from lungseg.reporting.report.study_charts import (
     robustness_chart,
     robustness_key,
 )
-from lungseg.reporting.report.words import FLAGS, chance_of
+from lungseg.reporting.report.words import FLAGS, chance_of, counted_images, told
 
+_TRUST = (
+    ("deletion_area", "deletion"),
+    ("random_deletion_area", "of a misplaced map"),
+    ("deletion_gain", "gain"),
+    ("insertion_area", "insertion"),
+    ("random_insertion_area", "of a misplaced map"),
+    ("insertion_gain", "gain"),
+)
 _STAGES = (
     "Rank correlation of the map with itself once the network is unlearned down to a stage: high means that the map "
     "does not depend on what was learned"
@@ -41,10 +50,12 @@ def map_section(content: Content) -> str:
     rows |= {name: intervals.get(f"evidence_in_lungs_{name}") or {} for name in content.classes}
     charts.append(
         figure(
-            interval_chart(rows, "mean share of evidence in the lungs", None), "By true class", "With 95 % intervals."
+            interval_chart(rows, "mean share of evidence in the lungs", area, "uniform map"),
+            "By true class",
+            "With 95 % intervals.",
         )
     )
-    return section("maps", "Class maps", [figures(charts), _localisation(ways), _faithfulness(ways)])
+    return section("maps", "Class maps", [figures(charts), _localisation(ways), _faithfulness(ways), *_all_of(ways)])
 
 
 def shortcut_section(content: Content) -> str:
@@ -66,7 +77,7 @@ def shortcut_section(content: Content) -> str:
         charts.append(figure(chart, "As the lungs are dilated", "Dashed: chance."))
     left = found.get("left_out") or {}
     told_left = ", ".join(f"{count} without {name}" for name, count in left.items() if count)
-    said = f"Measured on {found.get('images', 0):,} images" + (f"; left out: {told_left}" if told_left else "")
+    said = f"Measured on {counted_images(found.get('images', 0))}" + (f"; left out: {told_left}" if told_left else "")
     if found.get("lungs_predicted"):
         said += f"; of {found['lungs_predicted']:,} the lungs are those predicted"
     return section("shortcuts", "Shortcuts", [_verdict(verdict), figures(charts), paragraph(f"{said}.", "soft")])
@@ -83,8 +94,8 @@ def robustness_section(content: Content) -> str:
         for name, curve in curves.items()
     ]
     said = (
-        f"Measured on {found['images']:,} images; bars: 95 % intervals; dashed: chance of the balanced accuracy. "
-        "The class maps' evidence is that for the class predicted on the changed image."
+        f"Measured on {counted_images(found['images'])}; bars: 95 % intervals; dashed: chance of the balanced "
+        "accuracy. The class maps' evidence is that for the class predicted on the changed image."
     )
     return section("robustness", "Robustness", [paragraph(said), robustness_key(), figures(charts)])
 
@@ -95,38 +106,41 @@ def _localisation(ways: Mapping[str, Any]) -> str:
     for name, way in ways.items():
         cells = []
         for _, source, score in COLUMNS:
-            groups = way.get("evidence") if source == "evidence" else (way.get("localisation") or {}).get(source)
-            value = ((groups or {}).get("all") or {}).get(score)
-            cells.append("-" if value is None else f"{value:.3f}")
+            number = (way.get("intervals") or {}).get(score if source == "evidence" else f"{source}_{score}")
+            cells.append(told(number) if number and number.get("value") is not None else "-")
         rows.append((name, *cells))
     caption = (
         "Class maps against infection masks. in lungs: share of evidence; hit: the peak lies on an infection; cropped: "
-        "after cutting the map to the predicted lungs; energy: share of evidence on infections; AP: average precision "
-        "of pixels; -: no infection masks"
+        "after cutting the map to the predicted lungs, which helps any map; energy: share of evidence on infections; "
+        "AP: average precision of pixels; -: no infection masks"
     )
-    return table(head, rows, caption)
+    return table(head, rows, caption, "many")
+
+
+def _all_of(ways: Mapping[str, Any]) -> list[str]:
+    return [folded(f"All numbers of {name}", all_numbers(way.get("intervals") or {})) for name, way in ways.items()]
 
 
 def _faithfulness(ways: Mapping[str, Any]) -> str:
-    names = ("deletion", "insertion")
-    rows, stages = [], []
+    rows, stages, images = [], [], 0
     for name, way in ways.items():
         found = way.get("faithfulness") or {}
         if not found:
             continue
-        cells = [_share(found.get(f"{kind}{test}_area")) for test in names for kind in ("", "random_")]
-        rows.append((name, *cells))
+        images, numbers = int(found.get("images") or 0), found.get("intervals") or {}
+        rows.append((name, *(told(numbers[part]) if part in numbers else "-" for part, _ in _TRUST)))
         steps = ", ".join(f"{stage} {_share(value)}" for stage, value in (found.get("randomisation") or {}).items())
         stages.append(f"{name}: {steps}")
     if not rows:
         return paragraph("Whether the maps are faithful to the network was not measured.")
-    head = ("way to the map", "deletion", "of a misplaced map", "insertion", "of a misplaced map")
+    head = ("way to the map", *(words for _, words in _TRUST))
     caption = (
         "Faithfulness: area under the probability while pixels are deleted (less is better) or inserted (more is "
-        "better) in the map's order, and in that of the same map misplaced"
+        "better) in the map's order, and in that of the same map misplaced; gain: how much better than the misplaced "
+        f"map, 0 if the map tells nothing. Measured on {counted_images(images)}"
     )
     checks = items([_STAGES, *stages])
-    return table(head, rows, caption) + folded("Does the map depend on what was learned?", checks)
+    return table(head, rows, caption, "many") + folded("Does the map depend on what was learned?", checks)
 
 
 def _verdict(verdict: Mapping[str, Any]) -> str:

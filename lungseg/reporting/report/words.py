@@ -27,7 +27,7 @@ HEADLINES: tuple[tuple[str, str, str], ...] = (
 )
 """Section, name and title of the numbers of the summary and of the LaTeX table."""
 NEAR = 0.05
-"""Share of evidence above that of a uniform map from which the summary says that maps prefer the lungs."""
+"""Share of evidence above that of a uniform map from which the summary says that maps clearly prefer the lungs."""
 FLAGS = {
     "shortcut": "Shortcut: the network tells the class where no lung is to be seen",
     "no sign": "No sign of a shortcut in this test",
@@ -49,6 +49,11 @@ def digits_of(name: str) -> int:
     """Decimals of a number by its name: distances and counts have two, shares three."""
     coarse = ("hd95", "asd", "components", "holes")
     return 2 if any(part in name for part in coarse) else 3
+
+
+def counted_images(count: int) -> str:
+    """`1 image`, `1,200 images`."""
+    return f"{count:,} image{'' if count == 1 else 's'}"
 
 
 def title_of(content: Content) -> str:
@@ -84,7 +89,7 @@ def _in_words(number: Number, digits: int = 3) -> str:
 
 def _data(content: Content) -> str:
     counts = ", ".join(f"{name} {count:,}" for name, count in class_counts(content).items())
-    return f"Measured on {content.images:,} images: {title_of(content)} ({counts or 'no class labels'})."
+    return f"Measured on {counted_images(content.images)}: {title_of(content)} ({counts or 'no class labels'})."
 
 
 def _masks(content: Content) -> str:
@@ -144,14 +149,13 @@ def _maps(content: Content) -> str:
         f"A share of {_in_words(number)} of the class maps' evidence lies in the lungs before any crop; a map that "
         f"knows nothing of lungs would have {area:.3f}"
     )
-    verdict = (
-        "so the maps prefer the lungs"
-        if low > area + NEAR
-        else "so these maps do not single the lungs out: a map cropped to the lungs would look better than it is"
-    )
+    prefers = "clearly " if low > area + NEAR else "hardly " if low > area else "do not "
     outside, shown = whole.get("outside"), whole.get("n")
-    counted = f" In {outside:,} of {shown:,} images most of the evidence lies outside." if shown else ""
-    return f"{said}, {verdict}.{counted}"
+    counted = f"; in {outside:,} of {counted_images(shown)} most of the evidence lies outside" if shown else ""
+    cropped = ""
+    if number["value"] < 0.5 or low <= area + NEAR:
+        cropped = ": a map cropped to the lungs would look better than it is"
+    return f"{said}. So the maps {prefers}prefer the lungs{counted}{cropped}."
 
 
 def _robustness(content: Content) -> str:
@@ -164,12 +168,12 @@ def _robustness(content: Content) -> str:
     if not falls:
         return ""
     name, (first, last, strength, unit) = max(falls.items(), key=lambda item: item[1][0] - item[1][1])
+    images = int(content.section("robustness").get("images") or 0)
     if last >= first:
         return "None of the perturbations tried lowers the balanced accuracy."
     return (
-        f"Of the perturbations tried, each at its strongest, {name} hurts most: a balanced "
-        f"accuracy of {first:.3f} falls to {last:.3f} at "
-        f"{strength:g} ({unit})."
+        f"Of the perturbations tried on {counted_images(images)}, each at its strongest, {name} hurts most: a balanced "
+        f"accuracy of {first:.3f} falls to {last:.3f} at {strength:g} ({unit})."
     )
 
 

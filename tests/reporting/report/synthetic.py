@@ -160,10 +160,15 @@ def _maps(images: int) -> dict[str, Any]:
         "localisation": {"infection": {"all": {"hit": 0.5, "energy": None}}},
         "intervals": {
             "evidence_in_lungs": number(0.5),
+            "infection_hit": number(0.33),
+            "infection_energy": number(None),
             **{f"evidence_in_lungs_{name}": number(0.4) for name in CLASSES},
         },
         "faithfulness": {
-            **{f"{kind}{test}_area": 0.4 for test in ("deletion", "insertion") for kind in ("", "random_")},
+            "images": 7,
+            "intervals": {
+                f"{kind}{test}_area": number(0.4) for test in ("deletion", "insertion") for kind in ("", "random_")
+            },
             "randomisation": {"head": 0.1, "encoder": None},
         },
     }

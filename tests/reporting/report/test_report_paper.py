@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lungseg.reporting.report import figures
 from lungseg.reporting.report.content import load_content
-from lungseg.reporting.report.figures import write_figures
+from lungseg.reporting.report.figures import draw_figures, write_figures
 from lungseg.reporting.report.latex import escape_latex, latex_table
 from lungseg.reporting.report.page import write_report
 
@@ -41,10 +41,27 @@ def test_figures_are_written_for_what_was_measured_and_only_that(evaluation: Pat
     metrics["curves"], metrics["calibration"] = None, {}
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     paths = write_figures(tmp_path)
-    assert {path.stem for path in paths} == {"confusion", "shortcuts", "robustness_noise"}
-    assert {path.suffix for path in paths} == {".pdf", ".svg", ".png"}
-    words = "".join(ET.parse(tmp_path / "figures" / "shortcuts.svg").getroot().itertext())
-    assert "lungs blanked" in words
+    names = {"confusion", "shortcuts", "robustness_noise"}
+    assert {path.name for path in paths} == {f"{name}{suffix}" for name in names for suffix in (".pdf", ".png")}
+    assert Image.open(tmp_path / "figures" / "shortcuts.png").width == 990  # 3.3 inches at 300 an inch
+    assert (tmp_path / "figures" / "shortcuts.pdf").read_bytes().startswith(b"%PDF")
+    metrics["shortcuts"] = None
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    write_figures(tmp_path)
+    assert not (tmp_path / "figures" / "shortcuts.pdf").exists()
+
+
+def test_figures_show_the_numbers_of_the_files(evaluation: Path) -> None:
+    pytest.importorskip("matplotlib")
+    figures = draw_figures(load_content(evaluation))
+    shortcuts = figures["shortcuts"].axes[0]
+    assert [tick.get_text() for tick in shortcuts.get_yticklabels()][2] == "lungs blanked"
+    drawn, ends = shortcuts.containers[0].lines[0], shortcuts.containers[0].lines[1]
+    assert drawn.get_xdata()[0] == pytest.approx(0.6)
+    assert (ends[0].get_xdata()[0], ends[1].get_xdata()[0]) == pytest.approx((0.58, 0.62))
+    roc = figures["roc"].axes[0].lines[0]
+    assert list(roc.get_xdata()) == [0.0, 0.1, 0.5, 1.0] and list(roc.get_ydata()) == [0.0, 0.6, 0.9, 1.0]
+    assert roc.get_label() == "COVID-19 0.800 [0.780, 0.820]"
 
 
 def test_without_matplotlib_there_are_no_figures(evaluation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
