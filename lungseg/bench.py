@@ -10,6 +10,7 @@ from lungseg.command import run_command
 BENCHMARKS = {
     "data": "training batches: from the cache, or from PNG pairs with plain albumentations",
     "cam": "class activation maps: on top of a forward pass, against the package grad-cam, as overlays of an epoch",
+    "evaluate": "an evaluation: masks, maps, intervals, shortcut test, robustness and page, without the forward passes",
 }
 """What each module of `lungseg.benchmarks` measures."""
 

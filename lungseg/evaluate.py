@@ -14,12 +14,9 @@ from lungseg.command import run_command
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from lungseg.evaluation.results import Options, evaluate, parse_way
-    from lungseg.evaluation.subject import load_subject
-    from lungseg.evaluation.watch import Watch
+    from lungseg.evaluation.report_run import report_run
+    from lungseg.evaluation.results import Options, parse_way
     from lungseg.reporting.evaluation_summary import evaluation_lines
-    from lungseg.reporting.report.page import write_report
-    from lungseg.reporting.report.pictures import PictureWriter
 
     options = Options(
         ways=tuple(parse_way(method) for method in arguments.methods.split(",")),
@@ -28,23 +25,18 @@ def main(arguments: argparse.Namespace) -> int:
         bootstraps=arguments.bootstraps,
         sensitivity=arguments.sensitivity,
         shortcuts=not arguments.no_shortcuts,
+        shortcut_images=arguments.shortcuts,
         robustness=arguments.robustness,
     )
     split, words = _split_of(arguments.words)
-    watch = Watch()
-    subject = load_subject(arguments.checkpoint, words, split, watch.over)
-    output = arguments.output or subject.output
-    (output / "report.html").unlink(missing_ok=True)  # of an earlier evaluation, whose numbers are replaced
-    pictures = None if arguments.no_report else PictureWriter(output)
-    content = evaluate(subject, options, output, pictures.add if pictures else None, watch.say)
-    for line in evaluation_lines(content):
+    found = report_run(arguments.checkpoint, words, split, options, arguments.output, not arguments.no_report)
+    for line in evaluation_lines(found.content):
         print(line)
     written = "metrics.json, scores.csv, per_image.csv"
-    if pictures:
-        pictures.close()
-        print(f"report   {write_report(output)}")
-        written += ", table.tex, images/"
-    print(f"written  {output}   ({written})")
+    if found.page:
+        print(f"report   {found.page}")
+        written += ", table.tex, images/" + (", figures/" if (found.folder / "figures").is_dir() else "")
+    print(f"written  {found.folder}   ({written})")
     return 0
 
 
@@ -73,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     numbers = (
         ("--faithfulness", int, 60, "N", "images for deletion, insertion and weight randomisation; 0 leaves them out"),
         ("--robustness", int, 200, "N", "images for noise, blur, rotation and the like; 0 leaves them out"),
+        ("--shortcuts", int, 1_000, "N", "images for the shortcut test, which shows parts of each"),
         ("--bootstraps", int, 10_000, "N", "resamples behind every interval"),
         ("--sensitivity", float, 0.95, "S", "that the operating points are to reach"),
     )

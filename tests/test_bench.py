@@ -100,3 +100,14 @@ def test_both_ways_give_the_same_batch_where_nothing_is_augmented(phantoms: Path
     batch = unpack(default_collate([cached[0, i] for i in range(4)]))
     assert torch.equal(plain["lung"], batch["lung"]) and torch.equal(plain["label"], batch["label"])
     assert (plain["image"] - batch["image"]).abs().max() < 1.01 / 255  # albumentations' gamma of 1 truncates
+
+
+def test_evaluate_tells_the_network_from_the_rest_and_adds_it_up(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("evaluate", "--quick") == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [re.fullmatch(r"  (\S.*\S) +(-?\d+\.\d) s +(\d+\.\d) s in the network", line) for line in lines]
+    parts = {row[1]: (float(row[2]), float(row[3])) for row in rows if row}
+    assert len(parts) == 9 and parts["page and figures"][1] == 0
+    assert any(name.startswith("hide-and-seek on 6 images") for name in parts)
+    (whole,) = [float(line.split()[4]) for line in lines if line.strip().startswith("all but the network")]
+    assert whole == pytest.approx(sum(rest for rest, _ in parts.values()), abs=0.5)

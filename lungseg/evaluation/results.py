@@ -53,15 +53,19 @@ class Options:
     """Of the operating points, in (0, 1]."""
     shortcuts: bool = True
     """Whether the network is also shown images with parts hidden."""
+    shortcut_images: int = 1_000
+    """Images that it is shown so, spread over the classes: `shortcut.PASSES` forward passes each."""
     robustness: int = 200
     """Images for the perturbations; 0 leaves them out."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name, least in (("faithfulness", 0), ("robustness", 0), ("bootstraps", 1)):
+        for name, least in (("faithfulness", 0), ("robustness", 0), ("bootstraps", 1), ("shortcut_images", 1)):
             value = getattr(self, name)
             if value < least:
-                raise ValueError(f"--{name}: must be {least} or more, got {value}")
+                raise ValueError(
+                    f"--{name.replace('shortcut_images', 'shortcuts')}: must be {least} or more, got {value}"
+                )
         if not 0 < self.sensitivity <= 1:
             raise ValueError(f"--sensitivity: must lie in (0, 1], got {self.sensitivity}")
 
@@ -213,7 +217,7 @@ def _beyond_the_image(subject: Subject, options: Options, say: Say) -> dict[str,
 
     found: dict[str, Any] = {"shortcuts": None, "robustness": None, "verdict": None}
     if options.shortcuts:
-        results = measure_shortcuts(subject, say)
+        results = measure_shortcuts(subject, say, options.shortcut_images)
         found |= {"shortcuts": shortcut_section(results), "verdict": verdict_section(verdict(results))}
     if options.robustness:
         found["robustness"] = robustness_section(measure_robustness(subject, say, options.robustness))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from lungseg.cam.lung import evidence_in_lungs, resize_map
 from lungseg.cam.methods import class_map_of
-from lungseg.data.batch import Batch, unpack
-from lungseg.data.selection import spread_over_classes
+from lungseg.data.batch import Batch
 from lungseg.evaluation.classification import class_scores
+from lungseg.evaluation.part import batches_of, choose_images
 from lungseg.evaluation.perturbations import PERTURBATIONS
 from lungseg.evaluation.subject import Subject
 from lungseg.evaluation.weighted import Flags, Floats, Integers, means, score_set
@@ -73,9 +72,9 @@ def measure_robustness(
         progress: Told what is being done.
         images: Take so many only, spread over the classes; None takes all of the split.
     """
-    chosen = _chosen(subject, images)
+    chosen = choose_images(subject, images)
     progress(f"robustness on {len(chosen)} images of {subject.split}, {PASSES} passes each")
-    parts = [_measure(subject, batch) for batch in _batches(subject, chosen)]
+    parts = [_measure(subject, batch) for batch in batches_of(subject, chosen)]
     found = {at: {name: np.concatenate([part[at][name] for part in parts]) for name in parts[0][at]} for at in parts[0]}
     finite = np.all([np.isfinite(rows["class_probs"]).all(axis=1) for rows in found.values()], axis=0)
     found = {at: {name: values[finite] for name, values in rows.items()} for at, rows in found.items()}
@@ -94,26 +93,6 @@ def measure_robustness(
         },
         left_out=int(np.count_nonzero(~finite)),
     )
-
-
-def _chosen(subject: Subject, images: int | None) -> list[int]:
-    """Positions in the split."""
-    if images is None or images >= len(subject.samples):
-        return list(range(len(subject.samples)))
-    if images < 1:
-        raise ValueError(f"robustness: must be measured on 1 or more images, got {images}")
-    return spread_over_classes(subject.samples, images)
-
-
-def _batches(subject: Subject, chosen: Sequence[int]) -> Iterator[Batch]:
-    """Batches of the images chosen, on the device; of all of them, by the split's own loader."""
-    if len(chosen) == len(subject.samples):
-        yield from subject.batches()
-        return
-    dataset, size = subject.data.dataset(subject.split), subject.config.data.batch_size
-    for start in range(0, len(chosen), size):
-        batch = default_collate([dataset[0, index] for index in chosen[start : start + size]])
-        yield unpack({k: v.to(subject.device) if isinstance(v, Tensor) else v for k, v in batch.items()})
 
 
 def _measure(subject: Subject, batch: Batch) -> dict[tuple[str, float], dict[str, NDArray[Any]]]:

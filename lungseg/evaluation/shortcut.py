@@ -23,6 +23,7 @@ from lungseg.cam.methods import class_map_of
 from lungseg.data.batch import Batch
 from lungseg.evaluation.classification import class_scores
 from lungseg.evaluation.intervals import Interval, bootstrap
+from lungseg.evaluation.part import batches_of, choose_images
 from lungseg.evaluation.ranking import ranking_scores
 from lungseg.evaluation.regions import MARGIN, VIEWS, Place, keep, place_lungs
 from lungseg.evaluation.subject import Subject
@@ -92,17 +93,22 @@ class ShortcutResults:
     """Images by what they lack: `label`, `lungs`, `finite probabilities`."""
 
 
-def measure_shortcuts(subject: Subject, progress: Callable[[str], None] = lambda line: None) -> ShortcutResults:
+def measure_shortcuts(
+    subject: Subject, progress: Callable[[str], None] = lambda line: None, images: int | None = None
+) -> ShortcutResults:
     """Show the network the views of every labelled image of the split; `PASSES` forward passes an image.
 
     Args:
         subject: Network and data.
         progress: Told what is being done.
+        images: Take so many only, spread over the classes; None takes all of the split.
     """
-    progress(f"hide-and-seek on {len(subject.samples)} images of {subject.split}, {PASSES} passes each")
-    parts = [_look_at(subject, batch) for batch in subject.batches()]
+    chosen = choose_images(subject, images)
+    progress(f"hide-and-seek on {len(chosen)} images of {subject.split}, {PASSES} passes each")
+    samples = [subject.samples[index] for index in chosen]
+    parts = [_look_at(subject, batch) for batch in batches_of(subject, chosen)]
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    groups = np.array([sample.group for sample in subject.samples], dtype=object)
+    groups = np.array([sample.group for sample in samples], dtype=object)
     lacking = {
         "label": found["label"] < 0,
         "lungs": found["lung_area"] == 0,
@@ -113,7 +119,7 @@ def measure_shortcuts(subject: Subject, progress: Callable[[str], None] = lambda
     views = {name: _view(name, found, used, label, named, subject.classes) for name in LOOKS}
     return ShortcutResults(
         classes=subject.classes,
-        ids=[sample.id for sample, use in zip(subject.samples, used, strict=True) if use],
+        ids=[sample.id for sample, use in zip(samples, used, strict=True) if use],
         groups=named,
         label=label,
         lung_known=found["lung_known"][used],

@@ -1,0 +1,62 @@
+"""A run measured and reported in one call: what `python -m lungseg.evaluate` does, and `fit` at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lungseg.evaluation.results import Options, evaluate
+from lungseg.evaluation.subject import load_subject
+from lungseg.evaluation.watch import Watch
+from lungseg.reporting.report.figures import write_figures
+from lungseg.reporting.report.page import write_report
+from lungseg.reporting.report.pictures import PictureWriter
+
+AFTER_TRAINING = Options(shortcut_images=300, robustness=100, faithfulness=30)
+"""Fewer images through the studies that show the network each image many times; `evaluate` takes more."""
+
+
+class Reported(NamedTuple):
+    """An evaluation that is written."""
+
+    content: dict[str, Any]
+    """Of metrics.json."""
+    folder: Path
+    page: Path | None
+    """report.html; None if it was not asked for."""
+
+
+def report_run(
+    run: Path,
+    words: Sequence[str] = (),
+    split: str | None = None,
+    options: Options | None = None,
+    output: Path | None = None,
+    page: bool = True,
+) -> Reported:
+    """Evaluate a run and write everything that a reader is given. Call it on one process; it needs no other.
+
+    Args:
+        run: A run folder, or a .ckpt file in one.
+        words: `data.key=value` over the run's config.
+        split: As of `load_subject`.
+        options: How much is measured; None: the defaults.
+        output: Folder; None: `Subject.output`.
+        page: Whether report.html, its pictures, the LaTeX table and the figures are wanted.
+
+    Raises:
+        ValueError: As of `load_subject` and `evaluate`.
+        FileNotFoundError: No checkpoint, or no config beside it.
+    """
+    watch = Watch()
+    subject = load_subject(run, words, split, watch.over)
+    folder = output or subject.output
+    (folder / "report.html").unlink(missing_ok=True)  # of an earlier evaluation, whose numbers are replaced
+    pictures = PictureWriter(folder) if page else None
+    content = evaluate(subject, options or Options(), folder, pictures.add if pictures else None, watch.say)
+    if pictures is None:
+        return Reported(content, folder, None)
+    pictures.close()
+    write_figures(folder)
+    return Reported(content, folder, write_report(folder))
