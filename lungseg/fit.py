@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,12 @@ def main(arguments: argparse.Namespace) -> int:
         print(dump_config(config), end="")
         return 0
     stem = arguments.config.stem if arguments.config else "fit"
-    fit(config, stem)
+    try:
+        fit(config, stem)
+    except SystemExit as stop:
+        if _is_stopped_by_agent(stop):
+            return 0
+        raise
     return 0
 
 
@@ -58,6 +64,12 @@ def fit(config: Config, stem: str = "fit") -> Path:
             print(_how_to_go_on(stop.signal_name, training.folder if training else None), file=sys.stderr, flush=True)
         raise
     return training.folder
+
+
+def _is_stopped_by_agent(stop: SystemExit) -> bool:
+    """Whether W&B's agent has ended the run: it takes any code but 0 for a failure, and five in a row end the agent."""
+    asked = stop.code == 128 + signal.SIGTERM and "WANDB_SWEEP_ID" in os.environ
+    return asked and os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _how_to_go_on(signal_name: str, folder: Path | None) -> str:

@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from optuna import Study
 
 BEAT_S = 5.0
-STALE_S = 60.0
+STALE_S = 120.0
 """Between two signs of life, and without any before a run is taken for killed; seconds."""
+_LOCK_S = 60
+"""Until a lock whose owner was killed is broken: more than the journal's 30 s, which the owner may have to wait, and
+with these less than `STALE_S`, since who waits for a lock gives no sign of life."""
 
 
 class SweepFolder:
@@ -77,10 +80,10 @@ class SweepFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes from handing out trials; a lock left by a killed one is broken after 30 s."""
+        """Keep other processes from handing out trials."""
         from optuna.storages.journal import JournalFileOpenLock
 
-        lock = JournalFileOpenLock(str(self.path / "queue"))
+        lock = JournalFileOpenLock(str(self.path / "queue"), grace_period=_LOCK_S)
         lock.acquire()
         try:
             yield

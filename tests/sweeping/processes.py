@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def wait_until(holds: Callable[[], object], what: str, seconds: float = 20) -> None:
+def wait_until(holds: Callable[[], object], what: str, seconds: float = 100) -> None:
     """Wait until `holds` is true; fail if that takes too long."""
     end = time.monotonic() + seconds
     while not holds():

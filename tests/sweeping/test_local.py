@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -34,6 +33,7 @@ FAKE = """#!{python} -S
 import json, os, subprocess, sys, time
 words = dict(word.split("=", 1) for word in sys.argv if "=" in word)
 run = os.path.join(words["run.dir"], words["run.name"])
+words["rank"] = os.environ.get("SLURM_PROCID", "none")
 with open("calls.jsonl", "a") as calls:
     calls.write(json.dumps(words) + "\\n")
 if words.get("run.resume") != "True":
@@ -49,11 +49,11 @@ with open(os.path.join(run, "metrics.csv"), "w") as file:
         file.flush()
         open(os.path.join(run, "checkpoints", "last.ckpt"), "w").close()
         if os.path.exists("hold"):
-            grandchild = subprocess.Popen(["sleep", "60"])
+            grandchild = subprocess.Popen(["sleep", "600"])
             with open("pids.part", "w") as pids:
                 pids.write("%d %d" % (os.getpid(), grandchild.pid))
             os.rename("pids.part", "pids")
-            time.sleep(60)
+            time.sleep(600)
 with open(os.path.join(run, "metrics.json"), "w") as file:
     json.dump({{"val/score": lr * 3, "fit/best_epoch": 2}}, file)
 """
@@ -133,7 +133,7 @@ def test_random_values_do_not_depend_on_where_the_sweep_was_interrupted() -> Non
 
 def test_two_processes_share_a_grid_each_point_once() -> None:
     both = [_start(GRID, 99), _start(GRID, 99)]
-    assert [process.wait(60) for process in both] == [0, 0]
+    assert [process.wait(100) for process in both] == [0, 0]
     points = [(call["augment.flip"], call["data.batch_size"]) for call in _calls()]
     assert sorted(points) == sorted((head, size) for head in ("0.0", "0.5") for size in "124")
     assert _states() == ["COMPLETE"] * 6
@@ -165,7 +165,7 @@ def test_stopping_the_sweep_leaves_no_process_and_the_same_command_continues(num
     process = _start(RANDOM, 2)
     wait_until(Path("pids").exists, "the first run")
     process.send_signal(number)
-    assert process.wait(20) == 128 + number
+    assert process.wait(100) == 128 + number
     assert all(is_gone(int(pid)) for pid in Path("pids").read_text().split())
     assert _states() == ["WAITING"]
     Path("hold").unlink()
@@ -193,11 +193,10 @@ def test_a_run_that_is_alive_elsewhere_is_left_alone(monkeypatch: pytest.MonkeyP
     Path("hold").touch()
     process = _start(RANDOM, 1)
     wait_until(Path("pids").exists, "the first run")
-    begun = time.monotonic()
     assert _run(RANDOM, 1) == 0
-    assert time.monotonic() - begun < 10 and len(_calls()) == 1
+    assert len(_calls()) == 1
     process.send_signal(signal.SIGINT)
-    process.wait(20)
+    process.wait(100)
 
 
 def test_a_run_that_ended_just_before_the_kill_is_not_repeated() -> None:
@@ -261,7 +260,18 @@ def test_workers_run_at_the_same_time_on_their_own_gpus(monkeypatch: pytest.Monk
     assert _run(RANDOM, 4, workers=2) == 0
     assert len(_calls()) == 4
     process.terminate()
-    process.wait(20)
+    process.wait(100)
+
+
+def test_a_sweep_that_srun_started_is_not_a_rank_of_its_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_PROCID", "3")
+    assert _run(RANDOM, 1) == 0
+    assert _calls()[0]["rank"] == "none"
+
+
+def test_runs_lie_where_the_command_says_wherever_it_says_so() -> None:
+    assert _run(RANDOM.replace("'${args_no_hyphens}'", "'${args_no_hyphens}', run.dir=elsewhere"), 1) == 0
+    assert _calls()[0]["run.dir"] == "elsewhere/tiny" and Path("elsewhere/tiny/trial-0000/metrics.json").is_file()
 
 
 def test_a_sweep_ends_when_a_run_has_reached_the_target() -> None:
@@ -295,7 +305,7 @@ def test_a_journal_line_that_was_not_written_to_its_end_is_cut_off() -> None:
 def test_a_fit_ends_with_the_sweep_that_started_it(tmp_path: Path) -> None:
     code = (
         "import subprocess, time\nfrom lungseg.callbacks.trial import hold_lifeline\nhold_lifeline()\n"
-        "print(subprocess.Popen(['sleep', '60']).pid, flush=True)\ntime.sleep(60)"
+        "print(subprocess.Popen(['sleep', '600']).pid, flush=True)\ntime.sleep(600)"
     )
     theirs, ours = os.pipe()
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), trial_module.LIFELINE: str(theirs)}
@@ -312,5 +322,5 @@ def test_a_fit_ends_with_the_sweep_that_started_it(tmp_path: Path) -> None:
     grandchild = int(process.stdout.readline())
     assert process.poll() is None
     os.close(ours)
-    assert process.wait(10) == -signal.SIGTERM
+    assert process.wait(100) == -signal.SIGTERM
     wait_until(lambda: is_gone(grandchild), "the end of the grandchild")
