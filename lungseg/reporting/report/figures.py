@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +14,8 @@ from lungseg.reporting.report.study_charts import CURVES, VIEWS
 from lungseg.reporting.report.words import chance_of, told
 from lungseg.reporting.whole_files import write_whole
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#56b4e9", "#b07d00", "#000000")
+_log = logging.getLogger(__name__)
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#882255", "#b07d00", "#000000")
 DASHES = ("-", "--", ":", "-.")
 MARKS = ("o", "s", "^", "D")
 SUFFIXES = (".pdf", ".png")
@@ -23,7 +25,7 @@ _SIDE_IN = 3.3
 
 
 def write_figures(folder: Path) -> list[Path]:
-    """Write `figures/NAME.pdf` and `.png` for what was measured; nothing where matplotlib is not installed.
+    """Write `figures/NAME.pdf` and `.png` for what was measured; a warning where matplotlib is not installed.
 
     Figures of an earlier evaluation are removed.
 
@@ -41,6 +43,7 @@ def write_figures(folder: Path) -> list[Path]:
         for old in (folder / FOLDER).glob(f"*{suffix}"):
             old.unlink()
     if find_spec("matplotlib") is None:
+        _log.warning("no %s/: matplotlib is not installed; `pip install matplotlib` brings them", FOLDER)
         return []
     from matplotlib import rc_context
 
@@ -105,7 +108,7 @@ def _confusion(content: Content, axes: Any) -> bool:
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for i, row in enumerate(matrix):
         for j, count in enumerate(row):
-            colour = "white" if shares[i][j] > 0.55 else "black"
+            colour = "white" if shares[i][j] > 0.72 else "black"  # of the two, what stands out more
             axes.text(j, i, f"{count}\n{shares[i][j]:.1%}", ha="center", va="center", color=colour)
     axes.set(xlabel="predicted", ylabel="true", xticks=range(len(classes)), yticks=range(len(classes)))
     axes.set_xticklabels(classes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from importlib import resources
 
 import pytest
 from synthetic import number
@@ -14,6 +15,7 @@ from lungseg.reporting.report.charts import (
     reliability_chart,
     roc_chart,
 )
+from lungseg.reporting.report.figures import COLOURS
 from lungseg.reporting.report.study_charts import dilation_chart, interval_chart, robustness_chart
 from lungseg.reporting.report.svg import Scale, bar, line
 
@@ -100,3 +102,19 @@ def test_every_chart_is_xml_with_a_text_beside_even_if_empty(drawn: str) -> None
 def test_a_line_of_one_place_is_none_and_a_bar_is_never_negative() -> None:
     assert line([(1, 1), (1.01, 1)], "x") == ""
     assert 'width="0.0"' in bar(0, 0, -3, 2, "x")
+
+
+def _luminance(colour: str) -> float:
+    """Relative luminance of `#rrggbb`, by WCAG 2."""
+    shares = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [share / 12.92 if share <= 0.03928 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_series_stand_out_from_the_paper_and_differ_in_more_than_colour() -> None:
+    style = (resources.files("lungseg.reporting.report") / "style.css").read_text(encoding="utf-8")
+    short = {"#000": "#000000"}
+    series = [(short.get(colour, colour), dash) for colour, dash in re.findall(r"\{ --c: (#\w+);(.*?)\}", style)]
+    assert tuple(colour for colour, _ in series) == COLOURS
+    assert all(1.05 / (_luminance(colour) + 0.05) >= 3 for colour, _ in series)  # WCAG 2.1, 1.4.11
+    assert len({dash for _, dash in series}) == len(series) == 7

@@ -64,6 +64,9 @@ def test_figures_show_the_numbers_of_the_files(evaluation: Path) -> None:
     assert roc.get_label() == "COVID-19 0.800 [0.780, 0.820]"
 
 
-def test_without_matplotlib_there_are_no_figures(evaluation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_matplotlib_there_are_no_figures_and_a_line_says_why(
+    evaluation: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(figures, "find_spec", lambda name: None)
     assert write_figures(evaluation) == []
+    assert caplog.messages == ["no figures/: matplotlib is not installed; `pip install matplotlib` brings them"]
