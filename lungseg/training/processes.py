@@ -208,7 +208,7 @@ class Processes:
         self._leave()
         end = time.monotonic() + limit_s
         while self.launch.is_zero and not self._host_is_gone() and time.monotonic() < end:
-            if self._store.add("left", 0) >= self._total:
+            if self._store.add("left", 0) >= self._total or self._is_last():
                 break
             time.sleep(0.05)
         self._adopt()
@@ -218,6 +218,12 @@ class Processes:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
+
+    def _is_last(self) -> bool:
+        """Whether this process started all the others, and they have ended: one that was killed takes no leave."""
+        self._adopt()
+        ended = [child for child in self._children if child.poll() is not None]
+        return len(ended) == self._total - 1
 
 
 class FollowProcesses(Callback):

@@ -115,7 +115,8 @@ def _failed(running: Running, message: str, within_s: float = 60) -> str:
     assert time.monotonic() - start < within_s
     assert running.left(within_s=1) == []
     said = running.err.read_text()
-    assert said.count(message) == 1 and said.count("Traceback") == 1, said
+    torchruns_own = said.count("errors.ChildFailedError:")
+    assert said.count(message) == 1 and said.count("Traceback") == 1 + torchruns_own, said
     return said
 
 

@@ -119,8 +119,8 @@ def test_any_split_of_the_global_batch_gives_the_same_loss_curve(one: Path, word
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [("loss.cross_entropy=0",), ("loss.dice=0", "loss.bce=0")])
-def test_a_loss_that_is_switched_off_holds_up_no_process(tmp_path: Path, words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("words", [("loss.cross_entropy=0",), ("loss.dice=0", "loss.bce=0"), ("optim.average=0.9",)])
+def test_what_changes_the_backward_pass_or_the_weights_keeps_the_curve(tmp_path: Path, words: tuple[str, ...]) -> None:
     curves = [
         _curve(_run(tmp_path, *words, *batch))
         for batch in (("data.batch_size=4",), ("data.batch_size=2", "trainer.devices=2"))
