@@ -9,11 +9,9 @@ from typing import Any
 from lungseg.reporting.report.charts import distribution_chart, precision_recall_chart, reliability_chart, roc_chart
 from lungseg.reporting.report.content import Content
 from lungseg.reporting.report.markup import figure, figures, folded, items, paragraph, section, table
-from lungseg.reporting.report.words import FLAGS, HEADLINES, class_counts, digits_of, sentences, told
+from lungseg.reporting.report.words import FLAGS, HEADLINES, class_counts, digits_of, sentences, tells_nothing, told
 
 _BY_CLASS = ("sensitivity", "specificity", "precision", "f1", "auroc", "average_precision")
-EXTREME = 0.1, 10.0
-"""Temperatures beyond these come from sets that are classified all right, or by chance."""
 _INTERVAL = "95 % bootstrap interval in brackets."
 
 
@@ -175,7 +173,7 @@ def _temperature(calibration: Mapping[str, Any]) -> str:
         return "No temperature is known."
     told_used = " and ".join(f"{value:.3f}" for value in used)
     said = f"Temperature {told_used}, chosen on {calibration.get('fitted_on', 'Val')}"
-    if any(not EXTREME[0] <= value <= EXTREME[1] for value in used):
+    if tells_nothing(calibration):
         said += ": so far from 1 that it tells only how few (or how many) of those images are wrong"
     return f"{said}."
 

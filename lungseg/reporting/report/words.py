@@ -28,6 +28,8 @@ HEADLINES: tuple[tuple[str, str, str], ...] = (
 """Section, name and title of the numbers of the summary and of the LaTeX table."""
 NEAR = 0.05
 """Share of evidence above that of a uniform map from which the summary says that maps clearly prefer the lungs."""
+EXTREME = 0.1, 10.0
+"""Temperatures beyond these come from sets that are classified all right, or by chance."""
 FLAGS = {
     "shortcut": "Shortcut: the network tells the class where no lung is to be seen",
     "no sign": "No sign of a shortcut in this test",
@@ -79,6 +81,12 @@ def sentences(content: Content) -> list[str]:
     return [sentence for part in parts if (sentence := part(content))]
 
 
+def tells_nothing(calibration: Mapping[str, Any]) -> bool:
+    """Whether a temperature is so far from 1 that it says nothing of confidence."""
+    used = [float(value) for value in calibration.get("used") or [] if value is not None]
+    return any(not EXTREME[0] <= value <= EXTREME[1] for value in used)
+
+
 def _in_words(number: Number, digits: int = 3) -> str:
     """`0.951 (95 % interval 0.948 to 0.954)`."""
     value = f"{number['value']:.{digits}f}"
@@ -122,7 +130,14 @@ def _classes(content: Content) -> str:
 def _weakest(content: Content) -> str:
     found = {name: content.number("classification", f"sensitivity_{name}") for name in content.classes}
     known = {name: number for name, number in found.items() if number is not None}
-    if len(known) < 2:
+    values = [float(number["value"]) for number in known.values()]
+    if min(values, default=1.0) == 1.0 and values:
+        images = sum(class_counts(content).values())
+        return (
+            f"Not one class is wrong. That says that no error was seen, not that there is none: of other images, up to "
+            f"about {min(3 / images, 1):.0%} may be wrong (rule of three)."
+        )
+    if len(set(values)) < 2:
         return ""
     name = min(known, key=lambda key: float(known[key]["value"]))
     return f"Of all classes, {name} is recognised least often: sensitivity {_in_words(known[name])}."
@@ -133,7 +148,9 @@ def _calibration(content: Content) -> str:
     if not before or before.get("value") is None:
         return ""
     said = f"Confidence and accuracy differ by {_in_words(before)} on average (ECE)"
-    if after and after.get("value") is not None:
+    if tells_nothing(content.section("calibration")):
+        said += "; no temperature is told from images of which (almost) none is wrong, or (almost) all are"
+    elif after and after.get("value") is not None:
         said += f", after temperature scaling by {_in_words(after)}"
     return f"{said}."
 

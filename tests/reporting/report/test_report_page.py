@@ -160,3 +160,16 @@ def test_a_folder_that_is_no_evaluation_is_told_in_a_line(tmp_path: Path) -> Non
     (tmp_path / "metrics.json").write_text("[]")
     with pytest.raises(ValueError, match="must hold an object, got 'list'"):
         write_report(tmp_path)
+
+
+def test_scores_without_an_error_are_not_praised(evaluation: Path, tmp_path: Path) -> None:
+    def change(metrics: dict[str, Any]) -> None:
+        for name in CLASSES:
+            metrics["classification"][f"sensitivity_{name}"] = number(1.0, 0.0)
+        metrics["calibration"]["used"] = [0.01]
+
+    text = checked(write_report(_changed(tmp_path, evaluation, change))).text
+    assert "is recognised least often" not in text
+    assert "of other images, up to about 25% may be wrong (rule of three)" in text  # 3 of 12
+    assert "no temperature is told" in text and "after temperature scaling by" not in text
+    assert "is recognised least often" not in checked(write_report(evaluation)).text  # all the same there
