@@ -1,0 +1,138 @@
+"""DICOM results of a DICOM input (extra `dicom-out`): a segmentation (SEG) of the lungs, and the overlay as a picture.
+
+Both belong to the input's study and bear its patient: an archive files them by that, and by nothing else.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lungseg import __version__
+from lungseg.data.dicom import is_dicom
+from lungseg.data.sample import DataError
+from lungseg.inference.inputs import Input
+from lungseg.inference.prediction import Prediction
+from lungseg.reporting.whole_files import write_whole
+
+_MAKER = "lungseg"
+_MAY_BE_EMPTY = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "ReferringPhysicianName"),
+    *("StudyID", "StudyDate", "StudyTime", "AccessionNumber"),
+)
+"""Elements of type 2: a file with its patient's data taken out may lack them."""
+_SERIES = {"seg": 9101, "overlay": 9102}
+
+
+def check_highdicom() -> None:
+    """Raise a ValueError if what writes DICOM is not installed."""
+    if find_spec("highdicom") is None:
+        raise ValueError("--dicom-out: needs highdicom; pip install 'lungseg[dicom-out]'")
+
+
+def write_dicom(folder: Path, file: Input, prediction: Prediction) -> None:
+    """Write `NAME.seg.dcm` (lungs, binary) and `NAME.overlay.dcm` (secondary capture, RGB); nothing of another input.
+
+    Args:
+        folder: Takes the files, below it as the input lay.
+        file: What was predicted.
+        prediction: At the size of the input's pixels.
+
+    Raises:
+        DataError: The header lacks what its results would need; nothing of it is quoted.
+    """
+    if not is_dicom(file.path):
+        return
+    import pydicom
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they quote header values
+            source = pydicom.dcmread(file.path)
+            for name in _MAY_BE_EMPTY:
+                if name not in source:
+                    setattr(source, name, None)
+            results = {"seg": _segmentation(source, prediction), "overlay": _capture(source, prediction)}
+            contents = {name: _bytes(dataset) for name, dataset in results.items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{file.path}: no DICOM output can be made of its header ({type(error).__name__}); leave out --dicom-out"
+        ) from None
+    for name, content in contents.items():
+        write_whole(folder / f"{file.id.removesuffix('.dcm')}.{name}.dcm", content)
+
+
+def _segmentation(source: Any, prediction: Prediction) -> Any:
+    import highdicom
+    from pydicom.sr.codedict import codes
+
+    lungs = highdicom.seg.SegmentDescription(
+        segment_number=1,
+        segment_label="lungs",
+        segmented_property_category=codes.SCT.Organ,
+        segmented_property_type=codes.SCT.Lung,
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
+            _MAKER, codes.DCM.ArtificialIntelligence, __version__
+        ),
+    )
+    dataset = highdicom.seg.Segmentation(
+        [source],
+        prediction.mask[None].astype(np.uint8),
+        "BINARY",
+        [lungs],
+        manufacturer_model_name=_MAKER,
+        software_versions=__version__,
+        device_serial_number="0",
+        content_label="LUNGS",
+        omit_empty_frames=False,
+        series_description="lungs, predicted; not for diagnosis",
+        **_identity("seg"),
+    )
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    if "PixelMeasuresSequence" in shared and "SliceThickness" not in shared.PixelMeasuresSequence[0]:
+        del shared.PixelMeasuresSequence  # a projection has no thickness, without which highdicom reads no spacing
+    return dataset
+
+
+def _capture(source: Any, prediction: Prediction) -> Any:
+    import highdicom
+
+    dataset = highdicom.sc.SCImage.from_ref_dataset(
+        source,
+        prediction.overlay(),
+        "RGB",
+        8,
+        "PATIENT",
+        patient_orientation=tuple(source.get("PatientOrientation") or ()) or ("L", "F"),
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+        **_identity("overlay"),
+    )
+    evidence = prediction.evidence_in_lungs
+    inside = "no evidence" if evidence is None else f"{evidence:.0%} of its evidence in the lungs"
+    dataset.SeriesDescription = "lungs and class map, predicted; not for diagnosis"
+    dataset.ImageComments = f"{prediction.name} {float(prediction.probabilities.max()):.2f}, {inside}"
+    return dataset
+
+
+def _identity(kind: str) -> dict[str, Any]:
+    import highdicom
+
+    return {
+        "series_instance_uid": highdicom.UID(),
+        "series_number": _SERIES[kind],
+        "sop_instance_uid": highdicom.UID(),
+        "instance_number": 1,
+        "manufacturer": _MAKER,
+    }
+
+
+def _bytes(dataset: Any) -> bytes:
+    content = io.BytesIO()
+    dataset.save_as(content, enforce_file_format=True)
+    return content.getvalue()

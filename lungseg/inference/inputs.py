@@ -1,0 +1,105 @@
+"""What is to be predicted: files, folders and patterns become a list of files, each with a name that no other has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from glob import glob, has_magic
+from pathlib import Path
+from typing import NamedTuple
+
+from lungseg.data.dicom import is_dicom
+from lungseg.data.images import IMAGE_SUFFIXES
+
+RESULTS = ("masks", "overlays", "dicom")
+"""Folders of the output, where inputs are never looked for."""
+
+
+class Input(NamedTuple):
+    """One file."""
+
+    id: str
+    """Path relative to `Inputs.root`, with forward slashes."""
+    path: Path
+
+    @property
+    def png(self) -> str:
+        """Name of its results under `masks` and `overlays`."""
+        return self.id if self.id.lower().endswith(".png") else f"{self.id}.png"
+
+    def stamp(self) -> str:
+        """Size and time of change: another one is another file."""
+        status = self.path.stat()
+        return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+class Inputs(NamedTuple):
+    """All files, sorted by id."""
+
+    root: Path
+    """The deepest folder that holds all that was asked for."""
+    files: list[Input]
+
+
+def find_inputs(words: Sequence[str], output: Path) -> Inputs:
+    """List the files that are asked for, each once.
+
+    A file is taken whatever its name. Of a folder and those below it: what is named as an image, and DICOM files
+    without such a name; hidden files and folders, DICOMDIR and the results in `output` are left out.
+
+    Args:
+        words: Paths of files or folders, or patterns (`*`, `?`, `[...]`, `**` for any folders).
+        output: Where results go.
+
+    Raises:
+        FileNotFoundError: A word that matches nothing, or a folder without images.
+        ValueError: Two files whose results would bear one name.
+    """
+    skipped = {_absolute(output / name) for name in RESULTS}
+    places: list[Path] = []
+    found: dict[Path, None] = {}
+    for path in (path for word in words for path in _matches(word)):
+        listed = list(_below(path, skipped)) if path.is_dir() else [path]
+        if not listed:
+            raise FileNotFoundError(f"no images in {str(path)!r}: looked for {', '.join(IMAGE_SUFFIXES)}, and DICOM")
+        places.append(path if path.is_dir() else path.parent)
+        found |= dict.fromkeys(listed)
+    root = Path(os.path.commonpath(places))
+    files = sorted(Input(path.relative_to(root).as_posix(), path) for path in found)
+    _check_names(files)
+    return Inputs(root, files)
+
+
+def _matches(word: str) -> list[Path]:
+    path = Path(word).expanduser()
+    if path.exists():
+        return [_absolute(path)]
+    matches = sorted(glob(str(path), recursive=True)) if has_magic(word) else []  # noqa: PTH207 - takes any path
+    if not matches:
+        raise FileNotFoundError(f"no file, folder or pattern {word!r} here; the working folder is {Path.cwd()}")
+    return [_absolute(Path(match)) for match in matches]
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - keeps links, drops `..`, unlike both methods of Path
+
+
+def _below(folder: Path, skipped: set[Path]) -> Iterator[Path]:
+    for place, folders, names in os.walk(folder):
+        here = Path(place)
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and here / name not in skipped)
+        yield from (here / name for name in sorted(names) if _is_wanted(here / name))
+
+
+def _is_wanted(path: Path) -> bool:
+    if path.name.startswith(".") or path.name.upper() == "DICOMDIR":
+        return False
+    return path.suffix.lower() in IMAGE_SUFFIXES or is_dicom(path)
+
+
+def _check_names(files: Sequence[Input]) -> None:
+    names: dict[str, Input] = {}
+    for file in files:
+        other = names.setdefault(file.png, file)
+        if other is not file:
+            raise ValueError(f"results of {other.id!r} and {file.id!r} would bear one name; use two output folders")
