@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lungseg.configuration import load_config
+from lungseg.evaluation.shortcut import measure_shortcuts
+from lungseg.evaluation.shortcut_verdict import verdict
+from lungseg.evaluation.subject import load_subject
+from lungseg.fit import fit
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_network_trained_on_the_planted_shortcut_is_flagged_and_one_trained_without_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    for planted in ("train", "none"):
+        words = [f"data.phantom.shortcut={planted}", f"data.phantom.dir={tmp_path / planted}", "model.pooling=average"]
+        words += ["wandb.mode=disabled", f"run.name={planted}"]
+        folder = fit(load_config(REPOSITORY / "configs" / "demo.yaml", words))
+        found[planted] = verdict(measure_shortcuts(load_subject(folder, [], "val")))
+    assert found["train"].flag == "shortcut", found["train"].reasons
+    assert found["none"].flag == "no sign", found["none"].reasons
