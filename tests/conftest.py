@@ -60,3 +60,14 @@ def untrained(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
     data = DataConfig(root=str(phantoms), image_size=64, batch_size=2, workers=0)
     (folder / "config.yaml").write_text(dump_config(Config(data=data, model=model)))
     return folder
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory, untrained: Path) -> Path:
+    """The untrained network as an ONNX file; the licence given is CC0."""
+    pytest.importorskip("onnxscript")
+    from lungseg.exporting.files import Order, export
+
+    output = tmp_path_factory.mktemp("exported") / "model.onnx"
+    list(export(untrained, Order(output, "onnx", "fp32", "CC0")))
+    return output

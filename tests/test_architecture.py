@@ -12,6 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lungseg"
 ORDER = (
     *("config", "fields", "configuration", "data", "models", "cam", "reporting", "evaluation", "inference"),
+    "exporting",
     *("callbacks", "training", "sweeping"),
 )
 COMMANDS = ("fit", "evaluate", "predict", "export", "audit", "sweep", "compare", "bench")

@@ -1,0 +1,106 @@
+"""Smaller ONNX files: weights stored as float16, or the network in 8-bit integers."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lungseg.exporting.graph import INPUT
+
+_LEAST_VALUES = 256
+"""Smaller tensors stay float32: they weigh nothing."""
+_QUANTISED = ["Conv", "Add", "Concat", "Resize", "Relu", "Clip"]
+"""All that lies between the network's convolutions, so that values stay integers from one to the next."""
+
+
+def to_fp16(model: Any) -> Any:
+    """Store the weights as float16, half the file; a Cast, done once at loading, brings them back to float32.
+
+    Computation stays float32, which is what CPUs are fast at.
+
+    Args:
+        model: `onnx.ModelProto`; it is changed, and given back.
+    """
+    import onnx
+
+    casts = []
+    for tensor in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < _LEAST_VALUES or np.abs(values).max() > np.finfo(np.float16).max:
+            continue
+        name = tensor.name
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}_fp16"))
+        casts.append(onnx.helper.make_node("Cast", [f"{name}_fp16"], [name], f"{name}_cast", to=onnx.TensorProto.FLOAT))
+    for position, cast in enumerate(casts):
+        model.graph.node.insert(position, cast)
+    return model
+
+
+def to_int8(model: Any, images: Sequence[NDArray[np.uint8]]) -> Any:
+    """Compute the network in 8-bit integers: static quantisation, weights by channel, activations by their range.
+
+    Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
+    CVPR 2018. What comes before the first and after the last convolution stays as it is.
+
+    Args:
+        model: `onnx.ModelProto`.
+        images: (S, S) each, as the network sees them, not those that the loss is measured on: they set the ranges.
+    """
+    import onnx
+    from onnxruntime.quantization import (  # type: ignore[import-untyped]  # it ships no types
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process  # type: ignore[import-untyped]  # nor here
+
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it advises what is done here already
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            plain, prepared, made = (str(Path(folder) / f"{name}.onnx") for name in ("plain", "prepared", "made"))
+            onnx.save(model, plain)
+            quant_pre_process(plain, prepared, skip_symbolic_shape=True)
+            quantize_static(
+                prepared,
+                made,
+                _Reader(images),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=_QUANTISED,
+                nodes_to_exclude=_surroundings(onnx.load(prepared)),
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+            )
+            quantised = onnx.load(made)
+    finally:
+        logger.setLevel(level)
+    for name in ("producer_name", "producer_version", "doc_string"):
+        setattr(quantised, name, getattr(model, name))
+    onnx.helper.set_model_props(quantised, {entry.key: entry.value for entry in model.metadata_props})
+    return quantised
+
+
+def _surroundings(model: Any) -> list[str]:
+    """Nodes before the first and after the last convolution: pre-processing, and what is made of the outputs."""
+    convolutions = [i for i, node in enumerate(model.graph.node) if node.op_type == "Conv"]
+    inside = range(convolutions[0], convolutions[-1] + 1)
+    return [node.name for i, node in enumerate(model.graph.node) if i not in inside]
+
+
+class _Reader:
+    """What onnxruntime calls a calibration data reader: one image at a time."""
+
+    def __init__(self, images: Sequence[NDArray[np.uint8]]):
+        self._images = iter(images)
+
+    def get_next(self) -> dict[str, NDArray[np.uint16]] | None:
+        image = next(self._images, None)
+        return None if image is None else {INPUT: image[None].astype(np.uint16)}

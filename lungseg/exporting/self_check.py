@@ -1,0 +1,116 @@
+"""Whether a file gives what the network gives: every output, on images of several sizes and depths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lungseg.cam.lung import evidence_in_lungs, mask_to_lung, resize_map
+from lungseg.data.geometry import Letterbox
+from lungseg.data.phantom import draw_phantom
+from lungseg.data.sample import CLASSES
+from lungseg.exporting.graph import GraphOutputs
+from lungseg.inference.backend import ModelInfo
+from lungseg.inference.preprocess import to_picture
+from lungseg.models.network import LungNetwork
+
+LIMIT = 1e-4
+"""Largest difference of an output; of class maps in units of their largest value, where that is above 1."""
+
+Arrays = dict[str, NDArray[Any]]
+Run = Callable[[NDArray[np.uint16]], Arrays]
+"""A file at work: images (B, H, W) uint16 to the fields of `GraphOutputs`."""
+
+
+class Check(NamedTuple):
+    """What was found."""
+
+    differences: dict[str, float]
+    """Largest of each output against the network on the very square that the file made of the image."""
+    levels: int
+    """Largest difference of that square from the project's own letterbox, grey levels of 255."""
+    share: float
+    """Share in [0, 1] of the square's pixels that differ at all, mean of the images."""
+
+    @property
+    def worst(self) -> str:
+        """Output with the largest difference."""
+        return max(self.differences, key=lambda name: self.differences[name])
+
+    @property
+    def largest(self) -> float:
+        """That difference; NaN if any output is not a number where the network's is."""
+        values = list(self.differences.values())
+        return float("nan") if np.isnan(values).any() else max(values)
+
+
+def check_file(run: Run, network: LungNetwork, info: ModelInfo) -> Check:
+    """Run a file and the network on phantoms: at the network's size, larger, smaller, not square, 8 and 16 bit."""
+    differences = dict.fromkeys(GraphOutputs._fields, 0.0)
+    levels, shares = 0, []
+    for images in _examples(info.image_size):
+        found = run(images)
+        expected = _expected(network, info, found, images.shape[1:])
+        for name, value in expected.items():
+            differences[name] = float(np.maximum(differences[name], _difference(found[name], value)))
+        off = np.abs(found["square"].astype(int) - _letterboxed(images, info))
+        levels = max(levels, int(off.max()))
+        shares.append(float((off > 0).mean()))
+    del differences["square"]
+    return Check(differences, levels, float(np.mean(shares)))
+
+
+def _examples(size_px: int) -> Iterator[NDArray[np.uint16]]:
+    """Batches (B, H, W): images as they are mostly stored, and odd ones."""
+    drawn = [draw_phantom(seed, seed % len(CLASSES), max(256, size_px)).image for seed in range(3)]
+    high, wide = drawn[0].shape[0] * 4 // 3 + 1, drawn[0].shape[1] * 8 // 7
+    sizes = (
+        (size_px, size_px, 1),
+        (2 * size_px, 2 * size_px, 16),
+        (high, wide, 257),
+        (size_px * 3 // 4, size_px // 2, 1),
+    )
+    for height, width, factor in sizes:  # 8, 12, 16 and 8 bit
+        box = [Letterbox.of((image.shape[0], image.shape[1]), max(height, width), False) for image in drawn]
+        fitted = [one.apply(image)[:height, :width] for one, image in zip(box, drawn, strict=True)]
+        yield np.stack(fitted).astype(np.uint16) * np.uint16(factor)
+
+
+def _letterboxed(images: NDArray[np.uint16], info: ModelInfo) -> NDArray[np.int64]:
+    """What the commands make of these images: (B, S, S)."""
+    box = Letterbox.of((images.shape[1], images.shape[2]), info.image_size, info.keep_aspect)
+    deep = [image if image.max() > 255 else image.astype(np.uint8) for image in images]
+    return np.stack([box.apply(to_picture(image).pixels) for image in deep]).astype(np.int64)
+
+
+@torch.inference_mode()
+def _expected(network: LungNetwork, info: ModelInfo, found: Arrays, shape: tuple[int, ...]) -> Arrays:
+    """Outputs of the network for the squares a file made; lungs and class are the file's, checked by themselves."""
+    output = network(torch.from_numpy(found["square"])[:, None].float() / 255)
+    lung = torch.from_numpy(found["mask_probs"]) > 0.5
+    label = torch.from_numpy(found["label"])
+    chosen = output.class_maps[torch.arange(len(label)), label]
+    cam = resize_map(chosen, info.map_stride, (info.image_size, info.image_size))
+    mask_probs, lung_map = output.mask_logits[:, 0].sigmoid().numpy(), mask_to_lung(cam, lung).numpy()
+    box = Letterbox.of((shape[0], shape[1]), info.image_size, info.keep_aspect)
+    return {
+        "mask_probs": mask_probs,
+        "class_probs": (output.class_logits / info.temperature).softmax(dim=1).numpy(),
+        "class_maps": output.class_maps.numpy(),
+        "label": output.class_logits.argmax(dim=1).numpy(),
+        "lung_map": lung_map,
+        "evidence_in_lungs": evidence_in_lungs(cam, lung).numpy(),
+        "mask_probs_full": np.stack([box.invert_map(probs) for probs in mask_probs]),
+        "lung_map_full": np.stack([box.invert_map(one) for one in lung_map]),
+    }
+
+
+def _difference(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    if not np.array_equal(np.isnan(found), np.isnan(expected)):
+        return float("nan")
+    scale = max(1.0, float(np.nanmax(np.abs(expected), initial=0)))
+    return float(np.nanmax(np.abs(found - expected), initial=0)) / scale

@@ -1,0 +1,130 @@
+"""The backend of ONNX files of `python -m lungseg.export`: onnxruntime, or OpenVINO; no torch in the process."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lungseg.inference.backend import ModelInfo, Outputs, info_from_json
+
+Arrays = list[NDArray[Any]]
+Run = Callable[[NDArray[np.uint16]], Arrays]
+"""Images (B, H, W) to the outputs asked for."""
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "mps": "CoreMLExecutionProvider"}
+
+
+class OnnxBackend:
+    """A `Backend` around a session; threads may share it.
+
+    Args:
+        run: The session, giving the fields of `Outputs`.
+        info: What the file says of its model.
+    """
+
+    def __init__(self, run: Run, info: ModelInfo):
+        self._run, self.info = run, info
+
+    def __call__(self, images: NDArray[np.uint8]) -> Outputs:
+        """Run the network on images (B, S, S) uint8."""
+        return Outputs(*self._run(images.astype(np.uint16)))
+
+
+def load_onnx(path: Path, device: str = "auto") -> OnnxBackend:
+    """Load an ONNX file.
+
+    Args:
+        path: Written by `python -m lungseg.export`.
+        device: `auto` and `cpu`: onnxruntime on the CPU; `cuda`, `cuda:1`, `mps`: onnxruntime's provider of that kind,
+            if this installation has it; `openvino`: OpenVINO on the CPU.
+
+    Raises:
+        ValueError: Not an ONNX file of lungseg, damaged, a device that is not there, or a package that is missing.
+    """
+    if device == "openvino":
+        return _load_openvino(path)
+    session = open_session(path, device)
+    info = _info(path, dict(session.get_modelmeta().custom_metadata_map))
+    names = list(Outputs._fields)
+    return OnnxBackend(lambda images: list(session.run(names, {"image": images})), info)
+
+
+def open_session(model: Path | bytes, device: str = "auto", threads: int = 0) -> Any:
+    """An `onnxruntime.InferenceSession` of a file or of its content.
+
+    Args:
+        model: ONNX.
+        device: As of `load_onnx`, without `openvino`.
+        threads: 0 takes those there are, by `OMP_NUM_THREADS` if it is set.
+
+    Raises:
+        ValueError: As of `load_onnx`.
+    """
+    ort = _package("onnxruntime")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
+    options.log_severity_level = 3
+    name = model if isinstance(model, bytes) else str(model)
+    try:
+        return ort.InferenceSession(name, options, providers=_providers(ort, device))
+    except Exception as error:  # its own kinds, which share no base but this
+        if type(error).__module__.partition(".")[0] != "onnxruntime":
+            raise
+        raise ValueError(f"{_label(model)}: not a readable ONNX file ({type(error).__name__}); is it whole?") from error
+
+
+def _providers(ort: Any, device: str) -> list[Any]:
+    kind, _, number = device.partition(":")
+    if device == "auto":
+        return [_PROVIDERS["cpu"]]
+    there = [name for name, provider in _PROVIDERS.items() if provider in ort.get_available_providers()]
+    if kind not in there or (number and not (kind == "cuda" and number.isdecimal())):
+        raise ValueError(f"device: {device!r} is not one that onnxruntime has here; choose auto, {', '.join(there)}")
+    chosen = (_PROVIDERS[kind], {"device_id": number or "0"}) if kind == "cuda" else _PROVIDERS[kind]
+    return [chosen] if kind == "cpu" else [chosen, _PROVIDERS["cpu"]]
+
+
+def _load_openvino(path: Path) -> OnnxBackend:
+    ov = _package("openvino")
+    core = ov.Core()
+    try:
+        model = core.read_model(path)
+        stored = {name: str(value) for name, value in model.get_rt_info(["framework"]).value.items()}
+    except RuntimeError as error:
+        raise ValueError(f"{path}: not an ONNX file that OpenVINO reads ({type(error).__name__})") from error
+    info = _info(path, stored)
+    wanted = ov.Model([model.output(name) for name in Outputs._fields], model.get_parameters())
+    compiled = core.compile_model(wanted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def run(images: NDArray[np.uint16]) -> Arrays:
+        found = compiled.create_infer_request().infer([images])  # a request each: they are not shared by threads
+        return [np.array(found[index]) for index in range(len(Outputs._fields))]
+
+    return OnnxBackend(run, info)
+
+
+def _info(path: Path, stored: dict[str, str]) -> ModelInfo:
+    try:
+        return info_from_json(stored["lungseg"])
+    except KeyError:
+        raise ValueError(f"{path}: ONNX, but not of lungseg; give a file of python -m lungseg.export") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not a model of this version of lungseg: {error}") from error
+
+
+def _package(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        extra = "pip install 'lungseg[onnx]'" if name == "onnxruntime" else f"pip install {name}"
+        raise ValueError(f"ONNX models need {name}, which is not installed: {extra}") from None
+
+
+def _label(model: Path | bytes) -> str:
+    return "the model" if isinstance(model, bytes) else str(model)

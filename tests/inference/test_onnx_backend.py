@@ -1,0 +1,110 @@
+"""An exported file at work: the same numbers as torch's, from files of any size and depth, and without torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lungseg.data.geometry import Letterbox
+from lungseg.data.phantom import draw_phantom
+from lungseg.inference.backend import load_backend
+from lungseg.inference.onnx_backend import load_onnx, open_session
+from lungseg.inference.predictor import Predictor
+from lungseg.inference.preprocess import to_picture
+
+pytest.importorskip("onnxruntime")
+SQUARES = np.stack([draw_phantom(seed, seed, 64).image for seed in range(3)])
+
+
+@pytest.fixture(scope="module")
+def session(exported: Path) -> Any:
+    return open_session(exported, threads=1)
+
+
+@pytest.mark.parametrize("device", ["cpu", "openvino"])
+def test_the_backend_gives_what_torchs_gives(exported: Path, untrained: Path, device: str) -> None:
+    if device == "openvino" and find_spec("openvino") is None:
+        pytest.skip("OpenVINO is not installed")
+    ours, theirs = load_backend(exported, device), load_backend(untrained, "cpu")
+    for found, expected in zip(ours(SQUARES), theirs(SQUARES), strict=True):
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert ours.info.classes == theirs.info.classes
+    assert (ours.info.image_size, ours.info.map_stride, ours.info.keep_aspect) == (64, 8, True)
+    assert ours.info.temperature == theirs.info.temperature
+
+
+def test_any_size_and_depth_goes_in_and_comes_back_at_its_own_size(session: Any) -> None:
+    image = draw_phantom(1, 1, 256).image[:, :180]
+    names = [output.name for output in session.get_outputs()]
+    for scale in (1, 16, 257):
+        deep = image.astype(np.uint16) * np.uint16(scale)
+        found = dict(zip(names, session.run(None, {"image": deep[None]}), strict=True))
+        assert found["mask_probs_full"].shape == found["lung_map_full"].shape == (1, 256, 180)
+        pixels = image if scale == 1 else to_picture(deep).pixels
+        assert np.abs(found["square"][0].astype(int) - Letterbox.of((256, 180), 64).apply(pixels)).max() <= 1
+        assert found["lung_map"].min() >= 0 and found["lung_map"].max() <= 1 + 1e-6
+        assert not found["lung_map"][found["mask_probs"] <= 0.5].any()
+        assert found["class_probs"].sum() == pytest.approx(1, abs=1e-6)
+        assert found["class_probs"].argmax() == found["label"][0]
+
+
+def test_the_file_says_what_it_is(exported: Path, session: Any) -> None:
+    known = session.get_modelmeta().custom_metadata_map
+    assert json.loads(known["classes"]) == ["COVID-19", "Non-COVID", "Normal"]
+    assert known["licence"] == "CC0" and known["version"]
+    assert json.loads(known["config"])["data"]["image_size"] == 64
+    assert "/" not in json.loads(known["config"])["data"]["root"]
+    assert json.loads(known["lungseg"])["training_data"] == known["training_data"]
+    assert b".py" not in exported.read_bytes(), "where it was made is nobody's business"
+    assert session.get_inputs()[0].shape == ["batch", "height", "width"]
+
+
+def test_threads_may_share_it(exported: Path) -> None:
+    backend = load_onnx(exported)
+    alone = [backend(SQUARES[i : i + 1]).mask_probs for i in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda i: backend(SQUARES[i % 3][None]).mask_probs, range(12)))
+    assert all(np.array_equal(found, alone[i % 3]) for i, found in enumerate(together))
+
+
+def test_a_predictor_runs_it_without_torch(exported: Path, phantoms: Path) -> None:
+    image = next(phantoms.rglob("images/*.png"))
+    code = (
+        "import sys; from lungseg.inference.predictor import Predictor\n"
+        f"found = Predictor.load({str(exported)!r})({str(image)!r})\n"
+        "print(float(found.probabilities.max())); sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    expected = Predictor.load(exported)(image)
+    assert float(done.stdout) == pytest.approx(float(expected.probabilities.max()), abs=1e-5)
+
+
+def test_what_is_no_model_is_said_in_one_line(exported: Path, tmp_path: Path) -> None:
+    broken, other = tmp_path / "broken.onnx", tmp_path / "other.onnx"
+    broken.write_bytes(exported.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"broken\.onnx: not a readable ONNX file .*; is it whole\?"):
+        load_onnx(broken)
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(exported)
+    del model.metadata_props[:]
+    onnx.save(model, other)
+    with pytest.raises(ValueError, match=r"other\.onnx: ONNX, but not of lungseg"):
+        load_onnx(other)
+    with pytest.raises(ValueError, match=r"device: 'tpu' is not one that onnxruntime has here; choose auto, cpu"):
+        load_onnx(exported, "tpu")
+
+
+def test_a_missing_package_is_named(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ValueError, match=r"need onnxruntime, .*pip install 'lungseg\[onnx\]'"):
+        load_onnx(exported)
