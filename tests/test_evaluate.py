@@ -86,11 +86,18 @@ def test_a_bar_is_shown_on_a_terminal_and_lines_elsewhere(capsys: pytest.Capture
     assert "0/3" in capsys.readouterr().err
 
 
-def test_the_command_in_readme_runs(checkpoint: tuple[str, Path], tmp_path: Path) -> None:
+def test_the_commands_in_readme_run(
+    checkpoint: tuple[str, Path], phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text()
-    (words,) = re.findall(r"python -m lungseg\.evaluate --checkpoint \S+ (.*)", readme)
-    assert run(*checkpoint, *words.split(), "--output", tmp_path) == 0
-    assert (tmp_path / "metrics.json").is_file()
+    commands = re.findall(r"^ *python -m lungseg\.evaluate --checkpoint \S+([^#\n]*)", readme, re.MULTILINE)
+    assert commands
+    other = tmp_path / "other"
+    shutil.copytree(phantoms, other)
+    for number, words in enumerate(commands):
+        output = tmp_path / str(number)
+        assert run(*checkpoint, *words.replace("OTHER", str(other)).split(), *QUICK, "--output", output) == 0
+        assert (output / "metrics.json").is_file()
 
 
 @pytest.mark.parametrize(
