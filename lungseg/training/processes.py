@@ -109,7 +109,10 @@ class Processes:
         word = f"{error.exit_code if isinstance(error, Stopped) else 1} {self.launch.name}"
         if self._host_is_gone():
             return False
-        first = self._store.compare_set("end", "", word).decode()
+        try:
+            first = self._store.compare_set("end", "", word).decode()
+        except RuntimeError:  # it goes at this moment; of its connections the store's was not the first to close
+            return False
         if self._deadline is None:
             self._exit_code, self._deadline = int(first.split()[0]), time.monotonic() + _FAREWELL_S
         return bool(first == word)
