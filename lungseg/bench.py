@@ -11,6 +11,7 @@ BENCHMARKS = {
     "data": "training batches: from the cache, or from PNG pairs with plain albumentations",
     "cam": "class activation maps: on top of a forward pass, against the package grad-cam, as overlays of an epoch",
     "evaluate": "an evaluation: masks, maps, intervals, shortcut test, robustness and page, without the forward passes",
+    "predict": "an exported ONNX file against eager PyTorch, and predict against a plain script, from start to end",
 }
 """What each module of `lungseg.benchmarks` measures."""
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import pytest
@@ -12,7 +14,7 @@ import torch
 from torch.utils.data import default_collate
 
 from lungseg.bench import BENCHMARKS, _parser, main
-from lungseg.benchmarks import cam, data
+from lungseg.benchmarks import cam, data, predict
 from lungseg.cam.lung import resize_map
 from lungseg.cam.methods import METHODS
 from lungseg.command import run_command
@@ -78,17 +80,44 @@ def test_what_is_measured_of_grad_cam_is_the_same_map_as_ours(tiny_model: ModelC
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
-def test_all_run_where_none_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert _run("--quick") == 0
-    printed = capsys.readouterr().out
-    assert all(f"{name}: " in printed for name in BENCHMARKS)
-    measured = re.search(rf"{cam.PACKAGE} +\d+\.\d ms +\d+\.\d{{3}} x\n", printed)
+def test_cam_measures_the_package_where_it_is_installed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("cam", "--quick") == 0
+    measured = re.search(rf"{cam.PACKAGE} +\d+\.\d ms +\d+\.\d{{3}} x\n", capsys.readouterr().out)
     assert bool(measured) == (find_spec("pytorch_grad_cam") is not None)
+
+
+def test_all_run_where_none_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def planted(name: str) -> SimpleNamespace:
+        return SimpleNamespace(run=lambda quick: [f"{name} ran, quick: {quick}"])
+
+    monkeypatch.setattr("lungseg.bench.import_module", planted)
+    assert _run("--quick") == 0
+    lines = capsys.readouterr().out.splitlines()
+    expected = [
+        [f"{name}: {what}", f"  lungseg.benchmarks.{name} ran, quick: True"] for name, what in BENCHMARKS.items()
+    ]
+    assert lines == [line for pair in expected for line in pair]
+
+
+def test_predict_prints_every_way_and_its_ratio_and_the_commands(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, exported: Path
+) -> None:
+    monkeypatch.setattr(predict, "export", lambda _, order: [shutil.copy(exported, order.output)])  # done by a fixture
+    assert _run("predict", "--quick") == 0
+    lines = capsys.readouterr().out.splitlines()
+    passes = [re.fullmatch(r"  (batch +\d+)  (\S.*\S) +(\d+\.\d) ms +(\d+\.\d\d) x", line) for line in lines]
+    found = [row.groups() for row in passes if row]
+    ways = 4 + (find_spec("openvino") is not None)
+    assert [batch for batch, *_ in found] == ["batch  1"] * ways + ["batch  2"] * ways
+    assert all(float(row[3]) == 1 for row in found[::ways])
+    commands = [re.fullmatch(r"  (\S.*\S) +(\d+\.\d\d) s \((\d+\.\d\d) s\)( +\d+\.\d\d x)?", line) for line in lines]
+    named = {row[1]: float(row[2]) for row in commands if row}
+    assert {"predict, ONNX", "predict, ONNX, one image"} <= set(named) and min(named.values()) > 0
 
 
 def test_an_unknown_benchmark_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert _run("dta") == 2
-    assert capsys.readouterr().err == "error: no benchmark 'dta'; there are: data, cam\n"
+    assert capsys.readouterr().err == f"error: no benchmark 'dta'; there are: {', '.join(BENCHMARKS)}\n"
 
 
 def test_both_ways_give_the_same_batch_where_nothing_is_augmented(phantoms: Path, tmp_path: Path) -> None:

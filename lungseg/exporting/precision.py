@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import tempfile
 from collections.abc import Sequence
@@ -53,13 +54,9 @@ def to_int8(model: Any, images: Sequence[NDArray[np.uint8]]) -> Any:
         images: (S, S) each, as the network sees them, not those that the loss is measured on: they set the ranges.
     """
     import onnx
-    from onnxruntime.quantization import (  # type: ignore[import-untyped]  # it ships no types
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
-    from onnxruntime.quantization.shape_inference import quant_pre_process  # type: ignore[import-untyped]  # nor here
 
+    quantization: Any = importlib.import_module("onnxruntime.quantization")  # untyped
+    shapes: Any = importlib.import_module("onnxruntime.quantization.shape_inference")
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)  # it advises what is done here already
@@ -67,17 +64,17 @@ def to_int8(model: Any, images: Sequence[NDArray[np.uint8]]) -> Any:
         with tempfile.TemporaryDirectory() as folder:
             plain, prepared, made = (str(Path(folder) / f"{name}.onnx") for name in ("plain", "prepared", "made"))
             onnx.save(model, plain)
-            quant_pre_process(plain, prepared, skip_symbolic_shape=True)
-            quantize_static(
+            shapes.quant_pre_process(plain, prepared, skip_symbolic_shape=True)
+            quantization.quantize_static(
                 prepared,
                 made,
                 _Reader(images),
-                quant_format=QuantFormat.QDQ,
+                quant_format=quantization.QuantFormat.QDQ,
                 op_types_to_quantize=_QUANTISED,
                 nodes_to_exclude=_surroundings(onnx.load(prepared)),
                 per_channel=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
             )
             quantised = onnx.load(made)
     finally:

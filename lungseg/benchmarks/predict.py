@@ -1,0 +1,172 @@
+"""Images a second of an exported ONNX file against eager PyTorch, and `predict` against what most people write.
+
+Forward passes are timed in one process on one core, in turns, in CPU time; commands by the clock from start to end, as
+a user waits for them. Weights are random: time does not depend on them.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lungseg.benchmarks.cam import LOSS, MODEL, OPTIM
+from lungseg.benchmarks.timing import medians, one_thread
+from lungseg.config import Config, DataConfig, ModelConfig
+from lungseg.configuration import dump_config
+from lungseg.data.phantom import draw_phantom
+from lungseg.data.sample import CLASSES
+from lungseg.exporting.files import Order, export
+from lungseg.exporting.precision import to_int8
+from lungseg.inference.backend import Outputs, load_backend
+from lungseg.inference.onnx_backend import open_session
+from lungseg.inference.prediction import png
+from lungseg.inference.torch_backend import TorchBackend
+from lungseg.reporting.whole_files import write_whole
+from lungseg.training.module import LungModule
+
+_TINY = ModelConfig(
+    encoder="tu-mobilenetv3_small_050", encoder_depth=4, decoder_channels=[16, 16, 8, 8], map_stride=8, dropout=0.0
+)
+
+
+@dataclass(frozen=True)
+class _Scale:
+    model: ModelConfig
+    size_px: int
+    batches: tuple[int, ...]
+    repeats: int
+    images: int
+
+
+_FULL = _Scale(MODEL, 256, (1, 16), 7, 200)
+_QUICK = _Scale(_TINY, 64, (1, 2), 1, 2)
+
+
+def run(quick: bool = False) -> Iterator[str]:
+    """Give the lines: milliseconds an image of each way, then seconds of the commands, and ratios."""
+    scale = _QUICK if quick else _FULL
+    if find_spec("onnxscript") is None or find_spec("onnxruntime") is None:
+        yield "not measured: pip install 'lungseg[onnx]'"
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        trained = _write_run(folder / "run", scale)
+        file = folder / "model.onnx"
+        list(export(trained, Order(file, "onnx", "fp32")))
+        small = _in_int8(file, scale)
+        yield f"{scale.size_px} px, 1 core, CPU time an image, medians of {scale.repeats}, and against eager PyTorch:"
+        with one_thread():
+            for batch in scale.batches:
+                yield from _passes(trained, file, small, batch, scale)
+        yield f"commands from start to end, by the clock (and CPU time), {scale.images} PNGs of {scale.size_px} px:"
+        yield from _commands(trained, file, folder, scale)
+
+
+def _passes(trained: Path, file: Path, small: bytes, batch: int, scale: _Scale) -> Iterator[str]:
+    """The same outputs by eager PyTorch, its weights channels-last or not, and by the ONNX file."""
+    images = np.stack([draw_phantom(seed, seed % 3, scale.size_px).image for seed in range(batch)])
+    eager, plain = load_backend(trained, "cpu"), load_backend(trained, "cpu")
+    assert isinstance(plain, TorchBackend)
+    plain.network.to(memory_format=torch.contiguous_format)
+    session, int8, names = open_session(file, threads=1), open_session(small, threads=1), list(Outputs._fields)
+    wide = images.astype(np.uint16)
+    ways: dict[str, Callable[[], Any]] = {
+        "eager PyTorch, channels last": partial(eager, images),
+        "eager PyTorch, torch's default layout": partial(plain, images),
+        "ONNX, onnxruntime": lambda: session.run(names, {"image": wide}),
+        "ONNX in int8, onnxruntime": lambda: int8.run(names, {"image": wide}),
+    }
+    if find_spec("openvino") is not None:
+        ways["ONNX, OpenVINO"] = partial(_openvino(file, names), wide)
+    seconds = medians(ways, scale.repeats)
+    first = next(iter(seconds.values()))
+    for name, spent in seconds.items():
+        row = f"batch {batch:>2}  {name}"
+        yield f"{row:<52}{1000 * spent / batch:9.1f} ms{first / spent:8.2f} x"
+
+
+def _in_int8(file: Path, scale: _Scale) -> bytes:
+    import onnx
+
+    images = [draw_phantom(seed, seed % 3, scale.size_px).image for seed in range(4)]  # for time, ranges do not matter
+    return bytes(to_int8(onnx.load(file), images).SerializeToString())
+
+
+def _openvino(file: Path, names: list[str]) -> Callable[[NDArray[np.uint16]], Any]:
+    """On one thread, which the backend does not ask for."""
+    ov: Any = import_module("openvino")  # untyped, and optional
+    core = ov.Core()
+    model = core.read_model(file)
+    wanted = ov.Model([model.output(name) for name in names], model.get_parameters())
+    compiled = core.compile_model(wanted, "CPU", {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"})
+    return lambda images: compiled([images])
+
+
+def _commands(trained: Path, file: Path, folder: Path, scale: _Scale) -> Iterator[str]:
+    """The plain script and `predict` on the same images, then `predict` on one."""
+    pictures = folder / "pictures"
+    for number in range(scale.images):
+        write_whole(pictures / f"{number:04d}.png", png(draw_phantom(number, number % 3, scale.size_px).image))
+    first = sorted(pictures.iterdir())[0]
+    predict = (*_module("predict"), "--checkpoint", str(file), "--output")
+    runs = {
+        "plain script with the package grad-cam": (
+            *_module("benchmarks.plain_predict"),
+            *(str(trained), str(pictures), str(scale.size_px)),
+        ),
+        "predict, ONNX": (*predict, str(folder / "all"), str(pictures)),
+        "predict, ONNX, one image": (*predict, str(folder / "one"), str(first)),
+    }
+    if find_spec("pytorch_grad_cam") is None:
+        del runs["plain script with the package grad-cam"]
+        yield "plain script with the package grad-cam: not measured: pip install grad-cam"
+    yardstick = 0.0
+    for name, command in runs.items():
+        wall, spent = _time(command)
+        yardstick = yardstick or wall
+        ratio = "" if "one image" in name else f"{yardstick / wall:8.2f} x"
+        yield f"{name:<52}{wall:9.2f} s ({spent:.2f} s){ratio}"
+    written = (folder / "all" / "predictions.csv").read_text().count("\n") - 1
+    if written != scale.images:
+        raise RuntimeError(f"predict wrote {written} of {scale.images} rows")
+
+
+def _time(command: tuple[str, ...]) -> tuple[float, float]:
+    """Seconds by the clock and of CPU time."""
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.perf_counter() - start, spent
+
+
+def _module(name: str) -> tuple[str, ...]:
+    return sys.executable, "-m", f"lungseg.{name}"
+
+
+def _write_run(folder: Path, scale: _Scale) -> Path:
+    """A run folder as `fit` leaves it, of a network that has learned nothing."""
+    module = LungModule(scale.model, LOSS, OPTIM, list(CLASSES), [1.0] * len(CLASSES))
+    checkpoint: dict[str, Any] = {"state_dict": module.state_dict(), "epoch": 0}
+    module.on_save_checkpoint(checkpoint)
+    (folder / "checkpoints").mkdir(parents=True)
+    torch.save(checkpoint, folder / "checkpoints" / "best.ckpt")
+    config = Config(data=DataConfig(image_size=scale.size_px), model=scale.model)
+    (folder / "config.yaml").write_text(dump_config(config))
+    return folder
