@@ -25,6 +25,7 @@ model: {encoder: tu-mobilenetv3_small_050, encoder_depth: 4, decoder_channels: [
 trainer: {max_epochs: 2, accelerator: cpu}
 cam: {samples: 3}
 wandb: {mode: disabled}
+run: {report: false}
 """
 
 
@@ -57,7 +58,7 @@ def _here(
 def run(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
     """A finished run folder."""
     folder = tmp_path_factory.mktemp("fit")
-    result = _fit(folder, f"data.root={phantoms}", "run.name=first", "wandb.mode=offline")
+    result = _fit(folder, f"data.root={phantoms}", "run.name=first", "run.report=true", "wandb.mode=offline")
     assert result.returncode == 0, result.stderr
     (folder / "stdout.txt").write_text(result.stdout)
     (folder / "stderr.txt").write_text(result.stderr)
@@ -74,6 +75,7 @@ def test_run_folder_holds_what_was_promised(run: Path) -> None:
         assert (run / name).is_file(), name
     assert (run / "checkpoints/last.ckpt").is_file()
     assert [p.name for p in sorted((run / "overlays").iterdir())] == ["epoch_000.png", "epoch_001.png"]
+    assert (run / "evaluation/test/report.html").is_file()
     assert list(run.glob("wandb/offline-run-*")) and not list(run.rglob("*.part"))
 
 
@@ -103,6 +105,7 @@ def test_metrics_json_names_stage_and_metric_and_tests_the_best_checkpoint(run: 
 def test_output_is_plain_lines_ending_with_the_table_and_the_places(run: Path) -> None:
     text = (run.parents[1] / "stdout.txt").read_text()
     assert "epoch 1 (2/2)" in text and "accuracy (images)" in text and "overlays    runs/first" in text
+    assert text.endswith("report      runs/first/evaluation/test/report.html\n")
     assert "wandb sync runs/first/wandb/offline-run-" in text and "not a medical device" in text
     assert "Warning" not in (run.parents[1] / "stderr.txt").read_text()
 

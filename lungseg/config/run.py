@@ -24,6 +24,9 @@ class RunConfig:
     mode: Literal["max", "min"] = "max"
     patience: int | None = None
     """Epochs without a better `monitor` before training stops; null never stops early."""
+    report: bool = True
+    """Evaluate the best checkpoint at the end, as `python -m lungseg.evaluate` does, with fewer images where a study
+    shows the network each of them many times; `evaluation/test/report.html` (Val where there is no Test)."""
     tensorboard: bool = False
     """Also log to TensorBoard (extra `tensorboard`)."""
 

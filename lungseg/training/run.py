@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
 from lungseg.callbacks.averaging import AveragedWeights
+from lungseg.callbacks.evaluation_log import report_training
 from lungseg.callbacks.loggers import WandbMode, build_loggers, wandb_mode
 from lungseg.callbacks.overlays import OverlayCallback
 from lungseg.callbacks.progress import EpochLines, progress_callbacks
@@ -126,6 +127,21 @@ class Training:
         offline = sorted(self.folder.glob("wandb/offline-run-*"))
         for line in summary_lines(numbers, self.folder, offline[-1] if offline and self.mode == "offline" else None):
             print(line, flush=True)
+        if self.config.run.report:
+            self._report()
+
+    def _report(self) -> None:
+        """The trained run's own report; a fault in it loses nothing of the run."""
+        has_test = bool(self.data.samples["test"])
+        if not has_test and not self.data.samples["val"]:
+            return
+        print("report", flush=True)
+        try:
+            reported = report_training(self.folder, has_test, self.trainer.loggers)
+        except (ValueError, OSError) as error:
+            log.warning("no report: %s", error)
+            return
+        print(f"report      {reported.page}", flush=True)
 
     def _table(self) -> MetricsCsv:
         return next(logger for logger in self.trainer.loggers if isinstance(logger, MetricsCsv))

@@ -24,6 +24,7 @@ model: {{encoder: tu-mobilenetv3_small_050, encoder_depth: 4, decoder_channels: 
 trainer: {{max_epochs: 8, accelerator: cpu}}
 cam: {{samples: 3, every_n_epochs: 8}}
 wandb: {{mode: disabled}}
+run: {{report: false}}
 """
 PLANTED = """
 name: planted

@@ -35,6 +35,7 @@ model: {{encoder: tu-mobilenetv3_small_050, encoder_depth: 4, decoder_channels: 
 trainer: {{max_epochs: 1, accelerator: cpu}}
 cam: {{samples: 3}}
 wandb: {{project: another}}
+run: {{report: false}}
 """
 COMMAND = ["${env}", "${interpreter}", "-m", "lungseg.fit", "--config", "tiny.yaml", "${args_no_hyphens}"]
 SWEEP_FILE: dict[str, Any] = {

@@ -23,6 +23,7 @@ model: {encoder: tu-mobilenetv3_small_050, encoder_depth: 4, decoder_channels: [
 trainer: {max_epochs: 2, accelerator: cpu}
 cam: {samples: 3}
 wandb: {mode: disabled}
+run: {report: false}
 """
 FIT = ("-m", "lungseg.fit")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")

@@ -22,7 +22,7 @@ def test_a_network_trained_on_the_planted_shortcut_is_flagged_and_one_trained_wi
     found = {}
     for planted in ("train", "none"):
         words = [f"data.phantom.shortcut={planted}", f"data.phantom.dir={tmp_path / planted}", "model.pooling=average"]
-        words += ["wandb.mode=disabled", f"run.name={planted}"]
+        words += ["wandb.mode=disabled", "run.report=false", f"run.name={planted}"]
         folder = fit(load_config(REPOSITORY / "configs" / "demo.yaml", words))
         found[planted] = verdict(measure_shortcuts(load_subject(folder, [], "val")))
     assert found["train"].flag == "shortcut", found["train"].reasons
