@@ -221,6 +221,28 @@ def test_resuming_with_another_architecture_names_the_key(
     assert code == 2 and "another architecture: model.head is 'linear' there" in stderr
 
 
+def test_a_run_starts_from_all_weights_of_another(
+    run: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"data.root={phantoms}", "run.name=tuned", f"run.init={run}", "trainer.max_epochs=1", "optim.lr=1e-12"]
+    code, stderr = _here(run.parents[1], monkeypatch, capfd, *words)
+    assert code == 0, stderr
+    before, after = (
+        torch.load(folder / "checkpoints/best.ckpt", weights_only=True)["state_dict"]
+        for folder in (run, run.parent / "tuned")
+    )
+    assert all(torch.allclose(before[name], after[name]) for name in before if name.endswith(("weight", "bias")))
+
+
+def test_weights_of_another_architecture_are_refused_by_name(
+    run: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"data.root={phantoms}", "run.name=other", f"run.init={run}", "model.head=conv"]
+    code, stderr = _here(run.parents[1], monkeypatch, capfd, *words)
+    assert code == 2 and "run.init:" in stderr and "classifier.module" in stderr, stderr
+    assert not (run.parent / "other").exists()
+
+
 def test_early_stopping_in_mixed_precision_keeps_the_last_overlay(
     tmp_path: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

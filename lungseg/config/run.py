@@ -19,6 +19,8 @@ class RunConfig:
     """Seeds weights, order and augmentation; 0 or more."""
     resume: bool = False
     """Continue `dir/name` from its `last.ckpt`."""
+    init: str | None = None
+    """A run folder, a checkpoint or a .safetensors model that a new run takes all weights from (fine-tuning)."""
     monitor: str = "val/score"
     """Logged metric that picks the best checkpoint; `val/score` is the mean of dice and balanced accuracy."""
     mode: Literal["max", "min"] = "max"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lungseg import __version__
 from lungseg.configuration import load_config
 from lungseg.evaluation.tuning import read_choice
-from lungseg.inference.backend import ModelInfo, Outputs, Source
+from lungseg.inference.backend import ModelInfo, Outputs, Source, find_model
 from lungseg.inference.model_file import read_model_file
 from lungseg.models.checkpoint import load_network, read_checkpoint
 from lungseg.models.network import LungNetwork
@@ -93,6 +93,21 @@ def read_run(checkpoint: Path) -> tuple[LungNetwork, ModelInfo]:
         description,
     )
     return network, info
+
+
+def take_weights(network: LungNetwork, source: Path) -> None:
+    """Give a network all weights of another of the same architecture, its normalisation of the input too.
+
+    Raises:
+        ValueError: Not a model of lungseg, or of another architecture; one line that names the first difference.
+        FileNotFoundError: Nothing there.
+    """
+    other = load_torch(find_model(source), "cpu").network
+    try:
+        network.load_state_dict(other.state_dict())
+    except RuntimeError as error:
+        first = str(error).split("\n")[1].strip().rstrip(".")
+        raise ValueError(f"run.init: {source} is of another architecture than the config's: {first}") from error
 
 
 def find_device(name: str) -> torch.device:

@@ -26,6 +26,7 @@ from lungseg.config import Config
 from lungseg.configuration import config_dict, dump_config
 from lungseg.data.datamodule import LungDataModule
 from lungseg.data.sample import CLASSES, DataError
+from lungseg.inference.torch_backend import take_weights
 from lungseg.models.checkpoint import check_same_model, read_checkpoint
 from lungseg.models.metrics import score_names
 from lungseg.reporting.metrics_csv import MetricsCsv
@@ -76,6 +77,8 @@ class Training:
         data.setup()
         weights = data.balanced_class_weights() if config.loss.class_weights == "balanced" else [1.0] * len(CLASSES)
         module = LungModule(config.model, config.loss, config.optim, list(CLASSES), weights)
+        if config.run.init is not None and not config.run.resume:
+            take_weights(module.network, Path(config.run.init))
         monitor, mode = _monitor(config, has_val=bool(data.samples["val"]))
         folder = given or run_folder(Path(config.run.dir), config.run.name, stem, config.run.resume)
         if config.run.resume:
