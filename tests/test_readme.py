@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -13,6 +14,7 @@ from lungseg.fields import field_types
 
 REPOSITORY = Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text()
+COMMANDS = re.findall(r"^(python -m lungseg\.\w+ .*)$", README, re.MULTILINE)
 FITS = re.findall(r"python -m lungseg\.fit (--config [^`#\n]*)", README)
 
 
@@ -28,6 +30,14 @@ def test_every_fit_command_resolves(command: str) -> None:
     words = shlex.split(command)
     config = load_config(REPOSITORY / words[1], [word for word in words[2:] if "=" in word])
     assert config.trainer.max_epochs >= 1
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_of_a_block_is_understood(command: str) -> None:
+    words = shlex.split(command, comments=True)
+    module = importlib.import_module(words[2])
+    arguments = module._parser().parse_intermixed_args(words[3:])
+    assert vars(arguments)
 
 
 def test_every_key_named_is_a_key() -> None:
