@@ -1,9 +1,10 @@
-"""Measure speed against the alternatives, as ratios: `python -m lungseg.bench [data ...]`."""
+"""Measure speed against the alternatives, and what the input checks find: `python -m lungseg.bench [data ...]`."""
 
 from __future__ import annotations
 
 import argparse
 from importlib import import_module
+from pathlib import Path
 
 from lungseg.command import run_command
 
@@ -12,8 +13,11 @@ BENCHMARKS = {
     "cam": "class activation maps: on top of a forward pass, against the package grad-cam, as overlays of an epoch",
     "evaluate": "an evaluation: masks, maps, intervals, shortcut test, robustness and page, without the forward passes",
     "predict": "an exported ONNX file against eager PyTorch, and predict against a plain script, from start to end",
+    "sanity": "what share of good, turned, inverted, cropped and foreign images the input checks flag",
 }
 """What each module of `lungseg.benchmarks` measures."""
+_OPTIONS = ("checkpoint", "data")
+"""Of `sanity` alone."""
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -21,9 +25,13 @@ def main(arguments: argparse.Namespace) -> int:
     unknown = [name for name in arguments.names if name not in BENCHMARKS]
     if unknown:
         raise ValueError(f"no benchmark {unknown[0]!r}; there are: {', '.join(BENCHMARKS)}")
+    given = {name: getattr(arguments, name) for name in _OPTIONS if getattr(arguments, name) is not None}
+    if given and "sanity" not in (arguments.names or BENCHMARKS):
+        raise ValueError(f"--{next(iter(given))} is for sanity only, got {' '.join(arguments.names)!r}; name it too")
     for name in arguments.names or BENCHMARKS:
         print(f"{name}: {BENCHMARKS[name]}", flush=True)
-        for line in import_module(f"lungseg.benchmarks.{name}").run(quick=arguments.quick):
+        options = given if name == "sanity" else {}
+        for line in import_module(f"lungseg.benchmarks.{name}").run(quick=arguments.quick, **options):
             print(f"  {line}", flush=True)
     return 0
 
@@ -34,6 +42,9 @@ def _parser() -> argparse.ArgumentParser:
         "names", nargs="*", metavar="NAME", help=f"any of {', '.join(BENCHMARKS)}; all if none is given"
     )
     parser.add_argument("--quick", action="store_true", help="tiny images, once: shows that it works, not how fast")
+    sanity = parser.add_argument_group("of sanity")
+    sanity.add_argument("--checkpoint", type=Path, metavar="RUN", help="model; if not given, that of the package")
+    sanity.add_argument("--data", type=Path, metavar="ROOT", help="data set whose Val is taken; if not given, phantoms")
     return parser
 
 

@@ -14,7 +14,8 @@ import torch
 from torch.utils.data import default_collate
 
 from lungseg.bench import BENCHMARKS, _parser, main
-from lungseg.benchmarks import cam, data, predict
+from lungseg.benchmarks import cam, data, predict, sanity
+from lungseg.benchmarks.planted import CHANGES
 from lungseg.cam.lung import resize_map
 from lungseg.cam.methods import METHODS
 from lungseg.command import run_command
@@ -113,6 +114,31 @@ def test_predict_prints_every_way_and_its_ratio_and_the_commands(
     commands = [re.fullmatch(r"  (\S.*\S) +(\d+\.\d\d) s \((\d+\.\d\d) s\)( +\d+\.\d\d x)?", line) for line in lines]
     named = {row[1]: float(row[2]) for row in commands if row}
     assert {"predict, ONNX", "predict, ONNX, one image"} <= set(named) and min(named.values()) > 0
+
+
+def test_sanity_prints_a_row_for_every_kind_of_image(
+    capsys: pytest.CaptureFixture[str], untrained: Path, phantoms: Path
+) -> None:
+    assert _run("sanity", "--quick", "--checkpoint", str(untrained), "--data", str(phantoms)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == f"  3 images of Val in {phantoms.name}, a network of 64 px:"
+    rows = [re.fullmatch(r"  (\S.*\S) +(\d+) +(\d+\.\d) % +(\d+\.\d) % +(\d+\.\d) %   .+", line) for line in lines[3:]]
+    assert [row[1] for row in rows if row] == list(CHANGES)
+    by_image = {row[1]: float(row[4]) for row in rows if row}  # the network has learned nothing, masks tell nothing
+    assert all(row and float(row[3]) >= max(float(row[4]), float(row[5])) for row in rows)
+    assert by_image["good"] == 0
+    assert all(by_image[name] == 100 for name in ("inverted", "turned by 90 degrees", "turned by 180 degrees", "blank"))
+
+
+def test_sanity_says_that_it_has_no_model(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sanity, "BOXED", Path("nowhere"))
+    assert _run("sanity", "--quick") == 0
+    assert "not measured: this installation comes without a model" in capsys.readouterr().out
+
+
+def test_an_option_of_sanity_is_not_ignored_by_others(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("data", "--quick", "--data", "x") == 2
+    assert capsys.readouterr().err == "error: --data is for sanity only, got 'data'; name it too\n"
 
 
 def test_an_unknown_benchmark_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -158,7 +158,7 @@ def test_threshold_is_of_lung_probability() -> None:
     found = Predictor(_planted(), threshold=0.8)(np.zeros((64, 64), np.uint8))
     assert isinstance(found, Prediction)
     assert found.mask.sum() == 32 * 16
-    assert [flag.name for flag in found.flags] == ["one_lung"]
+    assert [flag.name for flag in found.flags] == ["blank", "one_lung"]
     with pytest.raises(ValueError, match=r"threshold: must be in \(0, 1\), got 1"):
         Predictor(_planted(), threshold=1)
     with pytest.raises(ValueError, match="batch_size: must be >= 1, got 0"):
