@@ -13,7 +13,7 @@ from pathlib import Path
 from lungseg import __version__
 from lungseg.fields import did_you_mean
 
-_NAMES = ("fit", "evaluate", "predict", "export", "audit", "sweep", "compare", "bench")
+_NAMES = ("fit", "evaluate", "predict", "export", "app", "audit", "sweep", "compare", "bench")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -12,10 +12,10 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lungseg"
 ORDER = (
     *("config", "fields", "configuration", "data", "models", "cam", "reporting", "evaluation", "inference"),
-    "exporting",
+    *("exporting", "serving"),
     *("callbacks", "training", "sweeping"),
 )
-COMMANDS = ("fit", "evaluate", "predict", "export", "audit", "sweep", "compare", "bench")
+COMMANDS = ("fit", "evaluate", "predict", "export", "app", "audit", "sweep", "compare", "bench")
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -23,6 +23,7 @@ from lungseg.reporting.drawing import (
     draw_outline,
     grey_to_rgb,
     in_lung_units,
+    map_layer,
 )
 from lungseg.reporting.whole_files import write_json, write_whole
 
@@ -91,7 +92,7 @@ class PictureWriter:
         assert stored
         write_whole(self._folder / f"{stem}.jpg", content.tobytes())
         small = _resize(strength, _fit(strength.shape, MAP_PX))
-        write_whole(self._folder / f"{stem}-map.webp", _webp(_map_layer(small)))
+        write_whole(self._folder / f"{stem}-map.webp", _webp(map_layer(small)))
         write_whole(self._folder / f"{stem}-thumb.webp", _webp(_thumb(shown.image, strength, shown.predicted_lung)))
         outlines = {name: outline_path(mask) for name, mask in resized.items()}
         self._found[str(shown.number)] = {"width": size[0], "height": size[1], "outlines": outlines}
@@ -128,14 +129,6 @@ def _thumb(image: Array, strength: Array, lung: Array) -> Array:
     size = _fit(image.shape, THUMB_PX)
     picture = draw_map(grey_to_rgb(_resize(image, size)), _resize(strength, size))
     return draw_outline(picture, _resize_mask(lung, size), PREDICTED_COLOUR)
-
-
-def _map_layer(strength: Array) -> Array:
-    """The layer that `draw_map` puts over a picture at an opacity of 1, uint8 (h, w, 4)."""
-    clipped = np.clip(strength, 0, 1)
-    alpha = (np.sqrt(clipped) * 255 + 0.5).astype(np.uint8)
-    colour = cv2.applyColorMap((clipped * 255 + 0.5).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-    return np.dstack([colour, alpha])
 
 
 def _webp(picture: Array) -> bytes:

@@ -1,0 +1,44 @@
+"""A page to try a model in the browser: `python -m lungseg.app [--checkpoint RUN] [--port N]`.
+
+Drop X-rays (PNG, JPEG, TIFF, BMP, DICOM) and see lungs, probabilities, class map, evidence and flags. Serves this
+machine only; nothing is sent elsewhere and nothing kept on disk. Needs the extra `app`. Not a medical device.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lungseg.command import run_command
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    from lungseg.serving.server import serve
+
+    serve(arguments.checkpoint, arguments.host, arguments.port, arguments.device)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m lungseg.app", description=__doc__)
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="RUN",
+        help="run folder, .ckpt, .safetensors, .onnx, or a folder from the Hugging Face Hub (default: the model that "
+        "comes with the package)",
+    )
+    parser.add_argument("--port", type=int, metavar="N", help="default: the first free one from 7860")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="where to listen; another than 127.0.0.1 lets other machines in, without a password (default: 127.0.0.1)",
+    )
+    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main, _parser()))

@@ -1,0 +1,142 @@
+"""X-rays that were dropped on the page, and what the model finds in them: one pass an image, kept for every question.
+
+A map of another class costs no pass, one of a gradient method costs one and is kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from lungseg.data.phantom import draw_phantom
+from lungseg.data.sample import CLASSES, DataError
+from lungseg.inference.backend import Outputs
+from lungseg.inference.prediction import Prediction
+from lungseg.inference.predictor import Found, Predictor
+from lungseg.inference.preprocess import Picture, enlarge_map
+
+MOST_MEGAPIXELS = 64
+CLOSED_FORM = "cam"
+METHODS = {
+    CLOSED_FORM: "Closed form (exact)",
+    "grad_cam": "Grad-CAM",
+    "grad_cam_pp": "Grad-CAM++",
+    "hires_cam": "HiResCAM",
+    "layer_cam": "LayerCAM",
+    "eigen_cam": "EigenCAM (of no class)",
+    "score_cam": "Score-CAM (slow)",
+}
+"""Methods of `cam.methods` as the page calls them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One X-ray after its pass through the network."""
+
+    name: str
+    """Of the file, without folders."""
+    picture: Picture
+    square: NDArray[np.uint8]
+    """(S, S) uint8: what the network saw."""
+    outputs: Outputs
+    """Of this image alone: B is 1."""
+    maps: dict[tuple[str, int], NDArray[np.float32]] = field(default_factory=dict)
+    """Maps (S, S) float32 that were asked for, by method and class."""
+
+    @property
+    def label(self) -> int:
+        """Index of the predicted class."""
+        return int(self.outputs.class_probs[0].argmax())
+
+
+class Reader:
+    """A model at work on cases; threads may share it, one at a time passes.
+
+    Args:
+        predictor: The model.
+    """
+
+    def __init__(self, predictor: Predictor):
+        self.predictor, self.classes = predictor, predictor.info.classes
+        network: Any = getattr(predictor.backend, "network", None)
+        self._network, self._lock = network, Lock()
+        self.methods = tuple(METHODS) if network is not None else (CLOSED_FORM,)
+        """Keys of `METHODS` that this model can do: exported ones have no gradients."""
+
+    def read(self, path: Path, name: str) -> Case:
+        """Read a file and run the network on it.
+
+        Raises:
+            DataError: In one line: what is wrong with the file, after its `name`, never its place.
+        """
+        try:
+            _check_size(path)
+            return self._pass(name, path)
+        except DataError as error:
+            reason = str(error).removeprefix(f"{path}: ").replace(str(path), name)
+            raise DataError(f"{name}: {reason.removesuffix('; replace it or drop it from the data set')}") from None
+
+    def example(self, number: int) -> Case:
+        """The phantom of a number, 0 or more, after its pass; their classes take turns."""
+        label = number % len(CLASSES)
+        return self._pass(f"phantom {number + 1} ({CLASSES[label]}, drawn)", draw_phantom(number, label).image)
+
+    def predict(self, case: Case, method: str = CLOSED_FORM, label: int | None = None) -> Prediction:
+        """What was found in a case, with the map of a method and a class.
+
+        Args:
+            case: Of this reader.
+            method: One of `methods`.
+            label: Index of a class; None is the predicted one.
+
+        Raises:
+            ValueError: A method that this model cannot do, or a map that is not finite.
+        """
+        if method not in self.methods:
+            raise ValueError(f"method: {method!r} is not one of this model's: {', '.join(self.methods)}")
+        key = (method, case.label if label is None else label)
+        if key not in case.maps:
+            case.maps[key] = self._map(case, *key)
+        found = Found(case.outputs.mask_probs[0], case.outputs.class_probs[0], case.maps[key])
+        return self.predictor.finish(case.picture, found)
+
+    def _pass(self, name: str, image: Path | NDArray[np.uint8]) -> Case:
+        picture, square = self.predictor.prepare(image)
+        with self._lock:
+            return Case(name, picture, square, self.predictor.backend(square[None]))
+
+    def _map(self, case: Case, method: str, label: int) -> NDArray[np.float32]:
+        cam = case.outputs.class_maps[0, label] if method == CLOSED_FORM else self._by_gradient(case, method, label)
+        if not np.isfinite(cam).all():
+            raise ValueError(f"{METHODS[method]} gives no finite map of {case.name!r} with this model")
+        return enlarge_map(cam, self.predictor.info)
+
+    def _by_gradient(self, case: Case, method: str, label: int) -> NDArray[np.float32]:
+        import torch
+
+        from lungseg.cam.methods import class_activation_map
+
+        device = next(self._network.parameters()).device
+        pixels = torch.from_numpy(case.square.copy()).to(device)[None, None].float() / 255
+        with self._lock:
+            cam = class_activation_map(self._network, pixels, label, method)
+        return np.asarray(cam[0].float().cpu().numpy())
+
+
+def _check_size(path: Path) -> None:
+    """Refuse a picture too large to be decoded here, before it is; what Pillow does not know is left to the decoder."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+    except Image.DecompressionBombError:
+        raise DataError(f"{path}: more than {MOST_MEGAPIXELS} megapixels; scale it down") from None
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+        return
+    if width * height > MOST_MEGAPIXELS * 1_000_000:
+        raise DataError(f"{path}: {width} x {height} pixels; scale it down to {MOST_MEGAPIXELS} megapixels")

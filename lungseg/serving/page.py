@@ -1,0 +1,209 @@
+"""The page itself: what stands where, and what happens when something is dropped, chosen or moved.
+
+`gr` is the library Gradio, handed in: it is optional, and must be imported with telemetry off (`server.py`).
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lungseg.data.sample import DataError
+from lungseg.inference.backend import ModelInfo
+from lungseg.serving.cases import CLOSED_FORM, METHODS, Case, Reader
+from lungseg.serving.results import Result, View, pack
+from lungseg.serving.viewer import NOTICE, describe, draw_viewer, list_notices
+
+MOST_FILES = 20
+MOST_MB = 64
+"""Size of one file."""
+OPACITY = 75
+PREDICTED = "predicted"
+_HOUR_S = 3600
+_HINT = (
+    f"PNG, JPEG, TIFF, BMP or DICOM, up to {MOST_FILES} at a time and {MOST_MB} MB each; they replace the ones before. "
+    "They are kept in memory only, for an hour."
+)
+_SET_OPACITY = "(value) => { document.documentElement.style.setProperty('--map', value / 100); }"
+_SET_CROP = "(on) => { document.documentElement.classList.toggle('uncropped', !on); }"
+_SET_OUTLINE = "(on) => { document.documentElement.classList.toggle('plain', !on); }"
+_SAVE = """(content) => {
+  if (!content) return;
+  const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(new Blob([bytes], {type: 'application/zip'}));
+  link.download = 'lungseg.zip';
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+}"""
+
+
+class _Parts(NamedTuple):
+    """Components that events speak of."""
+
+    files: Any
+    example: Any
+    notices: Any
+    images: Any
+    picture: Any
+    opacity: Any
+    crop: Any
+    outline: Any
+    facts: Any
+    of_class: Any
+    method: Any
+    download: Any
+    packed: Any
+
+
+def build_page(gr: Any, reader: Reader, about: str, uploads: Path) -> Any:
+    """The page of a model as Gradio `Blocks`.
+
+    Args:
+        gr: The module `gradio`.
+        reader: The model.
+        about: One line on the model.
+        uploads: Folder that uploads arrive in; each is deleted when it has been read.
+    """
+    with gr.Blocks(title="lungseg", analytics_enabled=False, delete_cache=(60, _HOUR_S)) as page:
+        cases = gr.State([], time_to_live=_HOUR_S)
+        number = gr.State(0)
+        parts = _lay_out(gr, reader, about)
+        actions = _Actions(gr, reader, uploads)
+        shown = [parts.picture, parts.facts]
+        chosen = [cases, parts.images, parts.method, parts.of_class]
+        taken = [cases, parts.images, parts.notices]
+        hidden = {"api_visibility": "private"}
+        for happening in (page.load, parts.example.click):
+            happening(actions.example, number, [number, *taken], **hidden).then(actions.show, chosen, shown, **hidden)
+        parts.files.upload(actions.read, [parts.files, cases], [parts.files, *taken], **hidden).then(
+            actions.show, chosen, shown, **hidden
+        )
+        for part in (parts.images, parts.method, parts.of_class):
+            part.input(actions.show, chosen, shown, **hidden)
+        parts.opacity.change(None, parts.opacity, None, js=_SET_OPACITY)
+        parts.crop.change(None, parts.crop, None, js=_SET_CROP)
+        parts.outline.change(None, parts.outline, None, js=_SET_OUTLINE)
+        view = [cases, parts.method, parts.of_class, parts.opacity, parts.crop]
+        parts.download.click(actions.pack, view, parts.packed, **hidden).then(None, parts.packed, None, js=_SAVE).then(
+            lambda: "", None, parts.packed, **hidden
+        )
+    return page
+
+
+def about_model(info: ModelInfo, name: str) -> str:
+    """One line on a model."""
+    licence = str(info.description.get("licence") or "not stated")
+    calibrated = "" if info.temperature != 1 else ", probabilities not calibrated"
+    return f"Model {name}: {', '.join(info.classes)}; {info.image_size} px{calibrated}; licence: {licence}"
+
+
+def _lay_out(gr: Any, reader: Reader, about: str) -> _Parts:
+    title = "lungseg: lungs, class and evidence of a chest X-ray"
+    gr.HTML(f'<h1>{title}</h1><p role="note">{NOTICE}</p><p>{escape(about)}</p>', elem_id="head")
+    with gr.Row():
+        with gr.Column(scale=3, min_width=240):
+            files = gr.File(
+                label="X-rays",
+                file_count="multiple",
+                height=170,
+                elem_id="files",
+            )
+            gr.HTML(f'<p class="hint">{_HINT}</p>')
+            example = gr.Button("Another example phantom", elem_id="example")
+            notices = gr.HTML(elem_id="notes")
+            images = gr.Radio([], label="Images", visible=False, elem_id="images")
+        with gr.Column(scale=6, min_width=320):
+            picture = gr.HTML(elem_id="picture", min_height=240)
+            gr.HTML('<div class="key">no evidence<i></i>most in the lungs</div>')
+            opacity = gr.Slider(0, 100, OPACITY, step=1, label="Opacity of the map, %", buttons=[], elem_id="opacity")
+            with gr.Row():
+                crop = gr.Checkbox(True, label="Map in the lungs only", elem_id="crop", min_width=150)
+                outline = gr.Checkbox(True, label="Outline of the lungs", elem_id="outlined", min_width=150)
+        with gr.Column(scale=4, min_width=260):
+            facts = gr.HTML(elem_id="facts", min_height=200)
+            of_class = gr.Dropdown(
+                [("the predicted class", PREDICTED), *((name, str(i)) for i, name in enumerate(reader.classes))],
+                value=PREDICTED,
+                label="Map of",
+                elem_id="of-class",
+            )
+            method = gr.Dropdown(
+                [(METHODS[key], key) for key in reader.methods],
+                value=CLOSED_FORM,
+                label="Method",
+                interactive=len(reader.methods) > 1,
+                elem_id="method",
+            )
+            download = gr.Button("Download the results (zip)", elem_id="download")
+            packed = gr.Textbox(visible=False)
+    return _Parts(
+        files, example, notices, images, picture, opacity, crop, outline, facts, of_class, method, download, packed
+    )
+
+
+class _Actions:
+    """What the server does, of plain values and cases."""
+
+    def __init__(self, gr: Any, reader: Reader, uploads: Path):
+        self._gr, self._reader, self._uploads = gr, reader, uploads
+
+    def example(self, number: int) -> tuple[Any, ...]:
+        """Number of the next phantom, and what `_taken` gives."""
+        return (number + 1, *self._taken([self._reader.example(number)], []))
+
+    def read(self, paths: Sequence[str] | None, before: list[Case]) -> tuple[Any, ...]:
+        """Read what was dropped, delete it, and empty the drop zone; what was there stays if nothing can be read."""
+        cases, notices = [], []
+        files = [Path(path) for path in paths or ()]
+        if len(files) > MOST_FILES:
+            notices.append(f"The first {MOST_FILES} of {len(files)} files were taken; drop the others afterwards.")
+        try:
+            for path in files[:MOST_FILES]:
+                try:
+                    cases.append(self._reader.read(path, path.name))
+                except DataError as error:
+                    notices.append(str(error))
+        finally:
+            for path in files:
+                self._delete(path)
+        return (None, *self._taken(cases or before, notices))
+
+    def show(self, cases: list[Case], index: int | None, method: str, of_class: str) -> tuple[str, str]:
+        """The picture and the facts of the chosen image."""
+        if not cases:
+            if index is None:
+                return "", ""
+            raise self._gr.Error("Images are forgotten after an hour; drop them again.", title="Nothing here")
+        case, label = cases[index or 0], _label(of_class)
+        try:
+            prediction = self._reader.predict(case, method, label)
+        except ValueError as error:
+            raise self._gr.Error(str(error), title="No map") from None
+        name = self._reader.classes[case.label if label is None else label]
+        return draw_viewer(prediction, case.name, name), describe(prediction, name)
+
+    def pack(self, cases: list[Case], method: str, of_class: str, opacity: float, crop: bool) -> str:
+        """All results as a zip file in base64."""
+        view = View(method, _label(of_class), opacity / 100, crop)
+        try:
+            results = [Result(case.name, self._reader.predict(case, method, view.label)) for case in cases]
+        except ValueError as error:
+            raise self._gr.Error(str(error), title="No results") from None
+        return base64.b64encode(pack(results, view, self._reader.predictor.info)).decode()
+
+    def _taken(self, cases: list[Case], notices: list[str]) -> tuple[Any, ...]:
+        choices = [(f"{case.name}: {self._reader.classes[case.label]}", i) for i, case in enumerate(cases)]
+        images = self._gr.update(choices=choices, value=0 if cases else None, visible=len(cases) > 1)
+        return cases, images, list_notices(notices)
+
+    def _delete(self, path: Path) -> None:
+        if self._uploads.resolve() in path.resolve().parents:
+            path.unlink(missing_ok=True)
+
+
+def _label(of_class: str) -> int | None:
+    return None if of_class == PREDICTED else int(of_class)

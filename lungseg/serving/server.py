@@ -1,0 +1,195 @@
+"""The server of the page: on this machine only unless asked otherwise, without telemetry, and nothing kept on disk."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+from lungseg.inference.predictor import Predictor
+from lungseg.serving.cases import Reader
+from lungseg.serving.page import MOST_MB, about_model, build_page
+from lungseg.serving.viewer import STYLE
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+FIRST_PORT, PORTS = 7860, 100
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
+    "frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
+)
+"""The browser refuses whatever lies elsewhere."""
+
+_QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class Running(NamedTuple):
+    """A server at work."""
+
+    url: str
+    uploads: Path
+    """Where uploads are for as long as it takes to read them."""
+
+
+def serve(checkpoint: Path | None, host: str = LOCAL[0], port: int | None = None, device: str = "auto") -> None:
+    """Load a model and serve its page until the process is interrupted or ended.
+
+    Args:
+        checkpoint: As of `Predictor.load`.
+        host: Address to listen on.
+        port: None is the first free one from `FIRST_PORT`.
+        device: As of `Predictor.load`.
+
+    Raises:
+        FileNotFoundError: No such model.
+        ValueError: Not a model, a port or host that cannot be had, or Gradio is not installed.
+    """
+    if importlib.util.find_spec("gradio") is None:
+        raise ValueError("the page needs Gradio: pip install 'lungseg[app]'")
+    port = _find_port(host, port)
+    reader = Reader(Predictor.load(checkpoint, device))
+    name = "of the package" if checkpoint is None else checkpoint.resolve().name
+    with running(reader, name, host, port) as server:
+        print(f"page   {server.url}   (Ctrl-C ends it)", flush=True)
+        if host not in LOCAL:
+            print(
+                f"warning: listening on {host}: whoever reaches this port can use the page, without password or "
+                "encryption",
+                file=sys.stderr,
+                flush=True,
+            )
+        _wait()
+
+
+@contextmanager
+def running(reader: Reader, name: str, host: str, port: int, most_mb: int = MOST_MB) -> Iterator[Running]:
+    """Serve the page while the context lasts; then its uploads, if any are left, are deleted.
+
+    Args:
+        reader: The model.
+        name: What to call it.
+        host: Address to listen on.
+        port: A free one.
+        most_mb: Size of one file at most, MB of 2**20 bytes.
+    """
+    with tempfile.TemporaryDirectory(prefix="lungseg-app-") as folder, _environment(**_QUIET, GRADIO_TEMP_DIR=folder):
+        gr = importlib.import_module("gradio")  # optional, slow, and looks at the environment
+        page = build_page(gr, reader, about_model(reader.predictor.info, name), Path(folder))
+        page.queue(default_concurrency_limit=4, max_size=64)
+        _, url, _ = page.launch(
+            **_launch_options(gr, host), server_name=host, server_port=port, max_file_size=most_mb * 2**20
+        )
+        try:
+            yield Running(url, Path(folder))
+        finally:
+            page.close(verbose=False)
+
+
+class Policy:
+    """ASGI middleware: every answer carries `POLICY`, and no address of it is told to others.
+
+    Args:
+        app: What answers.
+    """
+
+    def __init__(self, app: Callable[[dict[str, Any], Any, Send], Awaitable[None]]):
+        self._app = app
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Send) -> None:
+        """Answer one request."""
+
+        async def send_with_policy(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                extra = ((b"content-security-policy", POLICY.encode()), (b"referrer-policy", b"no-referrer"))
+                message = {**message, "headers": [*message.get("headers", ()), *extra]}
+            await send(message)
+
+        await self._app(scope, receive, send_with_policy)
+
+
+def _launch_options(gr: Any, host: str) -> dict[str, Any]:
+    """What of Gradio is on: nothing that speaks to others, and nothing that remembers."""
+    fonts = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
+    return {
+        "share": False,
+        "run_history": False,
+        "enable_monitoring": False,
+        "ssr_mode": False,
+        "mcp_server": False,
+        "pwa": False,
+        "inbrowser": False,
+        "prevent_thread_lock": True,
+        "quiet": True,
+        "footer_links": [],
+        "state_session_capacity": 64,
+        "app_kwargs": {"middleware": _middleware(host)},
+        "theme": gr.themes.Default(font=fonts[0], font_mono=fonts[1]),
+        "css": STYLE,
+    }
+
+
+def _middleware(host: str) -> list[Any]:
+    """`Policy`; and, listening here only, answers to no other name: a page elsewhere cannot lend its own to this."""
+    make = importlib.import_module("starlette.middleware").Middleware
+    trusted = importlib.import_module("starlette.middleware.trustedhost").TrustedHostMiddleware
+    named = [make(trusted, allowed_hosts=["127.0.0.1", "localhost"])] if host in LOCAL[:2] else []
+    return [make(Policy), *named]
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _find_port(host: str, port: int | None) -> int:
+    if port is not None and not 1 <= port <= 65535:
+        raise ValueError(f"--port: must be 1 to 65535, got {port!r}")
+    for each in [port] if port is not None else range(FIRST_PORT, FIRST_PORT + PORTS):
+        try:
+            family, *_, address = socket.getaddrinfo(host, each, type=socket.SOCK_STREAM)[0]
+        except socket.gaierror:
+            raise ValueError(f"--host: no such address {host!r}; give 127.0.0.1, or one of this machine's") from None
+        with socket.socket(family) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                trial.bind(address)
+                return each
+            except OSError as error:
+                reason = error.strerror
+    asked = f"port {port}" if port is not None else f"ports {FIRST_PORT} to {FIRST_PORT + PORTS - 1}"
+    raise ValueError(f"--port: {asked} on {host!r} cannot be had ({reason}); give another one")
+
+
+def _wait() -> None:
+    """Until Ctrl-C or SIGTERM, both of which are the usual way to end a server."""
+    done = threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        done.set()
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        done.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
