@@ -5,6 +5,7 @@ A map of another class costs no pass, one of a gradient method costs one and is 
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from lungseg.data.dicom import is_dicom
 from lungseg.data.phantom import draw_phantom
 from lungseg.data.sample import CLASSES, DataError
 from lungseg.inference.backend import Outputs
@@ -131,8 +133,10 @@ class Reader:
 
 def _check_size(path: Path) -> None:
     """Refuse a picture too large to be decoded here, before it is; what Pillow does not know is left to the decoder."""
+    if is_dicom(path):
+        return
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             width, height = image.size
     except Image.DecompressionBombError:
         raise DataError(f"{path}: more than {MOST_MEGAPIXELS} megapixels; scale it down") from None
