@@ -1,7 +1,8 @@
 """Measure a trained network on a split: `python -m lungseg.evaluate --checkpoint RUN [WORDS]`.
 
 Masks, classes, calibration and class maps, image by image; over the split every number with a bootstrap interval, a
-test for shortcuts, robustness, and the published numbers beside. `data.root=OTHER` measures another data set.
+test for shortcuts, robustness, and the published numbers beside. `data.root=OTHER` measures another data set. Under
+torchrun or srun the processes share the forward passes.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from lungseg.command import run_command
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from lungseg.evaluation.report_run import report_run
+    from lungseg.evaluation.report_run import assist_run, report_run
     from lungseg.evaluation.results import Options, parse_way
+    from lungseg.evaluation.team import join
     from lungseg.reporting.evaluation_summary import evaluation_lines
 
     options = Options(
@@ -29,7 +31,12 @@ def main(arguments: argparse.Namespace) -> int:
         robustness=arguments.robustness,
     )
     split, words = _split_of(arguments.words)
-    found = report_run(arguments.checkpoint, words, split, options, arguments.output, not arguments.no_report)
+    page = not arguments.no_report
+    with join() as team:
+        if not team.is_zero:
+            assist_run(arguments.checkpoint, words, split, options, team)
+            return 0
+        found = report_run(arguments.checkpoint, words, split, options, arguments.output, page, team)
     for line in evaluation_lines(found.content):
         print(line)
     written = "metrics.json, scores.csv, per_image.csv"

@@ -6,7 +6,7 @@ Masks are kept compressed (under a kilobyte an image), class maps at their own s
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -107,15 +107,32 @@ def look_at(
         target: Whose map: of the predicted class, as a user sees it, or of the true one where it is known.
         split: Of the same data.
         show: Given every image.
+
+    Returns:
+        A look for each batch; on a process of a team other than rank zero, none.
     """
-    looks, number = [], 0
-    for batch in subject.batches(split):
-        look = _look(subject, batch, ways, target)
-        looks.append(look)
-        for picture in _pictures(subject, batch, look, number) if show else ():
-            show(picture)  # type: ignore[misc]  # not None inside this loop
-        number += len(look.label)
+    if show is None or subject.team.size > 1:
+        looks = subject.team.share(lambda batch: _look(subject, batch, ways, target), subject.batches(split))
+        if show is not None and looks:
+            _show_all(subject, zip(subject.batches(split), looks, strict=True), show)
+        return looks
+    looks = []
+
+    def looked() -> Iterator[tuple[Batch, Look]]:
+        for batch in subject.batches(split):
+            looks.append(_look(subject, batch, ways, target))
+            yield batch, looks[-1]
+
+    _show_all(subject, looked(), show)
     return looks
+
+
+def _show_all(subject: Subject, looked: Iterable[tuple[Batch, Look]], show: Callable[[Picture], None]) -> None:
+    number = 0
+    for batch, look in looked:
+        for picture in _pictures(subject, batch, look, number):
+            show(picture)
+        number += len(look.label)
 
 
 def _look(subject: Subject, batch: Batch, ways: Sequence[Way], target: Target) -> Look:

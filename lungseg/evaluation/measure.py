@@ -95,13 +95,8 @@ def measure(
     Raises:
         ValueError: Unknown method or layer.
     """
-    check_ways(subject, ways)
-    say(f"network on {len(subject.samples)} images of {subject.scope}")
-    looks, halves = look_at(subject, ways, target, show=show), subject.halves()
-    tuning = None
-    if subject.split != "val" and subject.data.samples["val"] and not subject.whole:
-        say(f"network on {len(subject.data.samples['val'])} images of val, to tune what is tuned")
-        tuning = look_at(subject, ways, target, "val")
+    looks, tuning = run_network(subject, ways, target, show, say)
+    halves = subject.halves()
     say("masks")
     masks = _measure_masks(subject, looks)
     maps = {}
@@ -121,6 +116,23 @@ def measure(
         val_label=np.concatenate([look.label for look in val]) if val else None,
         halves=halves,
     )
+
+
+def run_network(
+    subject: Subject,
+    ways: Sequence[Way],
+    target: Target,
+    show: Callable[[Picture], None] | None = None,
+    say: Callable[[str], None] = no_word,
+) -> tuple[list[Look], list[Look] | None]:
+    """The forward passes of `measure`, shared by the subject's team: over the split, and over Val if it is another."""
+    check_ways(subject, ways)
+    say(f"network on {len(subject.samples)} images of {subject.scope}")
+    looks = look_at(subject, ways, target, show=show)
+    if subject.split == "val" or subject.whole or not subject.data.samples["val"]:
+        return looks, None
+    say(f"network on {len(subject.data.samples['val'])} images of val, to tune what is tuned")
+    return looks, look_at(subject, ways, target, "val")
 
 
 def _measure_masks(subject: Subject, looks: Sequence[Look]) -> dict[str, MaskResults]:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lungseg.evaluation.results import Options, evaluate
+from lungseg.evaluation.looks import check_ways
+from lungseg.evaluation.results import Options, assist, evaluate
 from lungseg.evaluation.subject import load_subject
+from lungseg.evaluation.team import Team
 from lungseg.evaluation.watch import Watch
 from lungseg.reporting.report.figures import write_figures
 from lungseg.reporting.report.page import write_report
@@ -34,8 +36,9 @@ def report_run(
     options: Options | None = None,
     output: Path | None = None,
     page: bool = True,
+    team: Team | None = None,
 ) -> Reported:
-    """Evaluate a run and write everything that a reader is given. Call it on one process; it needs no other.
+    """Evaluate a run and write everything that a reader is given.
 
     Args:
         run: A run folder, or a .ckpt file in one.
@@ -44,19 +47,29 @@ def report_run(
         options: How much is measured; None: the defaults.
         output: Folder; None: `Subject.output`.
         page: Whether report.html, its pictures, the LaTeX table and the figures are wanted.
+        team: Shares the forward passes, its other processes calling `assist_run`; None: this one needs no other.
 
     Raises:
         ValueError: As of `load_subject` and `evaluate`.
         FileNotFoundError: No checkpoint, or no config beside it.
     """
+    team, options = team or Team(), options or Options()
     watch = Watch()
-    subject = load_subject(run, words, split, watch.over)
+    subject = load_subject(run, words, split, watch.over, team)
+    check_ways(subject, options.ways)
+    team.wait_for_zero()
     folder = output or subject.output
     (folder / "report.html").unlink(missing_ok=True)  # of an earlier evaluation, whose numbers are replaced
     pictures = PictureWriter(folder) if page else None
-    content = evaluate(subject, options or Options(), folder, pictures.add if pictures else None, watch.say)
+    content = evaluate(subject, options, folder, pictures.add if pictures else None, watch.say)
     if pictures is None:
         return Reported(content, folder, None)
     pictures.close()
     write_figures(folder)
     return Reported(content, folder, write_report(folder))
+
+
+def assist_run(run: Path, words: Sequence[str], split: str | None, options: Options, team: Team) -> None:
+    """Do this process's share of the forward passes of a `report_run` on rank zero, with the same arguments."""
+    team.wait_for_zero()
+    assist(load_subject(run, words, split, team=team), options)

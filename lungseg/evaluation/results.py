@@ -14,7 +14,7 @@ import numpy as np
 from lungseg.cam.layers import FEATURES
 from lungseg.evaluation.intervals import REPLICATES
 from lungseg.evaluation.looks import Picture, Target, Way
-from lungseg.evaluation.measure import CAM, Measured, measure
+from lungseg.evaluation.measure import CAM, Measured, measure, run_network
 from lungseg.evaluation.notes import all_notes
 from lungseg.evaluation.rows import image_rows
 from lungseg.evaluation.scoreboard import scoreboard
@@ -117,6 +117,18 @@ def evaluate(
     write_text(output / "scores.csv", scores_csv(plain))
     write_json(output / "metrics.json", plain)
     return plain
+
+
+def assist(subject: Subject, options: Options) -> None:
+    """What a process other than rank zero does of `evaluate`: its share of the forward passes, in the same order."""
+    from lungseg.evaluation.robustness import show_perturbed
+    from lungseg.evaluation.shortcut import show_views
+
+    run_network(subject, options.ways, options.target)
+    if options.shortcuts:
+        show_views(subject, images=options.shortcut_images)
+    if options.robustness:
+        show_perturbed(subject, images=options.robustness)
 
 
 def _tune(subject: Subject, measured: Measured, options: Options) -> tuple[Tuned, str]:

@@ -72,9 +72,7 @@ def measure_robustness(
         progress: Told what is being done.
         images: Take so many only, spread over the classes; None takes all of the split.
     """
-    chosen = choose_images(subject, images)
-    progress(f"robustness on {len(chosen)} images of {subject.split}, {PASSES} passes each")
-    parts = [_measure(subject, batch) for batch in batches_of(subject, chosen)]
+    chosen, parts = show_perturbed(subject, progress, images)
     found = {at: {name: np.concatenate([part[at][name] for part in parts]) for name in parts[0][at]} for at in parts[0]}
     finite = np.all([np.isfinite(rows["class_probs"]).all(axis=1) for rows in found.values()], axis=0)
     found = {at: {name: values[finite] for name, values in rows.items()} for at, rows in found.items()}
@@ -93,6 +91,15 @@ def measure_robustness(
         },
         left_out=int(np.count_nonzero(~finite)),
     )
+
+
+def show_perturbed(
+    subject: Subject, progress: Callable[[str], None] = lambda line: None, images: int | None = None
+) -> tuple[list[int], list[dict[tuple[str, float], dict[str, NDArray[Any]]]]]:
+    """The forward passes of `measure_robustness`, shared by the team: places in the split, and rows a batch."""
+    chosen = choose_images(subject, images)
+    progress(f"robustness on {len(chosen)} images of {subject.split}, {PASSES} passes each")
+    return chosen, subject.team.share(lambda batch: _measure(subject, batch), batches_of(subject, chosen))
 
 
 def _measure(subject: Subject, batch: Batch) -> dict[tuple[str, float], dict[str, NDArray[Any]]]:

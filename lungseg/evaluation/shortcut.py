@@ -103,10 +103,8 @@ def measure_shortcuts(
         progress: Told what is being done.
         images: Take so many only, spread over the classes; None takes all of the split.
     """
-    chosen = choose_images(subject, images)
-    progress(f"hide-and-seek on {len(chosen)} images of {subject.split}, {PASSES} passes each")
+    chosen, parts = show_views(subject, progress, images)
     samples = [subject.samples[index] for index in chosen]
-    parts = [_look_at(subject, batch) for batch in batches_of(subject, chosen)]
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     groups = np.array([sample.group for sample in samples], dtype=object)
     lacking = {
@@ -130,6 +128,15 @@ def measure_shortcuts(
         lung_area=found["lung_area"][used],
         left_out={name: int(np.count_nonzero(flags)) for name, flags in lacking.items()},
     )
+
+
+def show_views(
+    subject: Subject, progress: Callable[[str], None] = lambda line: None, images: int | None = None
+) -> tuple[list[int], list[dict[str, NDArray[Any]]]]:
+    """The forward passes of `measure_shortcuts`, shared by the team: places in the split, and rows a batch."""
+    chosen = choose_images(subject, images)
+    progress(f"hide-and-seek on {len(chosen)} images of {subject.split}, {PASSES} passes each")
+    return chosen, subject.team.share(lambda batch: _look_at(subject, batch), batches_of(subject, chosen))
 
 
 def view_scores(class_probs: Floats, label: Integers, classes: tuple[str, ...]) -> Statistic:

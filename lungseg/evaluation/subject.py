@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +17,7 @@ from lungseg.data.batch import Batch, unpack
 from lungseg.data.datamodule import LungDataModule
 from lungseg.data.sample import SPLITS, Sample, Split
 from lungseg.evaluation.find_data import Origin, find_data
+from lungseg.evaluation.team import Team
 from lungseg.evaluation.watch import Over, silent
 from lungseg.models.checkpoint import find_checkpoint, load_network
 from lungseg.models.network import LungNetwork
@@ -43,6 +44,8 @@ class Subject:
     """What a reader must know of the data, a sentence each."""
     over: Over = silent
     """Shows how far a pass is."""
+    team: Team = field(default_factory=Team)
+    """Processes that share the forward passes."""
 
     @property
     def samples(self) -> list[Sample]:
@@ -81,7 +84,9 @@ class Subject:
         return np.array([numbers.setdefault(s.group or s.id, len(numbers)) % 2 for s in self.samples], np.int64)
 
 
-def load_subject(run: Path, words: Sequence[str], split: str | None = None, over: Over = silent) -> Subject:
+def load_subject(
+    run: Path, words: Sequence[str], split: str | None = None, over: Over = silent, team: Team | None = None
+) -> Subject:
     """Load a run's best checkpoint and the split of its data, or of another data set.
 
     Args:
@@ -90,6 +95,7 @@ def load_subject(run: Path, words: Sequence[str], split: str | None = None, over
         split: `test`, `val`, or, of another data set, `all`; None: `test`, or `all` where another data set has no
             splits.
         over: Shows how far a pass over batches is.
+        team: Shares the forward passes; None: this process has none.
 
     Raises:
         ValueError: No such split, a word that is not of `data`, a file that is no checkpoint of lungseg.
@@ -114,7 +120,18 @@ def load_subject(run: Path, words: Sequence[str], split: str | None = None, over
         raise ValueError(f"data.split: {chosen!r} has no images here (there are: {', '.join(there)}){every}")
     data.setup("validate" if chosen == "val" else "test")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = network.to(device)
     return Subject(
-        checkpoint, network, tuple(classes), config, data, chosen, device, folder, origin, whole, tuple(notes), over
+        checkpoint=checkpoint,
+        network=network.to(device),
+        classes=tuple(classes),
+        config=config,
+        data=data,
+        split=chosen,
+        device=device,
+        folder=folder,
+        origin=origin,
+        whole=whole,
+        notes=tuple(notes),
+        over=over,
+        team=team or Team(),
     )
