@@ -33,7 +33,7 @@ LEAST_AREA, MOST_AREA = 0.05, 0.6
 NOTHING = 0.005
 """Share of the image below which a mask is specks, no lungs."""
 MOST_CUT = 0.5
-"""Share of one edge of the image that lies in the lungs; at most 0.453 in 1,864 masks, and above 0.41 in 3 of 1,000."""
+"""Share of one edge of the image that lies in the lungs; above it in 4 of 3,728 masks."""
 COLUMNS, ROWS = (0.25, 0.7), (0.17, 0.68)
 """Where the centroid of the lungs lies, in widths and heights: 0.328 to 0.634 and 0.222 to 0.627 in 998 of 1,000."""
 MOST_SLOPE = 0.6
