@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -46,7 +47,10 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def untrained(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
-    """A run folder as `fit` would leave it, of a network that has learned nothing, with maps of stride 8."""
+    """A run folder as `fit` would leave it, of a network that has learned nothing, with maps of stride 8.
+
+    Not to be changed by a test: what evaluates it, which leaves a calibration, takes `own_run`.
+    """
     from lungseg.training.module import LungModule
 
     model = dataclasses.replace(TINY, map_stride=8)
@@ -60,6 +64,12 @@ def untrained(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
     data = DataConfig(root=str(phantoms), image_size=64, batch_size=2, workers=0)
     (folder / "config.yaml").write_text(dump_config(Config(data=data, model=model)))
     return folder
+
+
+@pytest.fixture
+def own_run(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of `untrained` for one test."""
+    return Path(shutil.copytree(untrained, tmp_path_factory.mktemp("own") / "run"))
 
 
 @pytest.fixture(scope="session")

@@ -19,8 +19,8 @@ def run(*words: str | Path) -> int:
 
 
 @pytest.fixture
-def checkpoint(untrained: Path) -> tuple[str, Path]:
-    return "--checkpoint", untrained
+def checkpoint(own_run: Path) -> tuple[str, Path]:
+    return "--checkpoint", own_run
 
 
 QUICK = ("--faithfulness", "0", "--robustness", "0", "--no-shortcuts", "--bootstraps", "20", "--no-report")

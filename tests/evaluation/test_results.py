@@ -122,7 +122,7 @@ def test_the_summary_tells_headlines_maps_verdict_and_notes(evaluated) -> None:
         "mostly outside the lungs",
         "rank correlation once unlearned",
         "shortcuts: UNCLEAR",
-        "balanced accuracy as images get worse (3 images)",
+        "balanced accuracy as images get worse (3 images; intervals: metrics.json)",
         f"  - {content['notes'][0]}",
     ):
         assert words in printed

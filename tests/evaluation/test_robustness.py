@@ -14,6 +14,7 @@ from lungseg.data.sample import Sample
 from lungseg.evaluation.perturbations import PERTURBATIONS, rotate
 from lungseg.evaluation.robustness import PASSES, SCORES, RobustnessResults, measure_robustness
 from lungseg.evaluation.subject import Subject, load_subject
+from lungseg.evaluation.team import Team
 from lungseg.models.network import LungOutput
 
 CLASSES = ("COVID-19", "Non-COVID", "Normal")
@@ -60,7 +61,10 @@ def toy(lung: Tensor = LUNG, batch_size: int = 5, **changes: Any) -> Subject:
         Sample(f"{i:02d}.png", Path("x"), None, None, None if one < 0 else int(one), "val")
         for i, one in enumerate(whole["label"])
     ]
-    return cast(Subject, SimpleNamespace(network=Toy(), classes=CLASSES, samples=samples, split="val", batches=batches))
+    return cast(
+        Subject,
+        SimpleNamespace(network=Toy(), classes=CLASSES, samples=samples, split="val", batches=batches, team=Team()),
+    )
 
 
 def scores(results: RobustnessResults, name: str, score: str) -> list[float]:

@@ -15,6 +15,7 @@ from lungseg.evaluation.regions import VIEWS
 from lungseg.evaluation.shortcut import DILATIONS, LOOKS, PASSES, SCORES, measure_shortcuts
 from lungseg.evaluation.shortcut_verdict import verdict
 from lungseg.evaluation.subject import Subject, load_subject
+from lungseg.evaluation.team import Team
 from lungseg.models.network import LungOutput
 
 CLASSES = ("COVID-19", "Non-COVID", "Normal")
@@ -79,7 +80,8 @@ def toy(read: Callable[[Tensor], Tensor], told_by: str, batch_size: int = 7, **c
     samples = [Sample(f"{i:02d}.png", Path("x"), None, None, labels[i], "val") for i in range(36)]
     network = Toy(read)
     return cast(
-        Subject, SimpleNamespace(network=network, classes=CLASSES, samples=samples, split="val", batches=batches)
+        Subject,
+        SimpleNamespace(network=network, classes=CLASSES, samples=samples, split="val", batches=batches, team=Team()),
     )
 
 

@@ -26,9 +26,9 @@ def _evaluate(run: Path, output: Path, *launcher: str, words: tuple[str, ...] = 
 
 
 @pytest.mark.slow
-def test_two_processes_write_what_one_writes(untrained: Path, tmp_path: Path) -> None:
+def test_two_processes_write_what_one_writes(own_run: Path, tmp_path: Path) -> None:
     for name, launcher in (("one", ()), ("two", TORCHRUN)):
-        result = _evaluate(untrained, tmp_path / name, *launcher)
+        result = _evaluate(own_run, tmp_path / name, *launcher)
         assert result.returncode == 0, result.stderr
         assert result.stdout.count("statistics") == 1
     one, two = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two"))
@@ -41,8 +41,8 @@ def test_two_processes_write_what_one_writes(untrained: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_mistake_is_told_once(untrained: Path, tmp_path: Path) -> None:
-    result = _evaluate(untrained, tmp_path / "none", *TORCHRUN, words=("data.split=vall",))
+def test_a_mistake_is_told_once(own_run: Path, tmp_path: Path) -> None:
+    result = _evaluate(own_run, tmp_path / "none", *TORCHRUN, words=("data.split=vall",))
     assert result.returncode != 0
     assert result.stderr.count("data.split: must be 'val' or 'test'") == 1
 
