@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import runpy
+import signal
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -52,4 +53,6 @@ def _listing(commands: dict[str, str]) -> str:
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that has seen enough, as `| head`, is no error
     raise SystemExit(main(sys.argv[1:]))
