@@ -53,6 +53,6 @@ def _listing(commands: dict[str, str]) -> str:
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that has seen enough, as `| head`, is no error
+    if len(sys.argv) == 1 and hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error; commands, with their sockets, keep it off
     raise SystemExit(main(sys.argv[1:]))
