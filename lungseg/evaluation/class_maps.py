@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,7 @@ from lungseg.cam.localize import (
     measure_localisation,
 )
 from lungseg.cam.lung import resize_map
+from lungseg.data.threads import cores
 from lungseg.evaluation.looks import Look, Way
 from lungseg.evaluation.subject import Subject
 from lungseg.evaluation.weighted import Flags, Floats, Integers, Statistic, means
@@ -74,17 +76,24 @@ def measure_maps(
     scores = {name: LocalisationScores(subject.classes) for name in TARGETS}
     per_image: list[dict[str, Any]] = []
     broken = 0
-    for look, half in zip(subject.over(looks), _parted(halves, looks), strict=True):
-        cam, lung, infection = _map_of(look, way, stride), look.lung(), look.mask("infection")
-        share = infected_share(infection, lung)
+
+    def of_look(look: Look, half: Integers) -> tuple[dict[str, dict[str, Tensor]], Evidence, Tensor, int]:
+        cam, lung = _map_of(look, way, stride), look.lung()
         found = {}
         for name in TARGETS:
             chosen = thresholds.get(name)
             limits = None if chosen is None else np.array(chosen)[half % len(chosen)]
             found[name] = _localise(cam, *_target_of(name, look), limits)
-            scores[name].update(found[name], torch.from_numpy(look.label), share)
-        per_image += _rows(describe_evidence(cam, lung), found, share)
-        broken += int((~cam.isfinite().flatten(1).all(1)).sum())
+        share = infected_share(look.mask("infection"), lung)
+        return found, describe_evidence(cam, lung), share, int((~cam.isfinite().flatten(1).all(1)).sum())
+
+    with ThreadPoolExecutor(cores()) as pool:
+        done = pool.map(of_look, looks, _parted(halves, looks))
+        for look, (found, evidence_of, share, bad) in zip(looks, subject.over(done, len(looks)), strict=True):
+            for name in TARGETS:
+                scores[name].update(found[name], torch.from_numpy(look.label), share)
+            per_image += _rows(evidence_of, found, share)
+            broken += bad
     localisation = {name: score.compute() for name, score in scores.items()}
     label = np.concatenate([look.label for look in looks])
     evidence = _evidence_summary(per_image, _groups(label, subject.classes))

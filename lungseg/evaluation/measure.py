@@ -5,7 +5,6 @@ One pass of the network over the split and one over Val (for what is tuned there
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from lungseg.cam.layers import FEATURES
 from lungseg.data.sample import Sample
+from lungseg.data.threads import cores
 from lungseg.evaluation.class_maps import MapResults, measure_maps
 from lungseg.evaluation.looks import Look, Picture, Target, Way, check_ways, look_at
 from lungseg.evaluation.segmentation import measure_masks
@@ -151,7 +151,7 @@ def _measure_masks(subject: Subject, looks: Sequence[Look]) -> dict[str, MaskRes
                 found[kind] = index, measure_masks(predicted, true, spacing[index], lungs=kind == "lung")
         return found
 
-    with ThreadPoolExecutor(_cores()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for done in subject.over(pool.map(of_look, range(len(looks))), len(looks)):
             for kind, part in done.items():
                 parts[kind].append(part)
@@ -166,7 +166,3 @@ def _joined(parts: Sequence[tuple[Integers, dict[str, NDArray[Any]]]]) -> MaskRe
 def _starts(looks: Sequence[Look]) -> list[int]:
     """Place in the split of each look's first image."""
     return [0, *np.cumsum([len(look.label) for look in looks]).tolist()][:-1]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
