@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from lungseg.cam.lung import evidence_in_lungs, resize_map
 from lungseg.data.images import read_image
-from lungseg.inference.backend import ModelInfo, Outputs, find_model
+from lungseg.data.phantom import draw_phantom
+from lungseg.inference.backend import BOXED, ModelInfo, Outputs, find_model
 from lungseg.inference.prediction import Prediction
 from lungseg.inference.predictor import Predictor
 from lungseg.inference.preprocess import enlarge_map, to_picture
@@ -224,6 +225,19 @@ def test_a_model_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("lungseg.inference.backend.BOXED", tmp_path / "boxed.safetensors")
     with pytest.raises(FileNotFoundError, match="without a model; give one with --checkpoint RUN"):
         find_model()
+
+
+def test_the_model_that_comes_along_finds_the_lungs_of_a_phantom_and_states_its_licence() -> None:
+    assert BOXED.stat().st_size < 12e6
+    predict = Predictor.load(device="cpu")
+    phantom = draw_phantom(3, 0, 256)
+    prediction = predict(phantom.image)
+    both = np.logical_and(prediction.mask, phantom.lung).sum()
+    assert 2 * both / (prediction.mask.sum() + np.count_nonzero(phantom.lung)) > 0.8
+    assert predict.info.description["licence"].startswith("CC-BY-SA-4.0")
+    assert "/" not in predict.info.description["config"]["data"]["root"]
+    card = BOXED.with_name("README.md").read_text()
+    assert "CC BY-SA 4.0" in card and "not a medical device" in card
 
 
 @pytest.mark.parametrize(
