@@ -39,6 +39,8 @@ EVIDENCE = ("evidence_in_lungs", "lung_area", "peak_in_lungs", "evidence_outside
 _LOCALISATION = ("hit", "iou_otsu", "energy", "average_precision", "iou_tuned")
 MAP_COLUMNS = (*EVIDENCE, *(f"{target}_{score}" for target in TARGETS for score in _LOCALISATION))
 """Columns of `MapResults.per_image` that are averaged; the last may be lacking."""
+TOGETHER = 8
+"""Images whose pixels are sorted at a time: what that takes is many times the images themselves."""
 
 
 @dataclass
@@ -179,15 +181,20 @@ def _localise(cam: Tensor, mask: Tensor, crop: Tensor | None, limits: Any) -> di
     names = ["hit", "iou_otsu", "energy", "average_precision"] + ([] if limits is None else ["iou_tuned"])
     found = {name: torch.full((len(cam),), torch.nan) for name in names}
     found |= {"undefined": ~used, "no_evidence": torch.zeros_like(used)}
-    for limit in [None] if limits is None else np.unique(limits):
-        members = used if limit is None else used & torch.from_numpy(limits == limit)
-        if not members.any():
-            continue
+    for members, limit in _alike(used, limits):
         inside = None if crop is None else crop[members]
-        scores = measure_localisation(cam[members], mask[members], inside, None if limit is None else float(limit))
-        for name, values in scores.items():
+        for name, values in measure_localisation(cam[members], mask[members], inside, limit).items():
             found[name][members] = values
     return found
+
+
+def _alike(used: Tensor, limits: Any) -> Iterator[tuple[Tensor, float | None]]:
+    """Places of the images used, `TOGETHER` at most and all of one threshold, with that threshold."""
+    for limit in [None] if limits is None else np.unique(limits):
+        members = used if limit is None else used & torch.from_numpy(limits == limit)
+        for places in torch.split(members.nonzero()[:, 0], TOGETHER):
+            if len(places):
+                yield places, None if limit is None else float(limit)
 
 
 def _rows(evidence: Evidence, found: dict[str, dict[str, Tensor]], share: Tensor) -> list[dict[str, Any]]:

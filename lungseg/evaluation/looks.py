@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -20,6 +21,7 @@ from lungseg.cam.lung import resize_map
 from lungseg.cam.methods import METHODS, class_activation_map, class_map_of
 from lungseg.data.batch import Batch
 from lungseg.data.sample import Split
+from lungseg.data.threads import cores
 from lungseg.evaluation.subject import Subject
 from lungseg.evaluation.weighted import Flags, Floats, Integers
 
@@ -106,7 +108,7 @@ def look_at(
         ways: Methods and the layers they are applied at.
         target: Whose map: of the predicted class, as a user sees it, or of the true one where it is known.
         split: Of the same data.
-        show: Given every image.
+        show: Given every image, several at a time, each on a thread of its own.
 
     Returns:
         A look for each batch; on a process of a team other than rank zero, none.
@@ -129,10 +131,11 @@ def look_at(
 
 def _show_all(subject: Subject, looked: Iterable[tuple[Batch, Look]], show: Callable[[Picture], None]) -> None:
     number = 0
-    for batch, look in looked:
-        for picture in _pictures(subject, batch, look, number):
-            show(picture)
-        number += len(look.label)
+    with ThreadPoolExecutor(cores()) as pool:
+        for batch, look in looked:
+            for _ in pool.map(show, _pictures(subject, batch, look, number)):
+                pass
+            number += len(look.label)
 
 
 def _look(subject: Subject, batch: Batch, ways: Sequence[Way], target: Target) -> Look:

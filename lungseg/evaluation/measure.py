@@ -89,7 +89,7 @@ def measure(
         subject: Network and data.
         ways: Methods and the layers they are applied at, the first of them for `show`.
         target: Whose map: of the predicted class, as a user sees it, or of the true one where it is known.
-        show: Given every image, in order, while the network passes over them.
+        show: Given every image as of `look_at`, while the network passes over them.
         say: Told what is being done.
 
     Raises:

@@ -81,7 +81,7 @@ class PictureWriter:
                 old.unlink()
 
     def add(self, shown: Shown) -> None:
-        """Write the pictures of one image."""
+        """Write the pictures of one image; several threads may."""
         size = _fit(shown.image.shape, SIDE_PX)
         masks = {name: getattr(shown, name) for name in MASKS}
         resized = {name: _resize_mask(mask, size) for name, mask in masks.items() if mask is not None}
@@ -119,7 +119,7 @@ def outline_path(mask: Array) -> str:
 
 def _closed(points: Array) -> str:
     """Points (P, 2) as a closed path: the first one absolute, the others as steps."""
-    steps = "".join(f"{x:d} {y:d} " for x, y in np.diff(points, axis=0).tolist()).strip()
+    steps = " ".join(map(str, (points[1:] - points[:-1]).ravel().tolist()))
     x, y = points[0].tolist()
     return f"M{x} {y}" + (f"l{steps}z" if steps else "h1v1h-1z")
 
