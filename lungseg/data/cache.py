@@ -42,7 +42,6 @@ class ImageCache:
         image_size: int,
         keep_aspect: bool = True,
         folder: Path | None = None,
-        workers: int | None = None,
     ) -> ImageCache:
         """Open the cache of these samples, whose order is its index; build it first if it is not there.
 
@@ -54,7 +53,6 @@ class ImageCache:
             image_size: Side S, pixels.
             keep_aspect: As in `read_sample`.
             folder: Where caches lie; None for `default_folder()`.
-            workers: Threads that decode; None for one a core.
 
         Raises:
             DataError: One line: all faulty files of the samples (the first three named), or a folder that cannot
@@ -68,7 +66,7 @@ class ImageCache:
                 folder.mkdir(parents=True, exist_ok=True)
                 with lock(path):
                     if not cache._is_whole():
-                        build(path, samples, image_size, keep_aspect, workers)
+                        build(path, samples, image_size, keep_aspect)
             except OSError as error:
                 raise DataError(
                     f"{folder}: the cache cannot be written there ({error.strerror or error}); set data.cache_dir or "

@@ -7,23 +7,18 @@ import logging
 import os
 import shutil
 import sys
-import time
 import uuid
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-import cv2
-
 from lungseg.data.decode import read_sample
 from lungseg.data.rows import pack_row, row_bytes
 from lungseg.data.sample import DataError, Sample
+from lungseg.data.threads import in_threads
 
 SUFFIX = ".cache"
-SECONDS_BETWEEN_LINES = 10.0
 
 Row = bytes | DataError
 """A packed sample, or what is wrong with it."""
@@ -31,9 +26,7 @@ Row = bytes | DataError
 _log = logging.getLogger(__name__)
 
 
-def build(
-    path: Path, samples: Sequence[Sample], image_size: int, keep_aspect: bool = True, workers: int | None = None
-) -> None:
+def build(path: Path, samples: Sequence[Sample], image_size: int, keep_aspect: bool = True) -> None:
     """Write the cache of the samples to `path`, in their order; to be called with its `lock` held.
 
     Raises:
@@ -46,7 +39,7 @@ def build(
     partial = path.with_suffix(f".{uuid.uuid4().hex[:8]}.partial")
     try:
         with partial.open("wb") as file:
-            _write(file, samples, _decoded(samples, image_size, keep_aspect, workers or _cores()))
+            _write(file, samples, image_size, keep_aspect)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -84,9 +77,15 @@ def _remove_what_crashes_left(path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _write(file: IO[bytes], samples: Sequence[Sample], rows: Iterator[Row]) -> None:
+def _write(file: IO[bytes], samples: Sequence[Sample], image_size: int, keep_aspect: bool) -> None:
+    def decode(sample: Sample) -> Row:
+        try:
+            return pack_row(*read_sample(sample, image_size, keep_aspect))
+        except DataError as error:
+            return error
+
     faults: list[DataError] = []
-    for row in _shown(rows, len(samples), f"cache of {samples[0].split}" if samples else "cache"):
+    for row in in_threads(decode, samples, f"cache of {samples[0].split}" if samples else "cache"):
         if isinstance(row, DataError):
             faults.append(row)
         elif not faults:
@@ -97,50 +96,6 @@ def _write(file: IO[bytes], samples: Sequence[Sample], rows: Iterator[Row]) -> N
         raise DataError(f"{len(faults)} of {len(samples)} samples cannot be decoded: {first}{more}")
     file.flush()
     os.fsync(file.fileno())
-
-
-def _decoded(samples: Sequence[Sample], image_size: int, keep_aspect: bool, workers: int) -> Iterator[Row]:
-    """Rows in the order of the samples, decoded a little ahead by threads (OpenCV lets others run meanwhile)."""
-
-    def decode(sample: Sample) -> Row:
-        try:
-            return pack_row(*read_sample(sample, image_size, keep_aspect))
-        except DataError as error:
-            return error
-
-    waiting: deque[Future[Row]] = deque()
-    with _log_level_kept(), ThreadPoolExecutor(workers) as pool:
-        for sample in samples:
-            waiting.append(pool.submit(decode, sample))
-            if len(waiting) > 4 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
-@contextmanager
-def _log_level_kept() -> Iterator[None]:
-    """Threads that silence OpenCV and restore it one over the other may leave it silent."""
-    level = cv2.utils.logging.getLogLevel()
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(level)
-
-
-def _shown(rows: Iterator[Row], total: int, title: str) -> Iterator[Row]:
-    """Pass the rows on, with a bar on a terminal and a line now and then elsewhere."""
-    if sys.stderr.isatty():
-        from tqdm import tqdm
-
-        yield from tqdm(rows, title, total, unit="image", leave=False)
-        return
-    said = time.monotonic()
-    for done, row in enumerate(rows, 1):
-        yield row
-        if time.monotonic() - said >= SECONDS_BETWEEN_LINES:
-            said = time.monotonic()
-            _say(f"{title}: {done:,} of {total:,} images")
 
 
 def _say_what_is_there(path: Path, count: int) -> None:
@@ -155,7 +110,3 @@ def _say(line: str) -> None:
 
 def _size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

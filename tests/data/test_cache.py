@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lungseg.data import cache, cache_build
+from lungseg.data import cache, cache_build, threads
 from lungseg.data.cache import ImageCache, cache_key, default_folder
 from lungseg.data.decode import read_sample
 from lungseg.data.index import load_index
@@ -182,7 +182,7 @@ def counted(*arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     return read(*arguments)
 cache_build.read_sample = counted
-print(int(ImageCache.open_or_build(samples, 64, folder=folder, workers=1).read(4)[0].sum()))
+print(int(ImageCache.open_or_build(samples, 64, folder=folder).read(4)[0].sum()))
 """
 
 
@@ -253,12 +253,12 @@ class _Terminal(io.StringIO):
 def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(
     samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache_build, "SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr(threads, "SECONDS_BETWEEN_LINES", 0)
     plain, terminal = io.StringIO(), _Terminal()
     monkeypatch.setattr(sys, "stderr", plain)
     ImageCache.open_or_build(samples, 64, folder=tmp_path)
     lines = plain.getvalue().splitlines()
-    assert lines[4] == "cache of train: 5 of 12 images" and len(lines) == 13
+    assert lines[4] == "cache of train: 5 of 12" and len(lines) == 13
     assert re.fullmatch(r"cache: 12 images, 0\.1 MB in .*\.cache", lines[-1])
 
     monkeypatch.setattr(sys, "stderr", terminal)
