@@ -31,14 +31,14 @@ from lungseg.cam.methods import METHODS, class_map_of
 from lungseg.config import CamConfig, LossConfig, ModelConfig, OptimConfig
 from lungseg.data.phantom import draw_phantom
 from lungseg.data.sample import CLASSES
-from lungseg.models.encoders import LITE0
+from lungseg.models.encoders import LITES
 from lungseg.models.network import LungNetwork
 from lungseg.reporting.drawing import draw_sheet
 from lungseg.reporting.whole_files import write_png
 from lungseg.training.module import LungModule
 
 MODEL = ModelConfig(
-    encoder=LITE0, encoder_weights=None, decoder_channels=[128, 64, 32, 32, 16], map_stride=16, dropout=0.3
+    encoder=LITES["lite0"], encoder_weights=None, decoder_channels=[128, 64, 32, 32, 16], map_stride=16, dropout=0.3
 )
 LOSS = LossConfig(label_smoothing=0.05)
 OPTIM = OptimConfig(lr=1e-3, encoder_lr_factor=0.5, weight_decay=0.02, average=0.998)

@@ -22,7 +22,7 @@ class ModelConfig:
     encoder_depth: int | None = 5
     """Stages used: the deepest features are 2**depth times smaller than the image. Null: the architecture's own."""
     encoder_weights: str | None = None
-    """null (random), `imagenet` (downloaded), `lite0` (extra `lite0`, no download), or a file with weights."""
+    """null (random), `imagenet` (downloaded), `lite0` to `lite2` (extra of that name, no download), or a file."""
     decoder_channels: list[int] | None = None
     """Channels of the decoder's stages, deepest first, one a stage; null: the architecture's own."""
     head: Head = "linear"

