@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from typing import Literal
 
 from lungseg.config.checks import check
+from lungseg.data.sample import CLASSES
 
 Head = Literal["linear", "conv"]
 Pooling = Literal["average", "lung"]
+_POSITIVE = re.compile(r"\d+(\.\d*)?(e[-+]?\d+)?|\.\d+")
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class LossConfig:
     """Epochs over which `evidence_weight` rises linearly from 0: maps and lungs must mean something first."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced` weights each class by the inverse of its share of the training labels."""
+    class_costs: list[str] = field(default_factory=list)
+    """What a mistake costs, by the true class, as `Normal=0.5`; 1 where not named. They multiply `class_weights`."""
     label_smoothing: float = 0.0
     """Share of the target spread over all classes, in [0, 1)."""
 
@@ -75,6 +80,22 @@ class LossConfig:
             check(getattr(self, name) >= 0, f"loss.{name}", ">= 0", getattr(self, name))
         check(self.dice + self.bce + self.cross_entropy > 0, "loss", "above 0 in sum", 0)
         check(0 <= self.label_smoothing < 1, "loss.label_smoothing", "in [0, 1)", self.label_smoothing)
+        self.costs()
+
+    def costs(self) -> dict[str, float]:
+        """`class_costs` of every class, by name.
+
+        Raises:
+            ValueError: An entry that is not CLASS=NUMBER, of a class that is not there or named twice, or not above 0.
+        """
+        found: dict[str, float] = {}
+        for entry in self.class_costs:
+            name, _, number = entry.partition("=")
+            right = name in CLASSES and name not in found and _POSITIVE.fullmatch(number) and float(number) > 0
+            rule = f"CLASS=NUMBER each, above 0, of {', '.join(CLASSES)}, each once"
+            check(bool(right), "loss.class_costs", rule, self.class_costs)
+            found[name] = float(number)
+        return {name: found.get(name, 1.0) for name in CLASSES}
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def cross_entropy_term(
         class_logits: (B, C) float32.
         label: (B,) int64 in [0, C); anything where not known.
         known: (B,) bool.
-        class_weights: (C,) float32, mean 1 by convention.
+        class_weights: (C,) float32, positive; only their ratios matter to `Term.mean`.
         label_smoothing: Share of the target spread evenly over all classes, in [0, 1).
     """
     label = label.where(known, label.new_zeros(()))

@@ -127,8 +127,8 @@ def _missing(name: str, config: Config) -> str:
 def _check_comparable(sweep: Sweep, where: str, score: str) -> None:
     """A loss cannot judge runs that each weigh it differently: the smallest weights would win."""
     changing = [name for name, parameter in sweep.parameters.items() if len(parameter.samples()) > 1]
-    weights = {"loss": tuple(_TERMS.values()), "cross_entropy": ("loss.label_smoothing", "loss.class_weights")}
-    weights["loss"] += weights["cross_entropy"]
+    of_classes = ("loss.label_smoothing", "loss.class_weights", "loss.class_costs")
+    weights = {"loss": (*_TERMS.values(), *of_classes), "cross_entropy": of_classes}
     for name in changing:
         if name in weights.get(score, ()):
             raise SweepError(f"{where} {sweep.metric.name!r} changes with {name}, which is swept; take 'val/score'")

@@ -30,7 +30,7 @@ class LungModule(LightningModule):
         loss: Section `loss`.
         optim: Section `optim`.
         classes: Class names in label order.
-        class_weights: One positive number a class for the cross-entropy, mean 1.
+        class_weights: One positive number a class for the cross-entropy; only their ratios matter.
     """
 
     def __init__(

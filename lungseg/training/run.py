@@ -22,7 +22,7 @@ from lungseg.callbacks.loggers import WandbMode, build_loggers, wandb_mode
 from lungseg.callbacks.overlays import OverlayCallback
 from lungseg.callbacks.progress import EpochLines, progress_callbacks
 from lungseg.callbacks.pruning import trial_callbacks
-from lungseg.config import Config
+from lungseg.config import Config, LossConfig
 from lungseg.configuration import config_dict, dump_config
 from lungseg.data.datamodule import LungDataModule
 from lungseg.data.sample import CLASSES, DataError
@@ -75,8 +75,7 @@ class Training:
         if launch.is_zero:
             _say_what_data(config, data, total)
         data.setup()
-        weights = data.balanced_class_weights() if config.loss.class_weights == "balanced" else [1.0] * len(CLASSES)
-        module = LungModule(config.model, config.loss, config.optim, list(CLASSES), weights)
+        module = LungModule(config.model, config.loss, config.optim, list(CLASSES), _class_weights(config.loss, data))
         if config.run.init is not None and not config.run.resume:
             take_weights(module.network, Path(config.run.init))
         monitor, mode = _monitor(config, has_val=bool(data.samples["val"]))
@@ -215,6 +214,12 @@ def _monitor(config: Config, has_val: bool) -> tuple[str, str]:
         hint = f"did you mean {near[0]!r}?" if near else "for example 'val/score', 'val/dice', 'val/accuracy'"
         raise ValueError(f"run.monitor: no run logs {config.run.monitor!r}; {hint}")
     return config.run.monitor, config.run.mode
+
+
+def _class_weights(loss: LossConfig, data: LungDataModule) -> list[float]:
+    """Weights of the classes in the cross-entropy, in label order."""
+    shares = data.balanced_class_weights() if loss.class_weights == "balanced" else [1.0] * len(CLASSES)
+    return [share * loss.costs()[name] for share, name in zip(shares, CLASSES, strict=True)]
 
 
 def _check_shares(data: LungDataModule, processes: int) -> None:
