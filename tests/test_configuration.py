@@ -96,6 +96,14 @@ def test_words_of_a_sweep_agent_are_python_values() -> None:
         ),
         ("model: {head: lineer}", "model.head: must be one of 'linear', 'conv', got 'lineer'; did you mean 'linear'?"),
         ("data: {image_size: 7}", "data.image_size: must be in 32..2048 pixels, got 7"),
+        *(
+            (
+                f"loss: {{class_costs: ['{entry}']}}",
+                "loss.class_costs: must be CLASS=NUMBER each, above 0, of COVID-19, Non-COVID, Normal, each once, "
+                f"got ['{entry}']",
+            )
+            for entry in ("Normal", "Normal=", "Normal=0", "Normal=-1", "Normal=nan", "normal=2")
+        ),
         ("loss: {dice: 0, bce: 0, cross_entropy: 0}", "loss: must be above 0 in sum, got 0"),
         ("optim: {lr: fast}", "optim.lr: expected a number (float), got 'fast'"),
         ("optim: {lr: .nan}", "optim.lr: must be finite, got nan"),

@@ -75,7 +75,7 @@ class Training:
         if launch.is_zero:
             _say_what_data(config, data, total)
         data.setup()
-        module = LungModule(config.model, config.loss, config.optim, list(CLASSES), _class_weights(config.loss, data))
+        module = LungModule(config.model, config.loss, config.optim, list(CLASSES), class_weights(config.loss, data))
         if config.run.init is not None and not config.run.resume:
             take_weights(module.network, Path(config.run.init))
         monitor, mode = _monitor(config, has_val=bool(data.samples["val"]))
@@ -216,7 +216,7 @@ def _monitor(config: Config, has_val: bool) -> tuple[str, str]:
     return config.run.monitor, config.run.mode
 
 
-def _class_weights(loss: LossConfig, data: LungDataModule) -> list[float]:
+def class_weights(loss: LossConfig, data: LungDataModule) -> list[float]:
     """Weights of the classes in the cross-entropy, in label order."""
     shares = data.balanced_class_weights() if loss.class_weights == "balanced" else [1.0] * len(CLASSES)
     return [share * loss.costs()[name] for share, name in zip(shares, CLASSES, strict=True)]

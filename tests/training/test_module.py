@@ -15,6 +15,7 @@ from lungseg.data.datamodule import LungDataModule
 from lungseg.data.sample import CLASSES
 from lungseg.models.checkpoint import check_same_model, find_checkpoint, load_network, read_checkpoint
 from lungseg.training.module import LungModule, lr_factor
+from lungseg.training.run import class_weights
 
 
 def _module(model: ModelConfig, loss: LossConfig | None = None, optim: OptimConfig | None = None) -> LungModule:
@@ -152,3 +153,29 @@ def test_what_is_not_a_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match=r"other.ckpt: a checkpoint, but not of lungseg"):
         read_checkpoint(tmp_path / "other.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("loss", "wanted"),
+    [
+        (LossConfig(), [1, 1, 1]),
+        (LossConfig(class_costs=["Normal=.5", "COVID-19=2e0"]), [2, 1, 0.5]),
+        (LossConfig(class_weights="balanced", class_costs=["Normal=0.5"]), [16 / 24, 16 / 12, 0.5 * 16 / 12]),
+    ],
+)
+def test_costs_of_the_classes_multiply_their_weights(phantoms: Path, loss: LossConfig, wanted: list[float]) -> None:
+    data = _data(phantoms)
+    data.find_samples()
+    train = data.samples["train"]
+    data.samples["train"] = train + [sample for sample in train if sample.label == 0]  # 8, 4, 4
+    assert class_weights(loss, data) == pytest.approx(wanted)
+
+
+def test_a_class_of_lower_cost_moves_the_network_less(tiny_model: ModelConfig, phantoms: Path) -> None:
+    """Where the cost of two classes tends to nothing, all that is learned is to say the third."""
+    seed_everything(0, verbose=False)
+    module = LungModule(tiny_model, LossConfig(), OptimConfig(lr=0.01), list(CLASSES), [1e-6, 1.0, 1e-6])
+    trainer = _trainer(3)
+    trainer.fit(module, datamodule=_data(phantoms))
+    assert float(trainer.callback_metrics["val/sensitivity_Non-COVID"]) == 1
+    assert float(trainer.callback_metrics["val/accuracy"]) == pytest.approx(1 / 3)
