@@ -42,7 +42,7 @@ class LungModule(LightningModule):
         self.plain |= {"classes": list(classes), "class_weights": list(class_weights)}
         self.network = LungNetwork(model, len(classes))
         self.class_weights: Tensor
-        self.register_buffer("class_weights", torch.tensor(class_weights, dtype=torch.float32))
+        self.register_buffer("class_weights", torch.tensor(class_weights, dtype=torch.float32), persistent=False)
         self.val_scores = StageScores(classes, model.infection)
         self.test_scores = StageScores(classes, model.infection)
         self.steps_per_epoch = 1.0

@@ -179,3 +179,8 @@ def test_a_class_of_lower_cost_moves_the_network_less(tiny_model: ModelConfig, p
     trainer.fit(module, datamodule=_data(phantoms))
     assert float(trainer.callback_metrics["val/sensitivity_Non-COVID"]) == 1
     assert float(trainer.callback_metrics["val/accuracy"]) == pytest.approx(1 / 3)
+
+
+def test_weights_of_the_classes_come_from_the_config_after_a_resume_too(tiny_model: ModelConfig) -> None:
+    """A checkpoint that brought its own would silently overrule `loss.class_costs=...` beside `run.resume=true`."""
+    assert all(name.startswith("network.") for name in _module(tiny_model).state_dict())
