@@ -155,6 +155,17 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(run: Path, phantoms: Path) 
     assert (run / "metrics.csv").read_bytes() == (run.parent / "third" / "metrics.csv").read_bytes()
 
 
+def test_last_is_the_last_epoch_even_where_an_earlier_one_is_the_best(
+    tmp_path: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The highest training loss is that of the first epoch; who resumes goes on after the second all the same."""
+    words = [f"data.root={phantoms}", "run.name=worse", "run.monitor=train/loss", "run.mode=max", "optim.lr=0.01"]
+    assert _here(tmp_path, monkeypatch, capfd, *words)[0] == 0
+    checkpoints = tmp_path / "runs" / "worse" / "checkpoints"
+    epochs = {path.stem: torch.load(path, weights_only=True)["epoch"] for path in checkpoints.iterdir()}
+    assert epochs == {"best": 0, "last": 1}
+
+
 def _edit_png(root: Path, action: str) -> None:
     import cv2
     import numpy as np

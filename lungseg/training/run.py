@@ -184,21 +184,26 @@ def _callbacks(config: Config, folder: Path, lines: EpochLines, monitor: str, mo
         OverlayCallback(config.cam, folder / "overlays", config.wandb.images),
         *progress_callbacks(lines),
         *trial_callbacks(),
-        ModelCheckpoint(
-            folder / "checkpoints",
-            filename="best",
-            monitor=monitor,
-            mode=mode,
-            save_last=True,
-            auto_insert_metric_name=False,
-            enable_version_counter=False,
-        ),
+        _checkpoint(folder, "best", monitor, mode),
+        _checkpoint(folder, "last"),  # a file of its own: Lightning's `save_last` waits until there is a new best one
     ]
     if config.optim.average is not None:
         callbacks.append(AveragedWeights(config.optim.average))  # after the overlays, which draw the averaged weights
     if config.run.patience is not None:
         callbacks.append(EarlyStopping(monitor, patience=config.run.patience, mode=mode))
     return callbacks
+
+
+def _checkpoint(folder: Path, name: str, monitor: str | None = None, mode: str = "min") -> ModelCheckpoint:
+    """Keep one file: of the best epoch by `monitor`, or, without it, of the last one."""
+    return ModelCheckpoint(
+        folder / "checkpoints",
+        filename=name,
+        monitor=monitor,
+        mode=mode,
+        auto_insert_metric_name=False,
+        enable_version_counter=False,
+    )
 
 
 def _monitor(config: Config, has_val: bool) -> tuple[str, str]:
