@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lungseg.config.checks import check
-from lungseg.data.sample import CLASSES
 
 Head = Literal["linear", "conv"]
 Pooling = Literal["average", "lung"]
@@ -83,19 +82,18 @@ class LossConfig:
         self.costs()
 
     def costs(self) -> dict[str, float]:
-        """`class_costs` of every class, by name.
+        """`class_costs` by name.
 
         Raises:
-            ValueError: An entry that is not CLASS=NUMBER, of a class that is not there or named twice, or not above 0.
+            ValueError: An entry that is not CLASS=NUMBER, of a class named twice, or not above 0.
         """
         found: dict[str, float] = {}
         for entry in self.class_costs:
             name, _, number = entry.partition("=")
-            right = name in CLASSES and name not in found and _POSITIVE.fullmatch(number) and float(number) > 0
-            rule = f"CLASS=NUMBER each, above 0, of {', '.join(CLASSES)}, each once"
-            check(bool(right), "loss.class_costs", rule, self.class_costs)
+            right = name not in found and _POSITIVE.fullmatch(number) and float(number) > 0
+            check(bool(right), "loss.class_costs", "CLASS=NUMBER each, above 0, a class once", self.class_costs)
             found[name] = float(number)
-        return {name: found.get(name, 1.0) for name in CLASSES}
+        return found
 
 
 @dataclass(frozen=True)

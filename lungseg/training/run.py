@@ -222,9 +222,16 @@ def _monitor(config: Config, has_val: bool) -> tuple[str, str]:
 
 
 def class_weights(loss: LossConfig, data: LungDataModule) -> list[float]:
-    """Weights of the classes in the cross-entropy, in label order."""
+    """Weights of the classes in the cross-entropy, in label order.
+
+    Raises:
+        ValueError: `loss.class_costs` names a class that is not there.
+    """
+    costs = loss.costs()
+    if unknown := sorted(costs.keys() - set(CLASSES)):
+        raise ValueError(f"loss.class_costs: no class {unknown[0]!r}; choose from {', '.join(CLASSES)}")
     shares = data.balanced_class_weights() if loss.class_weights == "balanced" else [1.0] * len(CLASSES)
-    return [share * loss.costs()[name] for share, name in zip(shares, CLASSES, strict=True)]
+    return [share * costs.get(name, 1.0) for share, name in zip(shares, CLASSES, strict=True)]
 
 
 def _check_shares(data: LungDataModule, processes: int) -> None:

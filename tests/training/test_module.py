@@ -169,6 +169,8 @@ def test_costs_of_the_classes_multiply_their_weights(phantoms: Path, loss: LossC
     train = data.samples["train"]
     data.samples["train"] = train + [sample for sample in train if sample.label == 0]  # 8, 4, 4
     assert class_weights(loss, data) == pytest.approx(wanted)
+    with pytest.raises(ValueError, match=r"loss.class_costs: no class 'normal'; choose from COVID-19, Non-COVID, Norm"):
+        class_weights(LossConfig(class_costs=["normal=2"]), data)
 
 
 def test_a_class_of_lower_cost_moves_the_network_less(tiny_model: ModelConfig, phantoms: Path) -> None:
