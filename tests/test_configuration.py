@@ -101,7 +101,7 @@ def test_words_of_a_sweep_agent_are_python_values() -> None:
                 f"loss: {{class_costs: ['{entry}']}}",
                 f"loss.class_costs: must be CLASS=NUMBER each, above 0, a class once, got ['{entry}']",
             )
-            for entry in ("Normal", "Normal=", "Normal=0", "Normal=-1", "Normal=nan")
+            for entry in ("Normal", "Normal=", "Normal=0", "Normal=-1", "Normal=nan", "Normal=inf")
         ),
         ("loss: {dice: 0, bce: 0, cross_entropy: 0}", "loss: must be above 0 in sum, got 0"),
         ("optim: {lr: fast}", "optim.lr: expected a number (float), got 'fast'"),

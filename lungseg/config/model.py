@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,7 +10,6 @@ from lungseg.config.checks import check
 
 Head = Literal["linear", "conv"]
 Pooling = Literal["average", "lung"]
-_POSITIVE = re.compile(r"\d+(\.\d*)?(e[-+]?\d+)?|\.\d+")
 
 
 @dataclass(frozen=True)
@@ -90,9 +89,13 @@ class LossConfig:
         found: dict[str, float] = {}
         for entry in self.class_costs:
             name, _, number = entry.partition("=")
-            right = name not in found and _POSITIVE.fullmatch(number) and float(number) > 0
-            check(bool(right), "loss.class_costs", "CLASS=NUMBER each, above 0, a class once", self.class_costs)
-            found[name] = float(number)
+            try:
+                cost = float(number)
+            except ValueError:
+                cost = math.nan
+            right = name not in found and 0 < cost < math.inf
+            check(right, "loss.class_costs", "CLASS=NUMBER each, above 0, a class once", self.class_costs)
+            found[name] = cost
         return found
 
 
