@@ -7,9 +7,8 @@ machine only; nothing is sent elsewhere and nothing kept on disk. Needs the extr
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from lungseg.command import run_command
+from lungseg.command import add_model_argument, run_command
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -22,13 +21,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m lungseg.app", description=__doc__)
-    parser.add_argument(
-        "--checkpoint",
-        type=Path,
-        metavar="RUN",
-        help="run folder, .ckpt, .safetensors, .onnx, or a folder from the Hugging Face Hub (default: the model that "
-        "comes with the package)",
-    )
+    add_model_argument(parser)
     parser.add_argument("--port", type=int, metavar="N", help="default: the first free one from 7860")
     parser.add_argument(
         "--host",

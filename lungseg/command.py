@@ -37,6 +37,17 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_model_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--checkpoint RUN`: any model that predicts; None where it is not given."""
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="RUN",
+        help="run folder, .ckpt, .safetensors, .onnx, or a folder from the Hugging Face Hub (default: the model that "
+        "comes with the package)",
+    )
+
+
 def run_command(
     main: Callable[[argparse.Namespace], int | None],
     parser: argparse.ArgumentParser,

@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lungseg.command import run_command
+from lungseg.command import add_model_argument, run_command
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -33,13 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m lungseg.predict", description=__doc__)
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="file, folder (with those below it), or pattern")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="takes the results; made if need be")
-    parser.add_argument(
-        "--checkpoint",
-        type=Path,
-        metavar="RUN",
-        help="run folder, .ckpt, .safetensors, .onnx, or a folder from the Hugging Face Hub (default: the model that "
-        "comes with the package)",
-    )
+    add_model_argument(parser)
     parser.add_argument(
         "--device",
         default="auto",
