@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -18,6 +20,9 @@ from lungseg.config import Config, DataConfig, LossConfig, ModelConfig, OptimCon
 from lungseg.configuration import dump_config
 from lungseg.data.phantom_set import write_phantoms
 from lungseg.data.sample import CLASSES
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 TINY = ModelConfig(encoder="tu-mobilenetv3_small_050", encoder_depth=4, decoder_channels=[16, 16, 8, 8], dropout=0.0)
 
@@ -81,3 +86,16 @@ def exported(tmp_path_factory: pytest.TempPathFactory, untrained: Path) -> Path:
     output = tmp_path_factory.mktemp("exported") / "model.onnx"
     list(export(untrained, Order(output, "onnx", "fp32", "CC0")))
     return output
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The system's own Chromium, headless; who asks for it is skipped where it or Playwright is not there."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: `pip install playwright`")
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("no program chromium, chromium-browser or google-chrome: install Chromium")
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield started
+        started.close()

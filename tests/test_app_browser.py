@@ -27,14 +27,10 @@ from lungseg.serving.server import running
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: `pip install playwright`")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed: `pip install playwright`")
 pytest.importorskip("gradio", reason="gradio is not installed: `pip install 'lungseg[app]'`")
-PROGRAM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), "")
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not PROGRAM, reason="no program chromium, chromium-browser or google-chrome: install Chromium"),
-]
+pytestmark = pytest.mark.slow
 
 
 class Visit(NamedTuple):
@@ -56,14 +52,6 @@ def server(untrained: Path) -> Iterator[tuple[str, Path]]:
     with running(reader, "untrained", "127.0.0.1", _free_port(), most_mb=1) as found:
         yield found.url, found.uploads
     assert not found.uploads.exists()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=PROGRAM, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, Page
 
-PROGRAM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
-)
 SHOWN = "[...document.querySelectorAll('#cards li')].map((item) => Number(item.dataset.i))"
 
 
