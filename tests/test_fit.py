@@ -129,26 +129,26 @@ def test_the_same_config_and_seed_give_the_same_metrics_csv(run: Path, phantoms:
 
 
 def test_a_resumed_run_ends_as_the_uninterrupted_one(run: Path, phantoms: Path) -> None:
-    """Stop after one of two epochs by taking the first epoch's checkpoint, then continue."""
+    """Stopped at the worst moment of the first of two epochs: its checkpoint is written, its row is not yet."""
     folder = run.parents[1]
     stop = folder / "stop.py"
     stop.write_text(
-        "import sys, lungseg.training.run as t\n"
-        "from lightning.pytorch import Callback\n"
-        "class Stop(Callback):\n"
-        "    def on_train_epoch_start(self, trainer, module):\n"
-        "        if trainer.current_epoch == 1: sys.exit(9)\n"
-        "old = t._callbacks\n"
-        "t._callbacks = lambda *a: [*old(*a), Stop()]\n"
+        "import os, signal, sys\n"
         "from pathlib import Path\n"
+        "from lightning.pytorch import Trainer\n"
         "from lungseg.configuration import load_config\n"
         "from lungseg.fit import fit\n"
+        "save = Trainer.save_checkpoint\n"
+        "def save_and_stop(self, path, *rest, **options):\n"
+        "    save(self, path, *rest, **options)\n"
+        "    if Path(path).stem == 'last': os.kill(os.getpid(), signal.SIGTERM)\n"
+        "Trainer.save_checkpoint = save_and_stop\n"
         "fit(load_config(Path('tiny.yaml'), sys.argv[1:]))\n"
     )
     words = [f"data.root={phantoms}", "run.name=third"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     killed = subprocess.run([sys.executable, str(stop), *words], cwd=folder, env=environment, check=False, timeout=240)
-    assert killed.returncode == 9 and not (run.parent / "third" / "metrics.json").exists()
+    assert killed.returncode == 143 and not (run.parent / "third" / "metrics.json").exists()
     assert [row["epoch"] for row in _rows(run.parent / "third")] == ["0"]
     result = _fit(folder, *words, "run.resume=true")
     assert result.returncode == 0, result.stderr

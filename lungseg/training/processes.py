@@ -247,6 +247,18 @@ class FollowProcesses(Callback):
         """Stop for a signal that was lost."""
         self.processes.signals.check()
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hold the signals: after this come the epoch's checkpoints and, of no use without, its row of metrics."""
+        self.processes.signals.hold()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop for a signal that was held."""
+        self.processes.signals.release()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop for a signal that was held at the end of the last epoch."""
+        self.processes.signals.release()
+
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the signals."""
         self.processes.signals.take()

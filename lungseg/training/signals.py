@@ -34,7 +34,7 @@ class Signals:
     def __init__(self) -> None:
         self._before: dict[signal.Signals, Any] = {}
         self._main = threading.main_thread().ident or 0
-        self._has_raised = False
+        self._has_raised = self._is_held = False
         self._exit_code: int | None = None
         self._pending: int | None = None
 
@@ -48,6 +48,15 @@ class Signals:
             if handler not in (None, signal.SIG_IGN, self._raise):  # `nohup`, and `&` in a script, ignore some
                 self._before.setdefault(number, handler)
                 signal.signal(number, self._raise)
+
+    def hold(self) -> None:
+        """Let signals wait until `release`: what is written now belongs together."""
+        self._is_held = True
+
+    def release(self) -> None:
+        """Raise what came since `hold`."""
+        self._is_held = False
+        self.check()
 
     def check(self) -> None:
         """Raise again what is still on its way: Python drops an exception that a handler raises inside a `__del__`."""
@@ -69,14 +78,15 @@ class Signals:
 
     def expect(self, *, more: bool) -> None:
         """Say whether one more signal may raise, or all that come are to be ignored."""
-        self._has_raised, self._pending = not more, None
+        self._has_raised, self._pending, self._is_held = not more, None, False
 
     def _raise(self, number: int, frame: FrameType | None) -> None:
         if not self._has_raised:
             self._has_raised = True
             signal.signal(signal.SIGCHLD, _say_nothing)  # torch would report loaders that the same signal has ended
             self._pending = self._exit_code or 128 + number
-            raise Stopped(self._pending)
+            if not self._is_held:
+                raise Stopped(self._pending)
 
 
 def _say_nothing(number: int, frame: FrameType | None) -> None:

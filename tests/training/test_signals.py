@@ -54,6 +54,15 @@ def test_a_signal_inside_of_a_destructor_is_not_lost(signals: Signals, monkeypat
     signals.check()
 
 
+def test_a_signal_that_is_held_stops_when_it_is_released(signals: Signals) -> None:
+    signals.hold()
+    signals.release()
+    signals.hold()
+    os.kill(os.getpid(), signal.SIGHUP)
+    with pytest.raises(Stopped, match="129"):
+        signals.release()
+
+
 def test_another_thread_can_stop_the_main_one_in_its_sleep(signals: Signals) -> None:
     threading.Timer(0.1, signals.stop, [1]).start()
     start = time.monotonic()
