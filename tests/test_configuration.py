@@ -106,6 +106,7 @@ def test_words_of_a_sweep_agent_are_python_values() -> None:
         ("loss: {dice: 0, bce: 0, cross_entropy: 0}", "loss: must be above 0 in sum, got 0"),
         ("optim: {lr: fast}", "optim.lr: expected a number (float), got 'fast'"),
         ("optim: {lr: .nan}", "optim.lr: must be finite, got nan"),
+        ("optim: {final_lr_factor: 1}", "optim.final_lr_factor: must be in [0, 1), got 1.0"),
         ("optim: {weight_decay: .inf}", "optim.weight_decay: must be finite, got inf"),
         ("data: {batch_size: 1.5}", "data.batch_size: expected a whole number (int), got 1.5"),
         ("data: {batch_size: null}", "data.batch_size: may not be null"),

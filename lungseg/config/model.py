@@ -101,12 +101,14 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW with linear warm-up, then a cosine to zero, stepped every optimiser step."""
+    """AdamW with linear warm-up, then half a cosine, stepped every optimiser step."""
 
     lr: float = 1e-3
     """Peak learning rate."""
     encoder_lr_factor: float = 1.0
     """The encoder's learning rate relative to `lr`; below 1 for pretrained weights."""
+    final_lr_factor: float = 0.0
+    """Where the cosine ends, relative to `lr`, in [0, 1). Above 0 it is for `average`, which needs steps to average."""
     weight_decay: float = 1e-2
     warmup_epochs: float = 1.0
     """Length of the linear warm-up, epochs; fractions are allowed."""
@@ -120,6 +122,7 @@ class OptimConfig:
         """Check ranges."""
         check(0 < self.lr <= 1, "optim.lr", "in (0, 1]", self.lr)
         check(0 < self.encoder_lr_factor <= 1, "optim.encoder_lr_factor", "in (0, 1]", self.encoder_lr_factor)
+        check(0 <= self.final_lr_factor < 1, "optim.final_lr_factor", "in [0, 1)", self.final_lr_factor)
         check(self.weight_decay >= 0, "optim.weight_decay", ">= 0", self.weight_decay)
         check(self.warmup_epochs >= 0, "optim.warmup_epochs", ">= 0", self.warmup_epochs)
         average = self.average

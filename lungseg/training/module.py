@@ -171,10 +171,13 @@ class LungModule(LightningModule):
         warmup = self.optim.warmup_epochs * self.steps_per_epoch
         frozen = self.optim.frozen_encoder_epochs * self.steps_per_epoch
 
-        def encoder_factor(step: int) -> float:
-            return 0.0 if step < frozen else lr_factor(step, steps, warmup)
+        def factor(step: int) -> float:
+            return lr_factor(step, steps, warmup, self.optim.final_lr_factor)
 
-        schedule = LambdaLR(optimizer, [encoder_factor, lambda step: lr_factor(step, steps, warmup)])
+        def encoder_factor(step: int) -> float:
+            return 0.0 if step < frozen else factor(step)
+
+        schedule = LambdaLR(optimizer, [encoder_factor, factor])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_epoch_end(self) -> None:
@@ -184,12 +187,12 @@ class LungModule(LightningModule):
         self.log("train/lr", optimizer.param_groups[1]["lr"])
 
 
-def lr_factor(step: int, steps: int, warmup: float) -> float:
-    """Linear warm-up to 1 over `warmup` steps, then half a cosine to 0 at `steps`.
+def lr_factor(step: int, steps: int, warmup: float, final: float = 0.0) -> float:
+    """Linear warm-up to 1 over `warmup` steps, then half a cosine to `final` at `steps`.
 
     Loshchilov, Hutter, "SGDR", ICLR 2017, without restarts.
     """
     if step < warmup:
         return (step + 1) / (warmup + 1)
     progress = (step - warmup) / max(1.0, steps - warmup)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))

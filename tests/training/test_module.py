@@ -118,6 +118,15 @@ def test_learning_rate_warms_up_then_falls_along_a_cosine_to_zero() -> None:
     assert math.isclose(lr_factor(0, 10, 0), 1.0)
 
 
+def test_learning_rate_may_end_above_zero(tiny_model: ModelConfig, phantoms: Path) -> None:
+    factors = [lr_factor(step, 100, 9, 0.3) for step in range(101)]
+    assert factors[0] == pytest.approx(0.1) and max(factors) == factors[9] == 1.0
+    assert factors[9 + 91 // 2] == pytest.approx(0.65, abs=0.02) and min(factors[9:]) == factors[100] == 0.3
+    trainer, module = _trainer(), _module(tiny_model, optim=OptimConfig(lr=1e-3, warmup_epochs=0, final_lr_factor=0.25))
+    trainer.fit(module, datamodule=_data(phantoms))
+    assert float(trainer.callback_metrics["train/lr"]) == pytest.approx(2.5e-4)
+
+
 def test_checkpoint_is_plain_and_rebuilds_the_network(tiny_model: ModelConfig, phantoms: Path, tmp_path: Path) -> None:
     trainer, module = _trainer(), _module(tiny_model)
     trainer.fit(module, datamodule=_data(phantoms))
