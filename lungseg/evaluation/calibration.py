@@ -1,4 +1,4 @@
-"""Whether probabilities are frequencies: calibration errors, the reliability diagram, and what mends it.
+"""Whether probabilities are frequencies: calibration errors, the reliability diagram, and temperature scaling.
 
 Images count as in `classification`.
 """
@@ -75,78 +75,31 @@ def reliability(probs: Floats, label: Integers) -> Reliability:
     return Reliability(np.arange(BINS) / BINS, images, divide(sums[0], whole), divide(sums[1], whole))
 
 
-def softmax(logits: Floats) -> Floats:
-    """Probabilities (N, C) of logits (N, C); NaN in a row that is not finite."""
-    finite = np.isfinite(logits).all(axis=1, keepdims=True)
-    safe = np.where(finite, logits, 0.0)
-    shares = np.exp(safe - safe.max(axis=1, keepdims=True))
-    probs: Floats = np.where(finite, shares / shares.sum(axis=1, keepdims=True), np.nan)
-    return probs
+def fit_temperature(logits: Floats, label: Integers) -> float:
+    """Temperature T that minimises the negative log-likelihood of `softmax(logits / T)` (Guo et al., ICML 2017).
 
-
-class Calibration(NamedTuple):
-    """Probabilities are `softmax(logits / temperature + offsets)`."""
-
-    temperature: float
-    """Within `TEMPERATURES`; NaN where nothing could be fitted."""
-    offsets: Floats
-    """(C,) of mean 0."""
-
-    def probs(self, logits: Floats) -> Floats:
-        """Calibrated probabilities (N, C) of logits (N, C); NaN in a row that is not finite."""
-        return softmax(logits / self.temperature + self.offsets)
-
-
-def fit_calibration(logits: Floats, label: Integers) -> Calibration:
-    """Minimise the negative log-likelihood, convex in 1 / T and an offset a class, by L-BFGS-B.
-
-    Bias-corrected temperature scaling (Alexandari et al., ICML 2020; the temperature alone: Guo et al., ICML 2017). The
-    offsets undo costs of classes in the training, and a share of classes in it that is not that of these images. They
-    have a unit normal prior, which holds them where images are few, and are 0 if a class has no image at all.
+    The likelihood is convex in 1 / T: its slope is halved down to zero. The prediction never changes.
 
     Args:
         logits: (N, C) of validation images.
         label: (N,), -1 where unknown.
 
     Returns:
-        A temperature at the lower end of `TEMPERATURES` if every image is classified right, at the upper one if the
-        logits are worse than chance; 1 if they do not tell the classes apart at all.
+        Within `TEMPERATURES`; at its lower end if every image is classified right, at its upper one if the logits are
+        worse than chance. 1 if the logits do not tell the classes apart at all.
 
     Raises:
         ValueError: No image has a label and finite logits.
     """
-    from scipy.optimize import minimize
-
     known = usable(logits, label)
     if not known.any():
         raise ValueError("no temperature to fit: none of the validation images has a label and finite logits")
-    scores, truth = logits[known] - logits[known].max(axis=1, keepdims=True), label[known]
-    images, classes = scores.shape
-    right = np.eye(classes)[truth]
-    free = len(np.unique(truth)) == classes
-
-    def loss(values: Floats) -> tuple[float, Floats]:
-        inverse, offsets = values[0], values[1:]
-        probs = softmax(scores * inverse + offsets)
-        off = (probs - right) / images
-        likely = np.log(np.maximum(probs[right > 0], np.finfo(np.float64).tiny)).mean()
-        prior = offsets / images if free else offsets
-        return float(-likely + (prior * offsets).sum() / 2), np.array(
-            [(off * scores).sum(), *((off.sum(axis=0) if free else 0.0) + prior)]
-        )
-
-    bounds = [(1 / TEMPERATURES[1], 1 / TEMPERATURES[0])] + [(None, None)] * classes
-    start = np.array([1.0] + [0.0] * classes)
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-15, "gtol": 1e-9}).x
-    offsets = found[1:] - found[1:].mean()
-    return Calibration(_temperature(scores, offsets, right), offsets)
-
-
-def _temperature(scores: Floats, offsets: Floats, right: Floats) -> float:
-    """The temperature for given offsets, its slope halved down to zero: also where that is too flat for a descent."""
+    scores, label = logits[known] - logits[known].max(axis=1, keepdims=True), label[known]
+    true = scores[np.arange(len(label)), label]
 
     def slope(inverse: float) -> float:
-        return float(((softmax(scores * inverse + offsets) - right) * scores).sum(axis=1).mean())
+        share = np.exp(scores * inverse)
+        return float(((share * scores).sum(axis=1) / share.sum(axis=1) - true).mean())
 
     if slope(1.0) == 0:
         return 1.0

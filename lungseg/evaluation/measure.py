@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from lungseg.cam.layers import FEATURES
 from lungseg.data.sample import Sample
 from lungseg.data.threads import cores
-from lungseg.evaluation.calibration import softmax
 from lungseg.evaluation.class_maps import MapResults, measure_maps
 from lungseg.evaluation.looks import Look, Picture, Target, Way, check_ways, look_at
 from lungseg.evaluation.segmentation import measure_masks
 from lungseg.evaluation.spacing import read_spacings
 from lungseg.evaluation.subject import Subject
+from lungseg.evaluation.tuning import softmax
 from lungseg.evaluation.watch import no_word
 from lungseg.evaluation.weighted import Flags, Floats, Integers
 

@@ -84,8 +84,9 @@ def _tuned(subject: Subject, tuned: Tuned, why_not: str) -> list[str]:
     notes = [f"temperature and operating points were chosen on {tuned.on}"]
     if subject.split == "val" and subject.origin != "other":
         notes.append("Val also picked the epoch of this checkpoint: its numbers flatter, those of Test do not")
-    if any(np.isnan(choice.calibration.temperature) for choice in tuned.choices):
-        notes.append("for half of the images no temperature could be fitted: too few labelled images to fit it on")
+    lacking = int(np.isnan(tuned.temperature).sum())
+    if lacking:
+        notes.append(f"no temperature could be fitted for {lacking} images: too few labelled images to fit it on")
     return notes
 
 

@@ -136,15 +136,15 @@ def _tune(subject: Subject, measured: Measured, options: Options) -> tuple[Tuned
     images, classes = measured.logits.shape
     if subject.origin == "other":
         choice, told = read_choice(subject.folder, measured.classes, subject.checkpoint, options.sensitivity)
-        return (nothing(images, classes), told) if choice is None else (apply(choice, measured.logits, told), "")
+        return (nothing(images, classes), told) if choice is None else (apply(choice, images, told), "")
     if subject.split == "val":
         tuned = cross_fit(measured.logits, measured.label, measured.halves, options.sensitivity)
     elif measured.val_logits is None or measured.val_label is None:
         return nothing(images, classes), "there is no Val split to choose them on"
     else:
         choice = choose(measured.val_logits, measured.val_label, options.sensitivity)
-        tuned = apply(choice, measured.logits, "val")
-    if tuned.stored is None or np.isnan(tuned.stored.calibration.temperature):
+        tuned = apply(choice, images, "val")
+    if tuned.stored is None or np.isnan(tuned.stored.temperature):
         return nothing(images, classes), "no image of Val has both a label and finite class outputs"
     if subject.origin == "own":
         write_choice(subject.folder, tuned.stored, measured.classes, _about_choice(subject, options))

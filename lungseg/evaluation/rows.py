@@ -9,19 +9,19 @@ import numpy as np
 
 from lungseg.evaluation.looks import Way
 from lungseg.evaluation.measure import Measured
-from lungseg.evaluation.tuning import Tuned, digest
+from lungseg.evaluation.tuning import Tuned, digest, softmax
 
 
 def image_rows(measured: Measured, way: Way, tuned: Tuned | None = None) -> list[dict[str, Any]]:
     """One row an image, in the order of the split.
 
     `id`, `digest` (of the image's file: runs are compared on the same images), `group`, `label`, `predicted` (both
-    empty where unknown), `correct`, `confidence` (probability of the class predicted) and `confidence_scaled` (the
-    highest calibrated probability), `prob_CLASS`; scores of the lung mask under their own names (`dice`, ...) and of
-    the infection mask as `infection_...`; then those of the first way to class maps.
+    empty where unknown), `correct`, `confidence` (probability of the class predicted) and `confidence_scaled` (after
+    temperature scaling), `prob_CLASS`; scores of the lung mask under their own names (`dice`, ...) and of the infection
+    mask as `infection_...`; then those of the first way to class maps.
     """
     probs, confused = measured.probs, measured.confused
-    calibrated = tuned.probs if tuned is not None else np.full_like(probs, np.nan)
+    scaled = softmax(measured.logits / tuned.temperature[:, None]) if tuned is not None else np.full_like(probs, np.nan)
     masks = _mask_columns(measured)
     rows = []
     for i, sample in enumerate(measured.samples):
@@ -36,7 +36,7 @@ def image_rows(measured: Measured, way: Way, tuned: Tuned | None = None) -> list
                 "predicted": measured.classes[predicted] if known else "",
                 "correct": predicted == label if known and label >= 0 else math.nan,
                 "confidence": float(probs[i].max()),
-                "confidence_scaled": float(calibrated[i].max()),
+                "confidence_scaled": float(scaled[i].max()),
                 **{f"prob_{name}": float(probs[i, c]) for c, name in enumerate(measured.classes)},
                 **{name: values[i] for name, values in masks.items()},
                 "has_infection_mask": sample.infection is not None,

@@ -22,7 +22,7 @@ from lungseg.evaluation.ranking import (
     roc_curve,
 )
 from lungseg.evaluation.segmentation import global_scores, mask_scores
-from lungseg.evaluation.tuning import Tuned
+from lungseg.evaluation.tuning import Tuned, softmax
 from lungseg.evaluation.weighted import Flags, Floats, Integers, Statistic, count_defined, means
 
 Numbers = dict[str, dict[str, float]]
@@ -53,28 +53,24 @@ def classification_section(measured: Measured, replicates: int) -> Numbers:
 
 
 def calibration_section(measured: Measured, tuned: Tuned, replicates: int) -> dict[str, Any]:
-    """Errors of calibration and the reliability diagram, before and after calibration; empty without labels.
+    """Errors of calibration and the reliability diagram, before and after temperature scaling; empty without labels.
 
-    `temperature` and `class_offsets` are what is kept with the model; `used` and `used_offsets` what was applied here,
-    two where Val is halved. Offsets may change the class, so that `after` has its accuracy too.
+    `temperature` is what is kept with the model; `used` what was applied here, two where Val is halved.
     """
     probs, label = measured.probs, measured.label
     if not usable(probs, label).any():
         return {}
     section: dict[str, Any] = {
-        "temperature": tuned.stored.calibration.temperature if tuned.stored else math.nan,
-        "class_offsets": tuned.stored.calibration.offsets.tolist() if tuned.stored else [],
-        "used": [choice.calibration.temperature for choice in tuned.choices],
-        "used_offsets": [choice.calibration.offsets.tolist() for choice in tuned.choices],
+        "temperature": tuned.stored.temperature if tuned.stored else math.nan,
+        "used": [choice.temperature for choice in tuned.choices],
         "fitted_on": tuned.on,
         "before": _numbers(_bootstrap([calibration_scores(probs, label)], measured, replicates)),
         "reliability": _reliability(probs, label),
     }
-    if usable(tuned.probs, label).any():
-        scores = [calibration_scores(tuned.probs, label), class_scores(tuned.probs, label, measured.classes)]
-        after = _numbers(_bootstrap(scores, measured, replicates))
-        section["after"] = {name: after[name] for name in (*section["before"], "accuracy", "balanced_accuracy")}
-        section["reliability_after"] = _reliability(tuned.probs, label)
+    scaled = softmax(measured.logits / tuned.temperature[:, None])
+    if usable(scaled, label).any():
+        section["after"] = _numbers(_bootstrap([calibration_scores(scaled, label)], measured, replicates))
+        section["reliability_after"] = _reliability(scaled, label)
     return section
 
 

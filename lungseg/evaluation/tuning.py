@@ -1,4 +1,4 @@
-"""What is chosen on validation images and used on others: the calibration, and thresholds for a sensitivity.
+"""What is chosen on validation images and used on others: the temperature, and thresholds for a sensitivity.
 
 Val itself is measured by cross-fitting: each half with what was chosen on the other.
 """
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lungseg.evaluation.calibration import Calibration, fit_calibration, softmax
+from lungseg.evaluation.calibration import fit_temperature
 from lungseg.evaluation.classification import usable
 from lungseg.evaluation.ranking import operating_thresholds
 from lungseg.evaluation.weighted import Floats, Integers
@@ -29,7 +29,8 @@ FILE = "calibration.json"
 class Choice(NamedTuple):
     """What was chosen on some images."""
 
-    calibration: Calibration
+    temperature: float
+    """NaN where none could be fitted."""
     thresholds: Floats
     """(C,) probability from which on an image counts as of the class; NaN for a class without images."""
 
@@ -38,8 +39,8 @@ class Choice(NamedTuple):
 class Tuned:
     """What N images are measured with."""
 
-    probs: Floats
-    """(N, C) calibrated probabilities; NaN where there is no calibration."""
+    temperature: Floats
+    """(N,); NaN where there is none."""
     thresholds: Floats
     """(N, C); NaN where there is none."""
     choices: list[Choice]
@@ -50,23 +51,31 @@ class Tuned:
     """What is kept with the model: chosen on the whole of Val."""
 
 
+def softmax(logits: Floats) -> Floats:
+    """Probabilities (N, C) of logits (N, C); NaN in a row that is not finite."""
+    finite = np.isfinite(logits).all(axis=1, keepdims=True)
+    safe = np.where(finite, logits, 0.0)
+    shares = np.exp(safe - safe.max(axis=1, keepdims=True))
+    probs: Floats = np.where(finite, shares / shares.sum(axis=1, keepdims=True), np.nan)
+    return probs
+
+
 def choose(logits: Floats, label: Integers, sensitivity: float) -> Choice:
-    """Fit the calibration, and find for each class the highest threshold that reaches a sensitivity.
+    """Fit the temperature, and find for each class the highest threshold that reaches a sensitivity.
 
     Args:
         logits: (N, C).
         label: (N,), -1 where unknown.
-        sensitivity: In (0, 1]; the thresholds are of `softmax(logits)`, not calibrated.
+        sensitivity: In (0, 1]; the thresholds are of `softmax(logits)`, not scaled by the temperature.
     """
-    none = Calibration(math.nan, np.zeros(logits.shape[1]))
-    calibration = fit_calibration(logits, label) if usable(logits, label).any() else none
-    return Choice(calibration, operating_thresholds(softmax(logits), label, sensitivity))
+    temperature = fit_temperature(logits, label) if usable(logits, label).any() else math.nan
+    return Choice(temperature, operating_thresholds(softmax(logits), label, sensitivity))
 
 
-def apply(choice: Choice, logits: Floats, on: str) -> Tuned:
-    """Use what was chosen elsewhere on images of logits (N, C)."""
-    thresholds = np.tile(choice.thresholds, (len(logits), 1))
-    return Tuned(choice.calibration.probs(logits), thresholds, [choice], on, choice)
+def apply(choice: Choice, images: int, on: str) -> Tuned:
+    """Use what was chosen elsewhere on N images."""
+    whole = np.full(images, choice.temperature), np.tile(choice.thresholds, (images, 1))
+    return Tuned(*whole, [choice], on, choice)
 
 
 def cross_fit(logits: Floats, label: Integers, halves: Integers, sensitivity: float) -> Tuned:
@@ -79,15 +88,15 @@ def cross_fit(logits: Floats, label: Integers, halves: Integers, sensitivity: fl
         sensitivity: As of `choose`.
     """
     choices = [choose(logits[halves != half], label[halves != half], sensitivity) for half in (0, 1)]
-    probs = np.stack([choice.calibration.probs(logits) for choice in choices])[halves, np.arange(len(halves))]
+    temperature = np.array([choice.temperature for choice in choices])[halves]
     thresholds = np.stack([choice.thresholds for choice in choices])[halves]
     stored = choose(logits, label, sensitivity)
-    return Tuned(probs, thresholds, choices, "each half of the images for the other", stored)
+    return Tuned(temperature, thresholds, choices, "each half of the images for the other", stored)
 
 
 def nothing(images: int, classes: int) -> Tuned:
-    """Neither a calibration nor thresholds."""
-    return Tuned(np.full((images, classes), np.nan), np.full((images, classes), np.nan), [], "")
+    """Neither a temperature nor thresholds."""
+    return Tuned(np.full(images, np.nan), np.full((images, classes), np.nan), [], "")
 
 
 def write_choice(folder: Path, choice: Choice, classes: Sequence[str], about: dict[str, Any]) -> None:
@@ -100,9 +109,7 @@ def write_choice(folder: Path, choice: Choice, classes: Sequence[str], about: di
         about: `split`, `data_fingerprint`, `images`, `sensitivity`, `checkpoint`, `checkpoint_digest`.
     """
     thresholds = dict(zip(classes, choice.thresholds.tolist(), strict=True))
-    offsets = dict(zip(classes, choice.calibration.offsets.tolist(), strict=True))
-    fitted = {"temperature": choice.calibration.temperature, "class_offsets": offsets}
-    write_json(folder / FILE, without_nan({**fitted, "thresholds": thresholds, **about}))
+    write_json(folder / FILE, without_nan({"temperature": choice.temperature, "thresholds": thresholds, **about}))
 
 
 def read_choice(
@@ -124,9 +131,7 @@ def read_choice(
         return None, f"{FILE} was made for another checkpoint; evaluate this one on its own data first"
     there = kept["thresholds"] if kept.get("sensitivity") == sensitivity else {}
     thresholds = np.array([there[name] if there.get(name) is not None else math.nan for name in classes], np.float64)
-    offsets = np.array([kept.get("class_offsets", {}).get(name, 0.0) for name in classes], np.float64)
-    calibration = Calibration(float(kept["temperature"]), offsets)
-    return Choice(calibration, thresholds), f"{kept['split']} of the data of the training"
+    return Choice(float(kept["temperature"]), thresholds), f"{kept['split']} of the data of the training"
 
 
 def digest(path: Path) -> str:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from lungseg.cam.lung import evidence_in_lungs, mask_to_lung, resize_map
 from lungseg.exporting.resampling import letterbox_matrices
 from lungseg.inference.backend import ModelInfo
-from lungseg.inference.torch_backend import calibrate
 from lungseg.models.network import LungNetwork
 
 INPUT = "image"
@@ -22,7 +21,7 @@ class GraphOutputs(NamedTuple):
     mask_probs: Tensor
     """(B, S, S) float32 in [0, 1]: probability of lung."""
     class_probs: Tensor
-    """(B, C) float32, rows summing to 1, calibrated."""
+    """(B, C) float32, rows summing to 1, calibrated by the temperature."""
     class_maps: Tensor
     """(B, C, h, w) float32 raw maps, any sign."""
     label: Tensor
@@ -44,7 +43,7 @@ class DeployedNetwork(nn.Module):
 
     Args:
         network: In evaluation mode.
-        info: Its square, its letterbox, its calibration.
+        info: Its square, its letterbox, its temperature.
     """
 
     def __init__(self, network: LungNetwork, info: ModelInfo):
@@ -64,14 +63,13 @@ class DeployedNetwork(nn.Module):
         output = self.network(square[:, None] / 255)
         mask_probs = output.mask_logits[:, 0].sigmoid()
         lung = mask_probs > 0.5
-        calibrated = calibrate(output.class_logits, info)
-        label = calibrated.argmax(dim=1)
+        label = output.class_logits.argmax(dim=1)
         chosen = label[:, None] == torch.arange(output.class_maps.shape[1])
         cam = resize_map((output.class_maps * chosen[:, :, None, None]).sum(dim=1), info.map_stride, size)
         lung_map = mask_to_lung(cam, lung)
         found = GraphOutputs(
             mask_probs=mask_probs,
-            class_probs=calibrated.softmax(dim=1),
+            class_probs=(output.class_logits / info.temperature).softmax(dim=1),
             class_maps=output.class_maps,
             label=label,
             lung_map=lung_map,

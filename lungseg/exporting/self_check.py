@@ -16,7 +16,6 @@ from lungseg.data.sample import CLASSES
 from lungseg.exporting.graph import GraphOutputs
 from lungseg.inference.backend import ModelInfo
 from lungseg.inference.preprocess import to_picture
-from lungseg.inference.torch_backend import calibrate
 from lungseg.models.network import LungNetwork
 
 LIMIT = 1e-4
@@ -92,7 +91,6 @@ def _letterboxed(images: NDArray[np.uint16], info: ModelInfo) -> NDArray[np.int6
 def _expected(network: LungNetwork, info: ModelInfo, found: Arrays, shape: tuple[int, ...]) -> Arrays:
     """Outputs of the network for the squares a file made; lungs and class are the file's, checked by themselves."""
     output = network(torch.from_numpy(found["square"])[:, None].float() / 255)
-    calibrated = calibrate(output.class_logits, info)
     lung = torch.from_numpy(found["mask_probs"]) > 0.5
     label = torch.from_numpy(found["label"])
     chosen = output.class_maps[torch.arange(len(label)), label]
@@ -101,9 +99,9 @@ def _expected(network: LungNetwork, info: ModelInfo, found: Arrays, shape: tuple
     box = Letterbox.of((shape[0], shape[1]), info.image_size, info.keep_aspect)
     return {
         "mask_probs": mask_probs,
-        "class_probs": calibrated.softmax(dim=1).numpy(),
+        "class_probs": (output.class_logits / info.temperature).softmax(dim=1).numpy(),
         "class_maps": output.class_maps.numpy(),
-        "label": calibrated.argmax(dim=1).numpy(),
+        "label": output.class_logits.argmax(dim=1).numpy(),
         "lung_map": lung_map,
         "evidence_in_lungs": evidence_in_lungs(cam, lung).numpy(),
         "mask_probs_full": np.stack([box.invert_map(probs) for probs in mask_probs]),

@@ -39,8 +39,6 @@ class ModelInfo:
     """Of lungseg, when the model was written."""
     description: dict[str, Any] = field(default_factory=dict)
     """Plain values for a reader: `licence`, `training`, `model` (the config section), `source`, ..."""
-    class_offsets: tuple[float, ...] = ()
-    """That the backend adds to the divided logits, a class each; none where they are all 0."""
 
 
 class Outputs(NamedTuple):
@@ -49,7 +47,7 @@ class Outputs(NamedTuple):
     mask_probs: NDArray[np.float32]
     """(B, S, S) float32 in [0, 1]: probability of lung."""
     class_probs: NDArray[np.float32]
-    """(B, C) float32, rows summing to 1, calibrated."""
+    """(B, C) float32, rows summing to 1, calibrated by the temperature."""
     class_maps: NDArray[np.float32]
     """(B, C, h, w) float32 raw maps, any sign; each pixel covers `map_stride` x `map_stride` of the input, of which
     h * map_stride - S rows and as many columns are padding below and to the right."""
@@ -158,9 +156,8 @@ def info_from_json(text: str) -> ModelInfo:
         raise ValueError(f"its format is {stored.get('format')!r}, this version reads 1; install a newer lungseg")
     names = ("classes", "image_size", "keep_aspect", "map_stride", "temperature", "version")
     known = {name: stored[name] for name in names}
-    for name in ("classes", "class_offsets"):  # files of before have no offsets
-        known[name] = tuple(stored.get(name, ()))
-    return ModelInfo(**known, description={k: v for k, v in stored.items() if k not in (*known, "format")})
+    known["classes"] = tuple(stored["classes"])
+    return ModelInfo(**known, description={k: v for k, v in stored.items() if k not in (*names, "format")})
 
 
 def info_to_json(info: ModelInfo) -> str:
@@ -171,7 +168,6 @@ def info_to_json(info: ModelInfo) -> str:
         "keep_aspect": info.keep_aspect,
         "map_stride": info.map_stride,
         "temperature": info.temperature,
-        "class_offsets": list(info.class_offsets),
         "version": info.version,
     }
     return json.dumps({"format": 1, **fields, **info.description})

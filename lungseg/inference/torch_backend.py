@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from lungseg import __version__
 from lungseg.configuration import load_config
@@ -41,7 +40,7 @@ class TorchBackend:
             pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)[:, None]
             output = self.network(pixels.float().div_(255))
             mask_probs = output.mask_logits[:, 0].sigmoid()
-            class_probs = calibrate(output.class_logits, self.info).softmax(dim=1)
+            class_probs = (output.class_logits / self.info.temperature).softmax(dim=1)
             found = (mask_probs, class_probs, output.class_maps)
             return Outputs(*(tensor.float().cpu().numpy() for tensor in found))
 
@@ -58,16 +57,10 @@ def load_torch(source: Source, device: str = "auto") -> TorchBackend:
     return TorchBackend(network, info, device)
 
 
-def calibrate(class_logits: Tensor, info: ModelInfo) -> Tensor:
-    """Logits (B, C) whose softmax is calibrated: divided by the temperature, the offsets of the classes added."""
-    scaled = class_logits / info.temperature
-    return scaled + scaled.new_tensor(info.class_offsets) if info.class_offsets else scaled
-
-
 def read_run(checkpoint: Path) -> tuple[LungNetwork, ModelInfo]:
     """The network of a checkpoint in its run folder, and what the run knows of it.
 
-    The calibration is what `python -m lungseg.evaluate` fitted on Val for this checkpoint, none where it has not;
+    The temperature is what `python -m lungseg.evaluate` chose on Val for this checkpoint, 1 where it has not;
     `description["calibration"]` says which.
     """
     folder = checkpoint.resolve().parent.parent
@@ -78,7 +71,7 @@ def read_run(checkpoint: Path) -> tuple[LungNetwork, ModelInfo]:
     content = read_checkpoint(checkpoint)
     plain, environment = content["lungseg"], _environment(folder)
     choice, where = read_choice(folder, classes, checkpoint, sensitivity=0.95)
-    fitted = choice.calibration if choice is not None and math.isfinite(choice.calibration.temperature) else None
+    fitted = choice is not None and math.isfinite(choice.temperature)
     description = {
         "model": plain["model"],
         "training": {
@@ -87,7 +80,7 @@ def read_run(checkpoint: Path) -> tuple[LungNetwork, ModelInfo]:
             "epoch": content.get("epoch"),
             "data_fingerprint": environment.get("data_fingerprint"),
         },
-        "calibration": f"temperature and class offsets fitted on {where}" if fitted else f"none: {where}",
+        "calibration": f"temperature chosen on {where}" if fitted else f"none: {where}",
         "licence": "not stated",
     }
     info = ModelInfo(
@@ -95,10 +88,9 @@ def read_run(checkpoint: Path) -> tuple[LungNetwork, ModelInfo]:
         config.data.image_size,
         config.data.keep_aspect,
         network.stride,
-        fitted.temperature if fitted else 1.0,
+        choice.temperature if choice is not None and fitted else 1.0,
         str(environment.get("lungseg", __version__)),
         description,
-        tuple(fitted.offsets.tolist()) if fitted else (),
     )
     return network, info
 

@@ -70,8 +70,7 @@ def _calibration(section: Mapping[str, Any]) -> list[str]:
     lines = [f"{'calibration error (ECE)':<40}  {told(section['before']['ece'])}"]
     if "after" in section:
         fitted = " and ".join(f"{t:.3f}" for t in section["used"] if t is not None)
-        lines.append(f"{'  at temperature ' + fitted + ', with offsets':<40}  {told(section['after']['ece'])}")
-        lines.append(f"{'accuracy of the calibrated classes':<40}  {told(section['after'].get('accuracy'))}")
+        lines.append(f"{'  at temperature ' + fitted:<40}  {told(section['after']['ece'])}")
     return lines
 
 

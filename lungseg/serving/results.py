@@ -94,7 +94,6 @@ def _about(info: ModelInfo) -> dict[str, Any]:
             "classes": list(info.classes),
             "image_size": info.image_size,
             "temperature": info.temperature,
-            "class_offsets": list(info.class_offsets),
             **{name: info.description[name] for name in ("licence", "calibration") if name in info.description},
         },
         "methods": METHODS,

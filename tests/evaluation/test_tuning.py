@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lungseg.evaluation.calibration import Calibration, fit_calibration, softmax
-from lungseg.evaluation.tuning import FILE, Choice, apply, choose, cross_fit, digest, read_choice, write_choice
+from lungseg.evaluation.calibration import fit_temperature
+from lungseg.evaluation.tuning import FILE, Choice, apply, choose, cross_fit, digest, read_choice, softmax, write_choice
 
 CLASSES = ("a", "b", "c")
 
@@ -33,18 +33,15 @@ def test_softmax_equals_torchs_and_marks_what_is_not_finite() -> None:
 def test_each_half_is_measured_with_what_was_chosen_on_the_other(images) -> None:
     logits, label, halves = images
     tuned = cross_fit(logits, label, halves, 0.9)
-    others = [fit_calibration(logits[halves == 1 - half], label[halves == 1 - half]) for half in (0, 1)]
-    assert others[0].temperature != others[1].temperature
-    for half in (0, 1):
-        assert tuned.probs[halves == half] == pytest.approx(others[half].probs(logits[halves == half]))
+    others = [fit_temperature(logits[halves == 1 - half], label[halves == 1 - half]) for half in (0, 1)]
+    assert others[0] != others[1]
+    assert tuned.temperature == pytest.approx(np.array(others)[halves])
     changed = logits.copy()
     changed[halves == 0] *= 3  # what is chosen for a half does not know of it
     again = cross_fit(changed, label, halves, 0.9)
     assert np.array_equal(again.thresholds[0], tuned.thresholds[0])
     assert not np.array_equal(again.thresholds[1], tuned.thresholds[1])
-    whole = fit_calibration(logits, label)
-    assert tuned.stored is not None and tuned.stored.calibration.temperature == whole.temperature
-    assert tuned.stored.calibration.offsets == pytest.approx(whole.offsets)
+    assert tuned.stored is not None and tuned.stored.temperature == pytest.approx(fit_temperature(logits, label))
 
 
 def test_thresholds_reach_the_sensitivity_on_the_images_they_are_chosen_on(images) -> None:
@@ -57,30 +54,20 @@ def test_thresholds_reach_the_sensitivity_on_the_images_they_are_chosen_on(image
 
 def test_without_labels_there_is_no_temperature(images) -> None:
     choice = choose(images[0], np.full(60, -1), 0.9)
-    assert np.isnan(choice.calibration.temperature) and np.isnan(choice.thresholds).all()
+    assert np.isnan(choice.temperature) and np.isnan(choice.thresholds).all()
 
 
 def test_what_is_kept_with_the_model_comes_back(tmp_path: Path) -> None:
     checkpoint = tmp_path / "best.ckpt"
     checkpoint.write_bytes(b"weights")
     about = {"sensitivity": 0.9, "split": "val", "data_fingerprint": "f", "checkpoint_digest": digest(checkpoint)}
-    write_choice(
-        tmp_path, Choice(Calibration(1.5, np.array([0.5, 0.0, -0.5])), np.array([0.2, np.nan, 0.4])), CLASSES, about
-    )
+    write_choice(tmp_path, Choice(1.5, np.array([0.2, np.nan, 0.4])), CLASSES, about)
     kept = json.loads((tmp_path / FILE).read_text())
     assert kept["temperature"] == 1.5 and kept["thresholds"] == {"a": 0.2, "b": None, "c": 0.4}
     choice, told = read_choice(tmp_path, CLASSES, checkpoint, 0.9)
-    assert kept["class_offsets"] == {"a": 0.5, "b": 0, "c": -0.5}
-    assert choice is not None and choice.calibration.temperature == 1.5 and told == "val of the data of the training"
+    assert choice is not None and choice.temperature == 1.5 and told == "val of the data of the training"
     assert choice.thresholds == pytest.approx([0.2, np.nan, 0.4], nan_ok=True)
-    assert choice.calibration.offsets.tolist() == [0.5, 0, -0.5]
-    used = apply(choice, np.array([[3.0, 1.0, 2.0], [0.0, 0.0, 0.0]]), told)
-    assert used.thresholds.shape == (2, 3)
-    assert used.probs == pytest.approx(softmax(np.array([[2.5, 2 / 3, 4 / 3 - 0.5], [0.5, 0, -0.5]])))
-    del kept["class_offsets"]  # as lungseg wrote it before it had them
-    (tmp_path / FILE).write_text(json.dumps(kept))
-    older, _ = read_choice(tmp_path, CLASSES, checkpoint, 0.9)
-    assert older is not None and older.calibration.offsets.tolist() == [0, 0, 0]
+    assert apply(choice, 2, told).thresholds.shape == (2, 3)
     other, _ = read_choice(tmp_path, CLASSES, checkpoint, 0.8)
     assert other is not None and np.isnan(other.thresholds).all()  # those were for another sensitivity
     checkpoint.write_bytes(b"other weights")

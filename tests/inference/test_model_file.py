@@ -24,7 +24,7 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
 @pytest.fixture(scope="module")
 def model(untrained: Path) -> tuple[LungNetwork, ModelInfo]:
     network, info = read_run(untrained / "checkpoints" / "best.ckpt")
-    return network, dataclasses.replace(info, temperature=1.5, class_offsets=(0.25, 0.5, -0.75))
+    return network, dataclasses.replace(info, temperature=1.5)
 
 
 def test_a_model_file_holds_network_and_info(tmp_path: Path, model: tuple[LungNetwork, ModelInfo]) -> None:
@@ -62,11 +62,6 @@ def test_half_keeps_what_is_one_dimensional_and_computes_in_float32(
 def test_info_survives_json() -> None:
     info = ModelInfo(("a", "b"), 64, False, 8, 1.25, "0.1", {"licence": "mit", "training": {"epochs": 3}})
     assert info_from_json(info_to_json(info)) == info
-    info = dataclasses.replace(info, class_offsets=(0.5, -0.5))
-    assert info_from_json(info_to_json(info)) == info
-    older = json.loads(info_to_json(info))
-    del older["class_offsets"]  # as lungseg wrote it before it had them
-    assert info_from_json(json.dumps(older)) == dataclasses.replace(info, class_offsets=())
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ import pytest
 
 from lungseg.data.geometry import Letterbox
 from lungseg.data.phantom import draw_phantom
-from lungseg.data.sample import CLASSES
 from lungseg.inference.backend import load_backend
 from lungseg.inference.onnx_backend import load_onnx, open_session
 from lungseg.inference.predictor import Predictor
@@ -41,23 +40,6 @@ def test_the_backend_gives_what_torchs_gives(exported: Path, untrained: Path, de
     assert ours.info.classes == theirs.info.classes
     assert (ours.info.image_size, ours.info.map_stride, ours.info.keep_aspect) == (64, 8, True)
     assert ours.info.temperature == theirs.info.temperature
-
-
-def test_the_calibration_is_in_the_file(own_run: Path, tmp_path: Path) -> None:
-    """Offsets that make another class the likeliest: its label and map are given, as torch gives them."""
-    from lungseg.evaluation.tuning import FILE, digest
-    from lungseg.exporting.files import Order, export
-
-    least = CLASSES[int(load_backend(own_run, "cpu")(SQUARES).class_probs.sum(axis=0).argmin())]
-    kept = {"temperature": 1.5, "class_offsets": {least: 3.0}, "thresholds": {}, "split": "val"}
-    checkpoint = own_run / "checkpoints" / "best.ckpt"
-    (own_run / FILE).write_text(json.dumps({**kept, "checkpoint_digest": digest(checkpoint)}))
-    list(export(own_run, Order(tmp_path / "model.onnx", "onnx", "fp32", "CC0")))
-    ours, theirs = load_backend(tmp_path / "model.onnx"), load_backend(own_run, "cpu")
-    assert ours.info.class_offsets == theirs.info.class_offsets and ours.info.temperature == 1.5
-    np.testing.assert_allclose(ours(SQUARES).class_probs, theirs(SQUARES).class_probs, atol=1e-4)
-    label = open_session(tmp_path / "model.onnx", threads=1).run(["label"], {"image": SQUARES.astype(np.uint16)})[0]
-    assert label.tolist() == [CLASSES.index(least)] * 3
 
 
 def test_any_size_and_depth_goes_in_and_comes_back_at_its_own_size(session: Any) -> None:

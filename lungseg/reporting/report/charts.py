@@ -62,7 +62,7 @@ def precision_recall_chart(curves: Mapping[str, Any], scores: Scores, prevalence
 
 
 def reliability_chart(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]], ece: Scores) -> str:
-    """Accuracy against confidence in bins, as the network gives it and after calibration; counts below.
+    """Accuracy against confidence in bins, as the network gives it and after temperature scaling; counts below.
 
     Args:
         before: Bins of `low`, `images`, `confidence`, `accuracy`.
@@ -74,7 +74,7 @@ def reliability_chart(before: Sequence[Mapping[str, Any]], after: Sequence[Mappi
     parts = [*axes(x, y, "confidence (probability of the class predicted)", "accuracy")]
     parts.append(line([(x(low), y(low)), (x(1), y(1))], "reference"))
     entries = []
-    for index, (name, bins) in enumerate((("as given", before), ("after calibration", after))):
+    for index, (name, bins) in enumerate((("as given", before), ("after temperature scaling", after))):
         shown = [b for b in bins if b.get("images") and b.get("accuracy") is not None]
         if not shown:
             continue

@@ -172,8 +172,7 @@ def _temperature(calibration: Mapping[str, Any]) -> str:
     if not used:
         return "No temperature is known."
     told_used = " and ".join(f"{value:.3f}" for value in used)
-    with_offsets = " and offsets of the classes" if calibration.get("used_offsets") else ""
-    said = f"Temperature {told_used}{with_offsets}, chosen on {calibration.get('fitted_on', 'Val')}"
+    said = f"Temperature {told_used}, chosen on {calibration.get('fitted_on', 'Val')}"
     if tells_nothing(calibration):
         said += ": so far from 1 that it tells only how few (or how many) of those images are wrong"
     return f"{said}."
@@ -227,7 +226,7 @@ def _verdict_box(content: Content) -> str:
 
 
 def _calibration(content: Content) -> dict[str, Any]:
-    words = {"before": "", "after": " after calibration"}
+    words = {"before": "", "after": " after temperature scaling"}
     return {
         f"{name}{more}": number
         for when, more in words.items()

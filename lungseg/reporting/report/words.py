@@ -151,7 +151,7 @@ def _calibration(content: Content) -> str:
     if tells_nothing(content.section("calibration")):
         said += "; no temperature is told from images of which (almost) none is wrong, or (almost) all are"
     elif after and after.get("value") is not None:
-        said += f", after calibration by {_in_words(after)}"
+        said += f", after temperature scaling by {_in_words(after)}"
     return f"{said}."
 
 

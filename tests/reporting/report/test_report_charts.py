@@ -60,7 +60,7 @@ def test_bins_of_few_images_are_open_and_empty_ones_not_drawn() -> None:
     drawn = reliability_chart(bins, [], {"before": number(0.1)})
     assert drawn.count("mark c0 open") == 1
     assert drawn.count('class="mark c0"') == 2  # one in the key
-    assert "after calibration" not in drawn
+    assert "after temperature scaling" not in drawn
 
 
 def test_a_distribution_counts_every_value_once() -> None:

@@ -171,5 +171,5 @@ def test_scores_without_an_error_are_not_praised(evaluation: Path, tmp_path: Pat
     text = checked(write_report(_changed(tmp_path, evaluation, change))).text
     assert "is recognised least often" not in text
     assert "of other images, up to about 25% may be wrong (rule of three)" in text  # 3 of 12
-    assert "no temperature is told" in text and "after calibration by" not in text
+    assert "no temperature is told" in text and "after temperature scaling by" not in text
     assert "is recognised least often" not in checked(write_report(evaluation)).text  # all the same there
