@@ -38,10 +38,10 @@ from lungseg.reporting.whole_files import write_png
 from lungseg.training.module import LungModule
 
 MODEL = ModelConfig(
-    encoder=LITES["lite0"], encoder_weights=None, decoder_channels=[128, 64, 32, 32, 16], map_stride=16, dropout=0.3
+    encoder=LITES["lite0"], encoder_weights=None, decoder_channels=[128, 64, 32, 32, 16], map_stride=16, dropout=0.4
 )
-LOSS = LossConfig(class_costs=["COVID-19=2", "Normal=0.5"], label_smoothing=0.1)
-OPTIM = OptimConfig(lr=1e-3, encoder_lr_factor=0.15, weight_decay=0.02, average=0.998)
+LOSS = LossConfig(class_costs=["COVID-19=4", "Normal=0.5"], label_smoothing=0.1)
+OPTIM = OptimConfig(lr=2e-3, encoder_lr_factor=0.075, final_lr_factor=0.3, weight_decay=0.02, average=0.999)
 """These three are `configs/covidqu_cpu.yaml`'s, without its pretrained weights."""
 PACKAGE = "GradCAM of the package grad-cam"
 TRAIN_SIZE_PX, TRAIN_BATCH, TRAIN_IMAGES = 160, 16, 3338
