@@ -89,11 +89,8 @@ def _passes(
     eager, plain = load_backend(trained, "cpu"), load_backend(trained, "cpu")
     assert isinstance(plain, TorchBackend)
     plain.network.to(memory_format=torch.contiguous_format)
-    session, int8, names = (
-        open_session(file, threads=threads),
-        open_session(small, threads=threads),
-        list(Outputs._fields),
-    )
+    session, int8 = (open_session(model, threads=threads) for model in (file, small))
+    names = list(Outputs._fields)
     wide = images.astype(np.uint16)
     ways: dict[str, Callable[[], Any]] = {
         "eager PyTorch, channels last": partial(eager, images),

@@ -248,7 +248,7 @@ class FollowProcesses(Callback):
         self.processes.signals.check()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hold the signals: after this come the epoch's checkpoints and, of no use without, its row of metrics."""
+        """Hold the signals: the epoch's checkpoints come now, and only after them its row of metrics."""
         self.processes.signals.hold()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
