@@ -254,6 +254,20 @@ def test_weights_of_another_architecture_are_refused_by_name(
     assert not (run.parent / "other").exists()
 
 
+def test_weights_that_learned_from_the_images_to_be_measured_on_are_refused(
+    run: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = shutil.copytree(phantoms, run.parents[1] / "without_test", ignore=shutil.ignore_patterns("Test"))
+    words = [f"data.root={root}", "trainer.max_epochs=1", "data.test_fraction=0.2"]
+    assert _here(run.parents[1], monkeypatch, capfd, *words, "run.name=zero")[0] == 0
+    words += [f"run.init={run.parent / 'zero'}", "run.name=leaky"]
+    code, stderr = _here(run.parents[1], monkeypatch, capfd, *words, "run.seed=1")
+    assert code == 2 and "run.init:" in stderr and "run.seed=0 data.test_fraction=0.2 data.fold=null" in stderr, stderr
+    assert not (run.parent / "leaky").exists()
+    code, stderr = _here(run.parents[1], monkeypatch, capfd, *words, "optim.lr=1e-5")
+    assert code == 0, stderr
+
+
 def test_early_stopping_in_mixed_precision_keeps_the_last_overlay(
     tmp_path: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

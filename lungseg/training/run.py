@@ -26,13 +26,13 @@ from lungseg.config import Config, LossConfig
 from lungseg.configuration import config_dict, dump_config
 from lungseg.data.datamodule import LungDataModule
 from lungseg.data.sample import CLASSES, DataError
-from lungseg.inference.torch_backend import take_weights
 from lungseg.models.checkpoint import check_same_model, read_checkpoint
 from lungseg.models.metrics import score_names
 from lungseg.reporting.metrics_csv import MetricsCsv
 from lungseg.reporting.run_folder import environment, run_folder
 from lungseg.reporting.summary import final_numbers, summary_lines
 from lungseg.reporting.whole_files import write_json, write_text
+from lungseg.training.initial import start_from
 from lungseg.training.launch import build_trainer
 from lungseg.training.module import LungModule
 from lungseg.training.processes import FollowProcesses, Processes
@@ -77,7 +77,7 @@ class Training:
         data.setup()
         module = LungModule(config.model, config.loss, config.optim, list(CLASSES), class_weights(config.loss, data))
         if config.run.init is not None and not config.run.resume:
-            take_weights(module.network, Path(config.run.init))
+            start_from(module.network, data, Path(config.run.init))
         monitor, mode = _monitor(config, has_val=bool(data.samples["val"]))
         folder = given or run_folder(Path(config.run.dir), config.run.name, stem, config.run.resume)
         if config.run.resume:

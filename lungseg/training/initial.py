@@ -1,0 +1,61 @@
+"""Starting from another run's weights, unless that run learned from images this one is to be measured on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from lungseg.configuration import load_config
+from lungseg.data.datamodule import LungDataModule
+from lungseg.data.sample import DataError
+from lungseg.inference.torch_backend import take_weights
+from lungseg.models.network import LungNetwork
+
+
+def start_from(network: LungNetwork, data: LungDataModule, source: Path) -> None:
+    """Give a network all weights of another run, a checkpoint or an exported model.
+
+    Args:
+        network: Of the same architecture.
+        data: Of this run, its samples found.
+        source: A run folder, a .ckpt file in one, or a model file. What a model file was trained on is not known.
+
+    Raises:
+        ValueError: Val or Test of this run hold images from Train of the other: numbers on them would flatter. Or the
+            model is of another architecture.
+        FileNotFoundError: Nothing there.
+    """
+    folder = source if source.is_dir() else source.parent.parent
+    config, environment = folder / "config.yaml", folder / "environment.json"
+    if config.is_file() and environment.is_file():
+        stored = json.loads(environment.read_text()).get("data_fingerprint")
+        if stored != data.fingerprint:
+            _refuse_seen(data, source, config, stored)
+    take_weights(network, source)
+
+
+def _refuse_seen(data: LungDataModule, source: Path, config: Path, stored: str) -> None:
+    """Divide this run's data as the other run did; where that gives its fingerprint, its Train is known image by image.
+
+    Another fingerprint is another data set, of which nothing is known.
+    """
+    other = load_config(config, [])
+    section = replace(other.data, root=data.config.root, phantom=data.config.phantom, cache_dir=data.config.cache_dir)
+    before = LungDataModule(section, other.augment, other.run.seed)
+    try:
+        before.find_samples()
+    except DataError:
+        return
+    if before.fingerprint != stored:
+        return
+    learned = {sample.id for sample in before.samples["train"]}
+    fold = "null" if section.fold is None else section.fold
+    for split in ("val", "test"):
+        seen = sum(sample.id in learned for sample in data.samples[split])
+        if seen:
+            raise ValueError(
+                f"run.init: {source} was trained on {seen} of the {len(data.samples[split])} images of this run's "
+                f"{split} split; divide the data as it did: run.seed={other.run.seed} "
+                f"data.test_fraction={section.test_fraction} data.fold={fold}"
+            )
