@@ -113,7 +113,7 @@ class OptimConfig:
     warmup_epochs: float = 1.0
     """Length of the linear warm-up, epochs; fractions are allowed."""
     frozen_encoder_epochs: int = 0
-    """Epochs at the start in which the encoder's weights do not move."""
+    """Epochs at the start in which the encoder's weights do not move; all of them train the rest, faster an epoch."""
     average: float | None = None
     """Decay a step, in (0, 1), of a moving average of the weights, which is then what is validated, drawn, kept and
     tested; null keeps the weights as they are."""

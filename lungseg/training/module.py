@@ -48,6 +48,12 @@ class LungModule(LightningModule):
         self.steps_per_epoch = 1.0
         """Optimiser steps; set when training starts."""
 
+    def setup(self, stage: str) -> None:
+        """Spare an encoder that is frozen to the end its backward pass; before the strategy looks for gradients."""
+        if stage == "fit":
+            epochs = self.trainer.max_epochs or 0
+            self.network.segmenter.encoder.requires_grad_(not 0 < epochs <= self.optim.frozen_encoder_epochs)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add all that rebuilds this module, as plain values."""
         checkpoint["lungseg"] = self.plain
@@ -156,7 +162,7 @@ class LungModule(LightningModule):
         """AdamW; each optimiser step follows warm-up and cosine, and a frozen encoder has learning rate 0.
 
         The rate 0 keeps the encoder's weights where they are (weight decay is scaled by it) without hiding parameters
-        from multi-process training; its BatchNorm statistics follow the new images from the start.
+        from multi-process training that needs them later; BatchNorm's statistics follow the new images from the start.
         """
         encoder = list(self.network.segmenter.encoder.parameters())
         inside = {id(parameter) for parameter in encoder}

@@ -101,6 +101,8 @@ def test_frozen_encoder_epochs_leave_its_weights_alone(tiny_model: ModelConfig, 
         before = {name: value.clone() for name, value in network.named_parameters()}
         _trainer(epochs).fit(module, datamodule=_data(phantoms))
         changed = {name: not torch.equal(value, before[name]) for name, value in network.named_parameters()}
+        spared = not any(value.requires_grad for value in network.segmenter.encoder.parameters())
+        assert spared == (frozen >= epochs), "the backward pass ends where nothing below it learns"
         encoder = [change for name, change in changed.items() if ".encoder." in name]
         rest = [change for name, change in changed.items() if ".encoder." not in name]
         return any(encoder), all(rest)
