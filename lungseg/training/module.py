@@ -50,9 +50,8 @@ class LungModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Spare an encoder that is frozen to the end its backward pass; before the strategy looks for gradients."""
-        if stage == "fit":
-            epochs = self.trainer.max_epochs or 0
-            self.network.segmenter.encoder.requires_grad_(not 0 < epochs <= self.optim.frozen_encoder_epochs)
+        if stage == "fit" and 0 < (self.trainer.max_epochs or 0) <= self.optim.frozen_encoder_epochs:
+            self.network.segmenter.encoder.requires_grad_(False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add all that rebuilds this module, as plain values."""
