@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -12,6 +11,7 @@ from lungseg.configuration import load_config
 from lungseg.data.datamodule import LungDataModule
 from lungseg.data.sample import DataError
 from lungseg.evaluation.foreign import Foreign, read_foreign
+from lungseg.reporting.run_folder import read_fingerprint
 
 Origin = Literal["own", "changed", "other"]
 """The data of the training; the same place, but other files or splits; another data set."""
@@ -56,7 +56,7 @@ def find_data(folder: Path, config: Config, split: str | None) -> Found:
         raise ValueError("data.split: 'all' holds the images the network was trained on; take 'test' or 'val'")
     if root is None and trained.root is not None:
         return Found(data, "other", False, [_OTHER])
-    stored = _fingerprint(folder)
+    stored = read_fingerprint(folder)
     own = _identity(config.data) == _identity(trained) if stored is None else data.fingerprint == stored
     return Found(data, "own" if own else "changed", False, [] if own else [_CHANGED])
 
@@ -72,7 +72,7 @@ def _elsewhere(folder: Path, config: Config, root: Path, split: str | None) -> F
     whole = split == "all" or (split is None and not found.has_splits)
     samples = [replace(sample, split="test") for sample in found.samples] if whole else found.samples
     data = LungDataModule(section, config.augment, config.run.seed, samples)
-    if data.fingerprint == _fingerprint(folder):
+    if data.fingerprint == read_fingerprint(folder):
         return Found(data, "own", False, [])
     return Found(data, "other", whole, _told(found, section, whole))
 
@@ -84,7 +84,7 @@ def _divided_as_trained(folder: Path, config: Config) -> LungDataModule | None:
         data.find_samples()
     except DataError:
         return None
-    return data if data.fingerprint == _fingerprint(folder) else None
+    return data if data.fingerprint == read_fingerprint(folder) else None
 
 
 def _told(found: Foreign, section: DataConfig, whole: bool) -> list[str]:
@@ -116,12 +116,3 @@ def _identity(section: DataConfig) -> DataConfig:
             for name in ("root", "label_map", "fold", "folds", "exclude_leaks", "test_fraction", "phantom")
         },
     )
-
-
-def _fingerprint(folder: Path) -> str | None:
-    """That of the data that a run was trained on, as far as the run tells."""
-    path = folder / "environment.json"
-    if not path.is_file():
-        return None
-    found = json.loads(path.read_text()).get("data_fingerprint")
-    return str(found) if found else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -101,6 +102,15 @@ def environment(data_fingerprint: str) -> dict[str, Any]:
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "data_fingerprint": data_fingerprint,
     }
+
+
+def read_fingerprint(folder: Path) -> str | None:
+    """That of the data that a run was trained on, as far as its folder tells."""
+    path = folder / "environment.json"
+    if not path.is_file():
+        return None
+    found = json.loads(path.read_text()).get("data_fingerprint")
+    return str(found) if found else None
 
 
 def _git_revision() -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from lungseg.data.datamodule import LungDataModule
 from lungseg.data.sample import DataError
 from lungseg.inference.torch_backend import take_weights
 from lungseg.models.network import LungNetwork
+from lungseg.reporting.run_folder import read_fingerprint
 
 
 def start_from(network: LungNetwork, data: LungDataModule, source: Path) -> None:
@@ -27,15 +27,13 @@ def start_from(network: LungNetwork, data: LungDataModule, source: Path) -> None
         FileNotFoundError: Nothing there.
     """
     folder = source if source.is_dir() else source.parent.parent
-    config, environment = folder / "config.yaml", folder / "environment.json"
-    if config.is_file() and environment.is_file():
-        stored = json.loads(environment.read_text()).get("data_fingerprint")
-        if stored != data.fingerprint:
-            _refuse_seen(data, source, config, stored)
+    stored = read_fingerprint(folder)
+    if stored not in (None, data.fingerprint) and (folder / "config.yaml").is_file():
+        _refuse_seen(data, source, folder / "config.yaml", stored)
     take_weights(network, source)
 
 
-def _refuse_seen(data: LungDataModule, source: Path, config: Path, stored: str) -> None:
+def _refuse_seen(data: LungDataModule, source: Path, config: Path, stored: str | None) -> None:
     """Divide this run's data as the other run did; where that gives its fingerprint, its Train is known image by image.
 
     Another fingerprint is another data set, of which nothing is known.
@@ -50,7 +48,7 @@ def _refuse_seen(data: LungDataModule, source: Path, config: Path, stored: str) 
     if before.fingerprint != stored:
         return
     learned = {sample.id for sample in before.samples["train"]}
-    fold = "null" if section.fold is None else section.fold
+    fold = "null" if section.fold is None else f"{section.fold} data.folds={section.folds}"
     for split in ("val", "test"):
         seen = sum(sample.id in learned for sample in data.samples[split])
         if seen:
