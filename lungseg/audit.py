@@ -1,7 +1,7 @@
 """Tell what is wrong with a data set, and which images leak between its splits: `python -m lungseg.audit ROOT`.
 
 Exit code 0: clean; 1: there are findings; 2: it could not be run. What is checked, and by which rules, stands in the
-modules of `lungseg.data` that `lungseg.data.auditing` calls.
+modules of `lungseg.data` that `lungseg.auditing.audit` calls.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from lungseg.command import run_command
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from lungseg.data.auditing import audit
+    from lungseg.auditing.audit import audit
     from lungseg.reporting.audit_report import check_output, summarise, to_json, write_report
-    from lungseg.reporting.whole_files import write_json
+    from lungseg.runs.whole_files import write_json
 
     root = arguments.root.expanduser()
     name = root.resolve().name if root.is_dir() else root.stem

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from lungseg.command import run_command
+from lungseg.errors import UserError
 
 BENCHMARKS = {
     "data": "training batches: from the cache, or from PNG pairs with plain albumentations",
@@ -24,10 +25,10 @@ def main(arguments: argparse.Namespace) -> int:
     """Run the benchmarks asked for and print their lines as they come."""
     unknown = [name for name in arguments.names if name not in BENCHMARKS]
     if unknown:
-        raise ValueError(f"no benchmark {unknown[0]!r}; there are: {', '.join(BENCHMARKS)}")
+        raise UserError(f"no benchmark {unknown[0]!r}; there are: {', '.join(BENCHMARKS)}")
     given = {name: getattr(arguments, name) for name in _OPTIONS if getattr(arguments, name) is not None}
     if given and "sanity" not in (arguments.names or BENCHMARKS):
-        raise ValueError(f"--{next(iter(given))} is for sanity only, got {' '.join(arguments.names)!r}; name it too")
+        raise UserError(f"--{next(iter(given))} is for sanity only, got {' '.join(arguments.names)!r}; name it too")
     for name in arguments.names or BENCHMARKS:
         print(f"{name}: {BENCHMARKS[name]}", flush=True)
         options = given if name == "sanity" else {}

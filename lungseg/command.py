@@ -6,22 +6,20 @@ It imports nothing heavy, so that `--help` answers at once; `LUNGSEG_DEBUG=1` sh
 from __future__ import annotations
 
 import argparse
-import dis
 import os
 import re
 import select
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import NoReturn, TextIO
 
-from lungseg.fields import did_you_mean
+from lungseg.config.fields import did_you_mean
+from lungseg.errors import UserError
 
-_USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
-_PATH_MODULES = ("os", "pathlib", "shutil", "tempfile")
-_RAISE = dis.opmap["RAISE_VARARGS"]
+_FILE_ERRORS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+"""Of files that the user named, or of folders that may not be written."""
 
 
 class _UsageError(Exception):
@@ -55,7 +53,7 @@ def run_command(
 ) -> int:
     """Parse the arguments, call `main` and give the exit code; for `raise SystemExit(run_command(...))`.
 
-    A mistake of the user is a ValueError or a file error that code of this package raises: one line, exit code 2.
+    A mistake of the user is a UserError, or a file that is not there or may not be used: one line, exit code 2.
     Whatever else goes wrong is a fault of the program and leaves with its traceback.
 
     Args:
@@ -69,8 +67,8 @@ def run_command(
         return code
     except _UsageError as error:
         return _fail(str(error), 2)
-    except _USER_ERRORS as error:
-        if os.environ.get("LUNGSEG_DEBUG", "0") not in ("", "0") or not _is_the_users(error):
+    except (UserError, *_FILE_ERRORS) as error:
+        if os.environ.get("LUNGSEG_DEBUG", "0") not in ("", "0"):
             raise
         return _fail(f"error: {_message(error)}", 2)
     except KeyboardInterrupt:
@@ -111,37 +109,6 @@ def _fail(line: str, code: int) -> int:
     return code
 
 
-def _is_the_users(error: Exception) -> bool:
-    """Tell a mistake of the user from a fault of the program by who raised it.
-
-    Our own exceptions are the user's wherever they surface. A plain ValueError is if a `raise` statement of this
-    package made it (`int("x")` in our code is a fault of ours), a file error also if a call in our code did.
-    """
-    if type(error).__module__.startswith("lungseg."):
-        return True
-    if _in_worker(error):
-        files = re.findall(r'^ *File "(.+?)", line', str(error), re.MULTILINE)
-        return bool(files) and Path(__file__).parent in Path(files[-1]).parents
-    steps = list(_steps(error.__traceback__))
-    while isinstance(error, OSError) and steps and _module(steps[-1].tb_frame).partition(".")[0] in _PATH_MODULES:
-        steps.pop()
-    if not steps or _module(steps[-1].tb_frame).partition(".")[0] != "lungseg":
-        return False
-    return isinstance(error, OSError) or steps[-1].tb_frame.f_code.co_code[steps[-1].tb_lasti] == _RAISE
-
-
-def _steps(step: TracebackType | None) -> Iterator[TracebackType]:
-    while step:
-        yield step
-        step = step.tb_next
-
-
-def _module(frame: FrameType) -> str:
-    """Name the module of a frame; the one that `python -m` runs keeps its real name in its spec alone."""
-    spec = frame.f_globals.get("__spec__")
-    return spec.name if spec else ""
-
-
 def _in_worker(error: Exception) -> bool:
     """Whether torch carried the exception over from a process of a DataLoader, traceback in the message."""
     return re.match(r"Caught \w+ in .+\.\nOriginal Traceback", str(error)) is not None
@@ -161,6 +128,6 @@ def _message(error: Exception) -> str:
 
 def _reader_is_gone(stream: TextIO) -> bool:
     """Whether what reads our output (`| head`) has closed; any other broken pipe is a fault, such as a lost worker."""
-    poll = select.poll()
+    poll = select.poll()  # POSIX alone, as is this error: Windows says EINVAL instead
     poll.register(stream, 0)
     return bool(poll.poll(0))

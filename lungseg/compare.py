@@ -9,12 +9,13 @@ import argparse
 from pathlib import Path
 
 from lungseg.command import run_command
+from lungseg.errors import UserError
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from lungseg.evaluation.comparison import compare
-    from lungseg.evaluation.stored import read_evaluation
+    from lungseg.evaluation.saved import read_evaluation
     from lungseg.reporting.comparison_page import comparison_page
     from lungseg.reporting.comparison_text import (
         comparison_csv,
@@ -22,11 +23,10 @@ def main(arguments: argparse.Namespace) -> int:
         comparison_lines,
         comparison_markdown,
     )
-    from lungseg.reporting.map_tables import without_nan
-    from lungseg.reporting.whole_files import write_json, write_text
+    from lungseg.runs.whole_files import without_nan, write_json, write_text
 
     if arguments.bootstraps < 1:
-        raise ValueError(f"--bootstraps: must be 1 or more, got {arguments.bootstraps}")
+        raise UserError(f"--bootstraps: must be 1 or more, got {arguments.bootstraps}")
     evaluations = [read_evaluation(run, arguments.split) for run in arguments.runs]
     content = without_nan(compare(evaluations, arguments.shared, arguments.bootstraps))
     for line in comparison_lines(content):

@@ -15,10 +15,10 @@ from lungseg.command import run_command
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from lungseg.evaluation.report_run import assist_run, report_run
+    from lungseg.evaluation.distributed import join
     from lungseg.evaluation.results import Options, parse_way
-    from lungseg.evaluation.team import join
     from lungseg.reporting.evaluation_summary import evaluation_lines
+    from lungseg.reporting.report_run import assist_run, report_run
 
     options = Options(
         ways=tuple(parse_way(method) for method in arguments.methods.split(",")),

@@ -13,12 +13,13 @@ from lungseg.command import add_config_arguments, run_command
 
 if TYPE_CHECKING:
     from lungseg.config import Config
+    from lungseg.runs.run import Run
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings are C++ frames of connections that end
-    from lungseg.configuration import dump_config, load_config
+    from lungseg.config.loading import dump_config, load_config
 
     config = load_config(arguments.config, arguments.words)
     if arguments.print_config:
@@ -45,25 +46,26 @@ def fit(config: Config, stem: str = "fit") -> Path:
         ValueError, OSError: A mistake in config or data, before anything is written into the run folder's place.
         SystemExit: SIGINT, SIGTERM or SIGHUP came (exit code 128 + its number), or another process failed (1).
     """
-    from lungseg.reporting.run_folder import check_free
+    from lungseg.runs.run import check_free
 
-    check_free(Path(config.run.dir), config.run.name, config.run.resume)
-    from lungseg.training.launch import Launch
+    if not config.run.resume:
+        check_free(Path(config.run.dir), config.run.name)
+    from lungseg.runs.rank import detect_rank
+    from lungseg.training.fitting import Training
     from lungseg.training.processes import Processes
-    from lungseg.training.run import Training
     from lungseg.training.signals import Stopped
 
     training = None
-    launch = Launch.detect()
+    rank = detect_rank()
     try:
-        with Processes(launch, config.trainer.num_nodes) as processes:
+        with Processes(rank, config.trainer.num_nodes) as processes:
             training = Training.prepare(config, stem, processes)
-            training.run()
+            training.fit()
     except Stopped as stop:
-        if stop.signal_name and launch.is_zero:
-            print(_how_to_go_on(stop.signal_name, training.folder if training else None), file=sys.stderr, flush=True)
+        if stop.signal_name and rank.is_zero:
+            print(_how_to_go_on(stop.signal_name, training.run if training else None), file=sys.stderr, flush=True)
         raise
-    return training.folder
+    return training.run.folder
 
 
 def _is_stopped_by_agent(stop: SystemExit) -> bool:
@@ -72,10 +74,10 @@ def _is_stopped_by_agent(stop: SystemExit) -> bool:
     return asked and os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def _how_to_go_on(signal_name: str, folder: Path | None) -> str:
-    if folder is None or not (folder / "checkpoints" / "last.ckpt").is_file():
+def _how_to_go_on(signal_name: str, run: Run | None) -> str:
+    if run is None or not run.last_checkpoint.is_file():
         return f"stopped by {signal_name} before the end of the first epoch"
-    return f"stopped by {signal_name}; the same command with run.name={folder.name} run.resume=true goes on"
+    return f"stopped by {signal_name}; the same command with run.name={run.name} run.resume=true goes on"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lungseg.command import run_command
-from lungseg.fields import did_you_mean
+from lungseg.config.fields import did_you_mean
+from lungseg.errors import UserError
 
 if TYPE_CHECKING:
     from lungseg.sweeping.spec import Sweep
@@ -57,20 +58,20 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
     action = arguments.action
     if action not in _OPTIONS:
         near = did_you_mean(get_close_matches(action, _OPTIONS, 1))
-        raise ValueError(f"ACTION must be one of {', '.join(_OPTIONS)}, got {action!r}{near}")
+        raise UserError(f"ACTION must be one of {', '.join(_OPTIONS)}, got {action!r}{near}")
     given = {name for name in ("count", "workers", "page", "gpus", "id") if getattr(arguments, name) is not None}
     given |= {"slurm"} if arguments.slurm else set()
     for name in sorted(given - set(_OPTIONS[action])):
         actions = " and ".join(other for other, options in _OPTIONS.items() if name in options)
-        raise ValueError(f"--{name}: belongs to {actions}, not to {action}")
+        raise UserError(f"--{name}: belongs to {actions}, not to {action}")
     if action == "launch" and arguments.slurm == (arguments.gpus is not None):
-        raise ValueError("launch: say either --gpus N, for this machine, or --slurm")
+        raise UserError("launch: say either --gpus N, for this machine, or --slurm")
     if arguments.gpus is not None and arguments.count is not None:
-        raise ValueError("--count: belongs to --slurm; agents on GPUs go on until the sweep's run_cap")
+        raise UserError("--count: belongs to --slurm; agents on GPUs go on until the sweep's run_cap")
     for name in ("count", "workers", "gpus"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
-            raise ValueError(f"--{name}: must be >= 1, got {value}")
+            raise UserError(f"--{name}: must be >= 1, got {value}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from lungseg.config import Config, DataConfig, LossConfig, ModelConfig, OptimConfig, PhantomConfig
-from lungseg.configuration import dump_config
-from lungseg.data.phantom_set import write_phantoms
+from lungseg.config.loading import dump_config
+from lungseg.data.phantom.write import write_phantoms
 from lungseg.data.sample import CLASSES
 
 if TYPE_CHECKING:

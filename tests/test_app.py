@@ -26,7 +26,8 @@ from PIL import Image
 from lungseg.app import _parser, main
 from lungseg.cam import methods
 from lungseg.command import run_command
-from lungseg.data.sample import CLASSES, DataError
+from lungseg.data.sample import CLASSES
+from lungseg.errors import DataError
 from lungseg.inference.prediction import Flag, Prediction
 from lungseg.inference.predictor import Predictor
 from lungseg.serving import page, server

@@ -11,9 +11,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lungseg"
 ORDER = (
-    *("config", "fields", "configuration", "data", "models", "cam", "reporting", "evaluation", "inference"),
-    *("exporting", "serving"),
-    *("callbacks", "training", "sweeping"),
+    *("errors", "config", "runs", "data", "auditing", "models", "cam", "evaluation", "reporting", "inference"),
+    *("exporting", "serving", "training", "sweeping"),
 )
 COMMANDS = ("fit", "evaluate", "predict", "export", "app", "audit", "sweep", "compare", "bench")
 FILES = sorted(PACKAGE.rglob("*.py"))

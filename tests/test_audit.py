@@ -78,7 +78,7 @@ def test_folder_that_cannot_be_audited_exits_2_with_one_line(
 def test_output_in_the_way_exits_2_before_anything_is_read(
     leaking: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("lungseg.data.auditing.audit", lambda root: pytest.fail("it was read"))
+    monkeypatch.setattr("lungseg.auditing.audit.audit", lambda root: pytest.fail("it was read"))
     monkeypatch.chdir(leaking)
     assert run(".") == 2
     assert "lies inside the data set; name a folder elsewhere" in capsys.readouterr().err

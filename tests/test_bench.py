@@ -20,13 +20,13 @@ from lungseg.cam.lung import resize_map
 from lungseg.cam.methods import METHODS
 from lungseg.command import run_command
 from lungseg.config import AugmentConfig, ModelConfig
-from lungseg.configuration import load_config
+from lungseg.config.loading import load_config
 from lungseg.data.batch import unpack
 from lungseg.data.cache import ImageCache
 from lungseg.data.dataset import LungDataset
 from lungseg.data.index import load_index
-from lungseg.data.threads import cores
 from lungseg.models.network import LungNetwork
+from lungseg.runs.progress import cores
 
 
 def _run(*arguments: str) -> int:

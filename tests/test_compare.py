@@ -15,8 +15,8 @@ from lungseg.command import run_command
 from lungseg.compare import _parser, main
 from lungseg.evaluation.comparison import TABLE, compare, holm
 from lungseg.evaluation.results import Options, evaluate
-from lungseg.evaluation.stored import Stored, read_evaluation
-from lungseg.evaluation.subject import load_subject
+from lungseg.evaluation.saved import Stored, read_evaluation
+from lungseg.evaluation.target import load_subject
 from lungseg.reporting.comparison_text import comparison_latex, comparison_markdown, told_p
 
 FEW = Options(faithfulness=0, bootstraps=40, shortcuts=False, robustness=0)

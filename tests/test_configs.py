@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lungseg.configuration import dump_config, load_config
+from lungseg.config.loading import dump_config, load_config
 
 REPOSITORY = Path(__file__).parents[1]
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lungseg.configuration import load_config
+from lungseg.config.loading import load_config
 
 REPOSITORY = Path(__file__).parents[1]
 DOCKER = REPOSITORY / "docker"

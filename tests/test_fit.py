@@ -136,7 +136,7 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(run: Path, phantoms: Path) 
         "import os, signal, sys\n"
         "from pathlib import Path\n"
         "from lightning.pytorch import Trainer\n"
-        "from lungseg.configuration import load_config\n"
+        "from lungseg.config.loading import load_config\n"
         "from lungseg.fit import fit\n"
         "save = Trainer.save_checkpoint\n"
         "def save_and_stop(self, path, *rest, **options):\n"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lungseg.configuration import load_config
-from lungseg.fields import field_types
+from lungseg.config.fields import field_types
+from lungseg.config.loading import load_config
 
 REPOSITORY = Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text()

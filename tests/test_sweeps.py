@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lungseg.fields import field_types
+from lungseg.config.fields import field_types
 from lungseg.sweeping.launch import devices_a_run, slurm_commands
 from lungseg.sweeping.report import check_report
 from lungseg.sweeping.spec import load_sweep as load

@@ -25,17 +25,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, default_collate
 
 from lungseg.benchmarks.timing import medians, one_thread
-from lungseg.callbacks.overlays import OverlayCallback
 from lungseg.cam.lung import evidence_in_lungs, mask_to_lung, resize_map
 from lungseg.cam.methods import METHODS, class_map_of
 from lungseg.config import CamConfig, LossConfig, ModelConfig, OptimConfig
-from lungseg.data.phantom import draw_phantom
+from lungseg.data.phantom.draw import draw_phantom
 from lungseg.data.sample import CLASSES
 from lungseg.models.encoders import LITES
 from lungseg.models.network import LungNetwork
 from lungseg.reporting.drawing import draw_sheet
-from lungseg.reporting.whole_files import write_png
+from lungseg.runs.whole_files import write_png
 from lungseg.training.module import LungModule
+from lungseg.training.overlays import OverlayCallback
 
 MODEL = ModelConfig(
     encoder=LITES["lite0"], encoder_weights=None, decoder_channels=[128, 64, 32, 32, 16], map_stride=16, dropout=0.4

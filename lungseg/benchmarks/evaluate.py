@@ -19,15 +19,16 @@ import torch
 from lungseg.config import AugmentConfig, Config, DataConfig, ModelConfig, PhantomConfig
 from lungseg.data.datamodule import LungDataModule
 from lungseg.data.index import load_index
-from lungseg.data.phantom_set import write_phantoms
+from lungseg.data.phantom.write import write_phantoms
 from lungseg.data.sample import CLASSES, Sample
-from lungseg.data.threads import cores
 from lungseg.evaluation.results import Options, evaluate
-from lungseg.evaluation.subject import Subject
+from lungseg.evaluation.target import Subject
 from lungseg.models.network import LungNetwork
 from lungseg.reporting.report.figures import write_figures
 from lungseg.reporting.report.page import write_report
 from lungseg.reporting.report.pictures import PictureWriter
+from lungseg.runs.progress import cores
+from lungseg.runs.run import Run
 
 MODEL = ModelConfig(encoder="tu-mobilenetv3_small_050", encoder_depth=4, decoder_channels=[16, 16, 8, 8], map_stride=8)
 TARGET_S = 60.0
@@ -97,11 +98,12 @@ def measure(folder: Path, images: int, size: int, distinct: int, options: Option
     network, watch = LungNetwork(MODEL, len(CLASSES)).eval(), Stopwatch()
     network.register_forward_pre_hook(watch.enter)
     network.register_forward_hook(watch.leave)
-    checkpoint = folder / "best.ckpt"
-    torch.save(network.state_dict(), checkpoint)
+    run = Run(folder)
+    run.best_checkpoint.parent.mkdir()
+    torch.save(network.state_dict(), run.best_checkpoint)
     config = Config(data=data.config, model=MODEL)
     device = torch.device("cpu")
-    subject = Subject(checkpoint, network, tuple(CLASSES), config, data, "test", device, folder)
+    subject = Subject(run, network, tuple(CLASSES), config, data, "test", device)
     pictures = PictureWriter(folder / "evaluation")
     evaluate(subject, options, folder / "evaluation", pictures.add, watch.say)
     watch.say("page and figures")

@@ -1,6 +1,7 @@
-"""Learn `lungseg/inference/view.npz` from the Train split of a data set: `python -m lungseg.benchmarks.fit_view ROOT`.
+"""Learn `inference/input_checks/orientation.npz` from a Train split: `python -m lungseg.benchmarks.fit_view ROOT`.
 
-Two thirds of Train and 200 phantoms are learned from; of the last third the limits in `inference.sanity` are read off.
+Two thirds of Train and 200 phantoms are learned from; the limits in `inference.input_checks` are read off
+the last third.
 Only numbers averaged over thousands of images are stored; no mask and no network takes part.
 """
 
@@ -21,10 +22,10 @@ from lungseg.benchmarks.planted import crop
 from lungseg.command import run_command
 from lungseg.data.images import read_image
 from lungseg.data.index import load_index
-from lungseg.data.phantom import draw_phantom
-from lungseg.inference import view
-from lungseg.inference.view import Known, compare, features, gather, spread
-from lungseg.reporting.whole_files import write_whole
+from lungseg.data.phantom.draw import draw_phantom
+from lungseg.inference.input_checks import orientation
+from lungseg.inference.input_checks.orientation import Known, compare, features, gather, spread
+from lungseg.runs.whole_files import write_whole
 
 PHANTOMS, MOVED, CROPS, AXES = 200, 3, 2, 80
 _CROPPED_TO = (0.3, 0.55)
@@ -38,11 +39,12 @@ def main(arguments: argparse.Namespace) -> int:
     train = [sample.image for sample in load_index(arguments.root) if sample.split == "train"]
     learned = [read_image(path) for number, path in enumerate(train) if number % 3]
     learned += [draw_phantom(10_000 + number, number % 3, 128).image for number in range(PHANTOMS)]
-    write_whole(view.FILE, _packed(fit(learned, np.random.default_rng(0))))
-    view.forget()
+    write_whole(orientation.FILE, _packed(fit(learned, np.random.default_rng(0))))
+    orientation.forget()
     held = [read_image(path) for path in train[::3]]
     print(
-        f"{view.FILE}: {view.FILE.stat().st_size} bytes, from {len(learned)} images; quantiles of {len(held)} others:"
+        f"{orientation.FILE}: {orientation.FILE.stat().st_size} bytes, from {len(learned)} images; "
+        f"quantiles of {len(held)} others:"
     )
     for line in _quantiles(held):
         print(line)

@@ -16,7 +16,8 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
-from lungseg.models.checkpoint import find_checkpoint, load_network
+from lungseg.models.checkpoint import load_network
+from lungseg.runs.run import Run
 
 
 class ClassLogits(nn.Module):
@@ -34,7 +35,7 @@ class ClassLogits(nn.Module):
 
 def main(run: Path, folder: Path, size_px: int) -> None:
     """Go through the images one by one."""
-    network, classes = load_network(find_checkpoint(run))
+    network, classes = load_network(Run.open(run).model)
     explain = GradCAM(model=ClassLogits(network), target_layers=[network.classifier.dropout])
     for path in sorted(folder.glob("*.png")):
         grey: Any = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)

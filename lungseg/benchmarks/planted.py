@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.inference.view import View, apply_view
+from lungseg.inference.input_checks.orientation import View, apply_view
 
 Image = NDArray[np.uint8]
 Change = Callable[[Image, np.random.Generator], Image]

@@ -26,17 +26,18 @@ from numpy.typing import NDArray
 from lungseg.benchmarks.cam import LOSS, MODEL, OPTIM
 from lungseg.benchmarks.timing import medians, one_thread
 from lungseg.config import Config, DataConfig, ModelConfig
-from lungseg.configuration import dump_config
-from lungseg.data.phantom import draw_phantom
+from lungseg.config.loading import dump_config
+from lungseg.data.phantom.draw import draw_phantom
 from lungseg.data.sample import CLASSES
-from lungseg.data.threads import cores
 from lungseg.exporting.files import Order, export
 from lungseg.exporting.precision import to_int8
-from lungseg.inference.backend import Outputs, load_backend
+from lungseg.inference.backend import Outputs
+from lungseg.inference.loading import load_backend
 from lungseg.inference.onnx_backend import open_session
 from lungseg.inference.prediction import png
 from lungseg.inference.torch_backend import TorchBackend
-from lungseg.reporting.whole_files import write_whole
+from lungseg.runs.progress import cores
+from lungseg.runs.whole_files import write_whole
 from lungseg.training.module import LungModule
 
 _TINY = ModelConfig(

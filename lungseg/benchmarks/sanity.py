@@ -15,10 +15,11 @@ import numpy as np
 from lungseg.benchmarks.planted import CHANGES, EVERY_IMAGE, MOST_PLANTED, Change, Image
 from lungseg.data.images import read_image
 from lungseg.data.index import load_index
-from lungseg.data.phantom import draw_phantom
-from lungseg.inference.backend import BOXED
+from lungseg.data.phantom.draw import draw_phantom
+from lungseg.errors import UserError
+from lungseg.inference.input_checks.checks import IMAGE_FLAGS
 from lungseg.inference.predictor import Predictor
-from lungseg.inference.sanity import IMAGE_FLAGS
+from lungseg.runs.run import BOXED
 
 _PHANTOMS, _PHANTOM_PX, _FIRST_SEED = 300, 256, 50_000
 _QUICK, _QUICK_PX = 4, 64
@@ -87,5 +88,5 @@ def _draw(seed: int, label: int, side_px: int) -> Image:
 def _val(root: Path) -> list[Source]:
     paths = [sample.image for sample in load_index(root) if sample.split == "val"]
     if not paths:
-        raise ValueError(f"{root}: no image in Val")
+        raise UserError(f"{root}: no image in Val")
     return [partial(read_image, path) for path in paths]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lungseg.cam.layers import layer_names
 from lungseg.cam.state import eager, evaluating, with_gradients
+from lungseg.errors import UserError
 from lungseg.models.network import LungNetwork
 
 BLUR_SHARE = 1 / 16
@@ -84,11 +85,11 @@ def faithfulness(
         ValueError: The map is not at the images' size, or holds NaN or infinity.
     """
     if cam.shape != (len(images), *images.shape[-2:]):
-        raise ValueError(
+        raise UserError(
             f"cam must be (B, H, W) of the images {tuple(images.shape)}, got {tuple(cam.shape)}; see resize_map"
         )
     if not cam.isfinite().all():
-        raise ValueError("cam holds NaN or infinity, so its pixels have no order; check the network")
+        raise UserError("cam holds NaN or infinity, so its pixels have no order; check the network")
     grey, blurred = images.mean(dim=(1, 2, 3), keepdim=True).expand_as(images), _blur(images)
     curves = []
     with evaluating(network), torch.no_grad():

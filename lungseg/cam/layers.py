@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lungseg.cam.state import eager, ordinary, undisturbed
+from lungseg.errors import UserError
 from lungseg.models.network import LungNetwork, LungOutput
 
 FEATURES = "features"
@@ -38,7 +39,7 @@ def layer_stride(network: nn.Module, layer: str) -> int:
     if layer not in strides:
         near = difflib.get_close_matches(layer, strides, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"choose from {', '.join(strides)}"
-        raise ValueError(f"layer: this network has no layer {layer!r}; {hint}")
+        raise UserError(f"layer: this network has no layer {layer!r}; {hint}")
     return strides[layer]
 
 
@@ -177,7 +178,7 @@ def _carrier_of_stage(network: LungNetwork, image: Tensor, layer: str) -> _Carri
         for layout in _layouts(given, stage):
             if torch.equal(_unpack(given, layout, size), stage):
                 return _Carrier(module, call, layout, size)
-    raise ValueError(f"layer {layer!r}: no module of this encoder puts it out, so no gradient can be taken there")
+    raise UserError(f"layer {layer!r}: no module of this encoder puts it out, so no gradient can be taken there")
 
 
 def _layouts(given: Tensor, stage: Tensor) -> list[Layout]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lungseg.cam.lung import evidence_in_lungs
+from lungseg.errors import UserError
 
 THRESHOLDS = tuple(step / 20 for step in range(1, 20))
 """Grid on which the threshold is tuned, as shares of each map's maximum."""
@@ -98,7 +99,7 @@ class ThresholdTuner:
     def __init__(self, thresholds: Sequence[float] = THRESHOLDS):
         steps = [0.0, *thresholds]
         if len(steps) == 1 or steps[-1] > 1 or any(low >= high for low, high in pairwise(steps)):
-            raise ValueError(f"thresholds must ascend within (0, 1], got {thresholds!r}")
+            raise UserError(f"thresholds must ascend within (0, 1], got {thresholds!r}")
         self.thresholds = tuple(thresholds)
         self.images = 0
         self.undefined = 0
@@ -123,7 +124,7 @@ class ThresholdTuner:
             ValueError: No image with a mask was added.
         """
         if not self.images:
-            raise ValueError(f"no threshold to tune: all {self.undefined} target masks are empty; give images with one")
+            raise UserError(f"no threshold to tune: all {self.undefined} target masks are empty; give images with one")
         return self.thresholds[int(self.mean_iou().argmax())]
 
 
@@ -153,7 +154,7 @@ class LocalisationScores:
             share: (B,) float32, `infected_share`; NaN counts in `all` and by class only.
         """
         if self._batches and scores.keys() != self._batches[0].keys() - {"label", "infected_share"}:
-            raise ValueError(f"scores must have the names of the first batch, got {sorted(scores)}")
+            raise UserError(f"scores must have the names of the first batch, got {sorted(scores)}")
         batch = {**scores, "label": label, "infected_share": share}
         self._batches.append({name: value.detach().cpu() for name, value in batch.items()})
 
@@ -197,7 +198,7 @@ def _positive(cam: Tensor, lung: Tensor | None) -> Tensor:
     """Evidence above zero, inside the lungs if they are given: (B, H, W) float32."""
     finite = cam.isfinite().flatten(1).all(1)
     if not finite.all():
-        raise ValueError(f"map {int((~finite).int().argmax())} of the batch holds NaN or infinity; check the network")
+        raise UserError(f"map {int((~finite).int().argmax())} of the batch holds NaN or infinity; check the network")
     positive = cam.float().clamp_min(0).abs()  # abs: no -0.0, whose bits would not sort as zero
     return positive if lung is None else positive * lung
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lungseg.cam.layers import FEATURES, layer_stride, read_layer, run_to_layer
 from lungseg.cam.score_cam import channel_scores
 from lungseg.cam.state import ordinary, undisturbed, with_gradients
+from lungseg.errors import UserError
 from lungseg.models.network import LungOutput
 
 Target = Tensor | int | None
@@ -51,7 +52,7 @@ def class_activation_map(
     if method not in METHODS:
         near = difflib.get_close_matches(method, METHODS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(METHODS)}"
-        raise ValueError(f"method: unknown method {method!r}; {hint}")
+        raise UserError(f"method: unknown method {method!r}; {hint}")
     return METHODS[method](network, images, target, layer)
 
 
@@ -74,7 +75,7 @@ def class_map_of(output: LungOutput, target: Tensor) -> Tensor:
 def cam(network: nn.Module, images: Tensor, target: Target, layer: str = FEATURES) -> Tensor:
     """Closed-form CAM of a network, see `class_map_of`; `features` only; any sign. A given class needs no decoder."""
     if layer != FEATURES:
-        raise ValueError(f"layer: method 'cam' is defined at {FEATURES!r} only, got {layer!r}; take another method")
+        raise UserError(f"layer: method 'cam' is defined at {FEATURES!r} only, got {layer!r}; take another method")
     if target is None:
         output, _ = read_layer(network, images, layer)
         return class_map_of(output, _classes(output.class_logits, target))
@@ -183,14 +184,14 @@ def _activation_and_gradient(network: nn.Module, images: Tensor, target: Target,
         f"take 'eigen_cam' or 'score_cam', or layer {FEATURES!r}"
     )
     if layer.startswith("decoder."):
-        raise ValueError(independent)
+        raise UserError(independent)
     output, activation = run_to_layer(network, images, layer)
     classes = _classes(output.class_logits, target)
     with with_gradients():
         chosen = F.one_hot(classes, output.class_logits.shape[1]).to(output.class_logits)
         (gradient,) = torch.autograd.grad(output.class_logits, activation, chosen, allow_unused=True)
     if gradient is None:
-        raise ValueError(independent)
+        raise UserError(independent)
     return activation.detach().float(), gradient.float()
 
 
@@ -206,11 +207,11 @@ def _classes(class_logits: Tensor, target: Target) -> Tensor:
         return class_logits.argmax(dim=1)
     classes = torch.as_tensor(target, device=class_logits.device)
     if classes.dtype != torch.int64 or classes.shape not in ((), (count,)):
-        raise ValueError(
+        raise UserError(
             f"target: must be an int, or int64 of shape ({count},), got {classes.dtype} of shape {tuple(classes.shape)}"
         )
     if bool(((classes < 0) | (classes >= known)).any()):
-        raise ValueError(f"target: classes are 0 to {known - 1}, got {classes.tolist()!r}")
+        raise UserError(f"target: classes are 0 to {known - 1}, got {classes.tolist()!r}")
     return classes.expand(count)
 
 

@@ -1,6 +1,6 @@
 """What can be configured: one frozen dataclass a section, with types, choices, ranges and units.
 
-`lungseg.configuration` reads files and `key=value` words into these; commands hand plain values on.
+`lungseg.config.loading` reads files and `key=value` words into these; commands hand plain values on.
 Every field is set by a shipped config or sweep, or is a place or a name that only the user can know.
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lungseg.config.checks import check
+from lungseg.errors import check
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lungseg.config.checks import check
+from lungseg.errors import check
 
 Head = Literal["linear", "conv"]
 Pooling = Literal["average", "lung"]

@@ -19,7 +19,8 @@ from lungseg.data.cache_build import SUFFIX, build, lock
 from lungseg.data.decode import Plane
 from lungseg.data.folders import lung_parts
 from lungseg.data.rows import row_bytes, unpack_row
-from lungseg.data.sample import DataError, Sample
+from lungseg.data.sample import Sample
+from lungseg.errors import DataError
 
 VERSION = 1
 """Raised whenever the same files give other bytes; part of the key."""

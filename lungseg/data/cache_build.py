@@ -15,8 +15,9 @@ from typing import IO
 
 from lungseg.data.decode import read_sample
 from lungseg.data.rows import pack_row, row_bytes
-from lungseg.data.sample import DataError, Sample
-from lungseg.data.threads import in_threads
+from lungseg.data.sample import Sample
+from lungseg.errors import DataError
+from lungseg.runs.progress import in_threads
 
 SUFFIX = ".cache"
 

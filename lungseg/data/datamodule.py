@@ -17,8 +17,9 @@ from lungseg.data.cache import ImageCache
 from lungseg.data.dataset import LungDataset, ShardSampler, TrainSampler
 from lungseg.data.index import fingerprint, load_index
 from lungseg.data.leaks import without_training_copies
-from lungseg.data.phantom_set import write_phantoms
-from lungseg.data.sample import CLASSES, SPLITS, DataError, Sample, Split
+from lungseg.data.phantom.write import write_phantoms
+from lungseg.data.sample import CLASSES, SPLITS, Sample, Split
+from lungseg.errors import DataError
 
 _SPLITS_OF_STAGE: dict[str | None, tuple[Split, ...]] = {"validate": ("val",), "test": ("test",)}
 """Training checks and decodes all splits before it starts, not Test after it."""

@@ -14,7 +14,8 @@ from lungseg.data.augment import augment
 from lungseg.data.batch import to_item
 from lungseg.data.cache import ImageCache
 from lungseg.data.decode import read_sample
-from lungseg.data.sample import DataError, Sample
+from lungseg.data.sample import Sample
+from lungseg.errors import DataError
 
 Visit = tuple[int, int]
 """Epoch and position in the list of samples: all that a worker needs to know to make a sample."""

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from lungseg.data.sample import DataError
+from lungseg.errors import DataError
 
 Values = npt.NDArray[np.integer[Any] | np.floating[Any]]
 Contrast = Literal["lut", "window", "content"]

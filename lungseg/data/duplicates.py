@@ -14,7 +14,7 @@ from lungseg.data.folders import lung_parts
 from lungseg.data.images import read_image, read_mask
 from lungseg.data.likeness import NEAR_LUNGS, NEAR_WHOLE, Frame, Signature, is_blank, likeness, neighbours, sign
 from lungseg.data.sample import Sample
-from lungseg.data.threads import in_threads
+from lungseg.runs.progress import in_threads
 
 ALIKE = 0.75
 """Cosine from which whole images are framed alike: altered copies have 0.88, others mostly below 0.7."""

@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from lungseg.errors import UserError
+
 
 @dataclass(frozen=True)
 class Letterbox:
@@ -35,7 +37,7 @@ class Letterbox:
         """Fit an image of `shape` (H, W): its longer side to `size_px`, or, without `keep_aspect`, both sides."""
         height, width = shape
         if min(height, width, size_px) < 1:
-            raise ValueError(f"an image needs at least one pixel, got shape {shape!r} for size_px {size_px!r}")
+            raise UserError(f"an image needs at least one pixel, got shape {shape!r} for size_px {size_px!r}")
         longer = max(shape)
         h, w = (max(1, (2 * n * size_px + longer) // (2 * longer)) if keep_aspect else size_px for n in shape)
         return cls((height, width), size_px, (h, w), (size_px - h) // 2, (size_px - w) // 2)
@@ -62,7 +64,7 @@ class Letterbox:
 
     def _check(self, array: npt.NDArray[Any], shape: tuple[int, int]) -> None:
         if array.shape != shape:
-            raise ValueError(f"this letterbox takes an array of shape {shape!r}, got {array.shape!r}")
+            raise UserError(f"this letterbox takes an array of shape {shape!r}, got {array.shape!r}")
 
     def _pad(self, content: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if content.shape == (self.size_px, self.size_px):

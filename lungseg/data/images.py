@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lungseg.data.dicom import full_scale, has_dicom_marker, read_dicom
-from lungseg.data.sample import DataError
+from lungseg.errors import DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
 """Suffixes (lower case) to look for in a folder; `read_image` itself goes by content. See also `dicom.is_dicom`."""

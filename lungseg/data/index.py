@@ -28,8 +28,9 @@ from lungseg.data.layouts import (
     read_radiography,
     unknown_classes,
 )
-from lungseg.data.sample import CLASSES, SPLITS, DataError, Sample
+from lungseg.data.sample import CLASSES, SPLITS, Sample
 from lungseg.data.splits import FRACTIONS, assign_folds, assign_splits, carve_test
+from lungseg.errors import DataError
 
 _log = logging.getLogger(__name__)
 

@@ -19,7 +19,8 @@ from itertools import groupby
 from pathlib import Path
 
 from lungseg.data.folders import PART_FOLDERS, SPLIT_FOLDERS, Folders, Reading, join, phrase
-from lungseg.data.sample import CLASSES, SPLITS, DataError, Sample, Split
+from lungseg.data.sample import CLASSES, SPLITS, Sample, Split
+from lungseg.errors import DataError, UserError
 
 RADIOGRAPHY_CLASSES = {"COVID": "COVID-19", "Lung_Opacity": "Non-COVID", "Viral Pneumonia": "Non-COVID"}
 """Class folders of the COVID-19 Radiography Database beside `Normal`, and the class each one counts as."""
@@ -42,7 +43,7 @@ def class_labels(names: Mapping[str, str] | None = None) -> dict[str, int]:
     known = dict(labels)
     for name, meant in (names or {}).items():
         if meant.casefold() not in known:
-            raise ValueError(f"data.label_map: {name!r} must map to one of {', '.join(CLASSES)}, got {meant!r}")
+            raise UserError(f"data.label_map: {name!r} must map to one of {', '.join(CLASSES)}, got {meant!r}")
         labels[name.casefold()] = known[meant.casefold()]
     return labels
 

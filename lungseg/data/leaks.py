@@ -8,7 +8,8 @@ from pathlib import Path
 from lungseg.data.cache import cache_key, default_folder
 from lungseg.data.cache_build import lock
 from lungseg.data.duplicates import training_copies
-from lungseg.data.sample import DataError, Sample
+from lungseg.data.sample import Sample
+from lungseg.errors import DataError
 
 VERSION = 1
 """Raised whenever the search would find others in the same files."""

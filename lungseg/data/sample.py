@@ -27,7 +27,3 @@ class Sample:
     """Patient or study; images of one group never part between splits."""
     fit_masks: bool = False
     """Masks may have another size than the image, of the same aspect ratio: the data set is published so."""
-
-
-class DataError(ValueError):
-    """A fault of the user's data: its message names the file and says what to do."""

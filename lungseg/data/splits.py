@@ -13,7 +13,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lungseg.data.sample import CLASSES, DataError, Sample, Split
+from lungseg.data.sample import CLASSES, Sample, Split
+from lungseg.errors import DataError, UserError
 
 FRACTIONS = (0.7, 0.15, 0.15)
 """Shares of train, val and test where the data has no split."""
@@ -40,7 +41,7 @@ def assign_splits(
     """
     train, val, test = fractions
     if min(val, test) < 0 or train <= 0 or abs(sum(fractions) - 1) > 1e-9:
-        raise ValueError(f"fractions: must be >= 0 and sum to 1, with train above 0, got {fractions!r}")
+        raise UserError(f"fractions: must be >= 0 and sum to 1, with train above 0, got {fractions!r}")
     whole = carve_test([_move(sample, "train") for sample in samples], test, seed=seed)
     if fold is not None:
         return assign_folds(whole, fold, folds, seed=seed)
@@ -50,16 +51,16 @@ def assign_splits(
 def carve_test(samples: Sequence[Sample], fraction: float, *, seed: int = 0) -> list[Sample]:
     """Move about `fraction`, in [0, 1), of the train samples to test; val is left alone."""
     if not 0 <= fraction < 1:
-        raise ValueError(f"test_fraction: must be in [0, 1), got {fraction!r}")
+        raise UserError(f"test_fraction: must be in [0, 1), got {fraction!r}")
     return _carve(samples, "test", fraction, seed)
 
 
 def assign_folds(samples: Sequence[Sample], fold: int, folds: int = 5, *, seed: int = 0) -> list[Sample]:
     """Cut all that is not test into `folds` parts: part `fold` (from 0) becomes val, the others train."""
     if folds < 2:
-        raise ValueError(f"folds: must be >= 2, got {folds!r}")
+        raise UserError(f"folds: must be >= 2, got {folds!r}")
     if not 0 <= fold < folds:
-        raise ValueError(f"fold: must be in 0..{folds - 1}, got {fold!r}")
+        raise UserError(f"fold: must be in 0..{folds - 1}, got {fold!r}")
     divided = [
         sample
         if sample.split == "test"

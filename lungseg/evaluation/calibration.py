@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lungseg.errors import UserError
 from lungseg.evaluation.classification import usable
-from lungseg.evaluation.weighted import Flags, Floats, Integers, Statistic, divide
+from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic, divide
 
 BINS = 15
 """Equal-width bins of the confidence, closed above: (0, 1/15], ..., (14/15, 1]."""
@@ -93,7 +94,7 @@ def fit_temperature(logits: Floats, label: Integers) -> float:
     """
     known = usable(logits, label)
     if not known.any():
-        raise ValueError("no temperature to fit: none of the validation images has a label and finite logits")
+        raise UserError("no temperature to fit: none of the validation images has a label and finite logits")
     scores, label = logits[known] - logits[known].max(axis=1, keepdims=True), label[known]
     true = scores[np.arange(len(label)), label]
 

@@ -27,10 +27,10 @@ from lungseg.cam.localize import (
     measure_localisation,
 )
 from lungseg.cam.lung import resize_map
-from lungseg.data.threads import cores
-from lungseg.evaluation.looks import Look, Way
-from lungseg.evaluation.subject import Subject
-from lungseg.evaluation.weighted import Flags, Floats, Integers, Statistic, means
+from lungseg.evaluation.outputs import Look, Way
+from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic, means
+from lungseg.evaluation.target import Subject
+from lungseg.runs.progress import cores
 
 TARGETS = ("infection", "infection_in_lungs", "lungs")
 """What maps are measured against: the infection with the whole map and with the map cropped to the predicted lungs as
@@ -91,7 +91,7 @@ def measure_maps(
 
     with ThreadPoolExecutor(cores()) as pool:
         done = pool.map(of_look, looks, _parted(halves, looks))
-        for look, (found, evidence_of, share, bad) in zip(looks, subject.over(done, len(looks)), strict=True):
+        for look, (found, evidence_of, share, bad) in zip(looks, subject.track(done, len(looks)), strict=True):
             for name in TARGETS:
                 scores[name].update(found[name], torch.from_numpy(look.label), share)
             per_image += _rows(evidence_of, found, share)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lungseg.evaluation.weighted import Flags, Floats, Integers, Statistic, divide, mean_defined
+from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic, divide, mean_defined
 
 
 def usable(probs: Floats, label: Integers) -> Flags:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lungseg.errors import UserError
 from lungseg.evaluation.class_maps import MAP_COLUMNS
 from lungseg.evaluation.intervals import (
     REPLICATES,
@@ -16,10 +17,10 @@ from lungseg.evaluation.intervals import (
     bootstrap_differences,
     defined_in_both,
 )
+from lungseg.evaluation.saved import Key, Stored, calibration_statistics, class_statistics, image_values, pixel_counts
 from lungseg.evaluation.segmentation import global_scores
-from lungseg.evaluation.stored import Key, Stored, calibration_statistics, class_statistics, image_values, pixel_counts
-from lungseg.evaluation.weighted import Flags, Floats, Statistic, count_defined, means
-from lungseg.reporting.report.words import HEADLINES
+from lungseg.evaluation.statistics import Flags, Floats, Statistic, count_defined, means
+from lungseg.evaluation.tables import HEADLINES
 
 TABLE = (
     *((f"{section}/{name}", title) for section, name, title in HEADLINES),
@@ -47,7 +48,7 @@ def compare(evaluations: Sequence[Stored], shared: bool = False, replicates: int
             contradict each other.
     """
     if len(evaluations) < 2:
-        raise ValueError(f"RUN: give two runs or more to compare, got {len(evaluations)}")
+        raise UserError(f"RUN: give two runs or more to compare, got {len(evaluations)}")
     named = _named(evaluations)
     kept = _same_images(named, shared)
     first, *others = kept
@@ -93,16 +94,16 @@ def _same_images(runs: Sequence[Stored], shared: bool) -> list[Stored]:
     first, *others = runs
     for run in others:
         if run.classes != first.classes:
-            raise ValueError(f"{run.folder}: has the classes {run.classes}, {first.folder} has {first.classes}")
+            raise UserError(f"{run.folder}: has the classes {run.classes}, {first.folder} has {first.classes}")
     in_all: set[Key] = set.intersection(*(set(run.keys) for run in runs))
     if not shared and any(len(run.rows) != len(in_all) for run in runs):
         counts = ", ".join(f"{run.name} {len(run.rows)}" for run in runs)
-        raise ValueError(
+        raise UserError(
             f"the runs were not evaluated on the same images ({counts}, in common {len(in_all)}); evaluate them on the "
             "same data, or give --shared to compare on what they have in common"
         )
     if not in_all:
-        raise ValueError("the runs have no image in common: nothing can be compared; evaluate them on the same data")
+        raise UserError("the runs have no image in common: nothing can be compared; evaluate them on the same data")
     kept = [run.only([key for key in first.keys if key in in_all]) for run in runs]
     _check_labels(kept)
     return kept
@@ -114,7 +115,7 @@ def _check_labels(runs: Sequence[Stored]) -> None:
         differ = np.flatnonzero((run.label != first.label) & (run.label >= 0) & (first.label >= 0))
         if len(differ):
             row, other = first.rows[differ[0]], run.rows[differ[0]]
-            raise ValueError(
+            raise UserError(
                 f"{len(differ)} images have another label in {run.name} than in {first.name}, as {row['id']!r}: "
                 f"{other['label']!r} and {row['label']!r}; evaluate both with the same data.label_map"
             )

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from lungseg.config import Config, DataConfig
-from lungseg.configuration import load_config
 from lungseg.data.datamodule import LungDataModule
-from lungseg.data.sample import DataError
+from lungseg.errors import DataError, UserError
 from lungseg.evaluation.foreign import Foreign, read_foreign
-from lungseg.reporting.run_folder import read_fingerprint
+from lungseg.runs.run import Run
 
 Origin = Literal["own", "changed", "other"]
 """The data of the training; the same place, but other files or splits; another data set."""
@@ -33,11 +32,11 @@ class Found(NamedTuple):
     """What a reader must know of them, a sentence each."""
 
 
-def find_data(folder: Path, config: Config, split: str | None) -> Found:
+def find_data(run: Run, config: Config, split: str | None) -> Found:
     """Find the data that the config names, and whether the network was trained on them.
 
     Args:
-        folder: Of the run.
+        run: Where the network comes from.
         config: Of the run, with the words for `data` applied.
         split: As of `load_subject`.
 
@@ -45,46 +44,46 @@ def find_data(folder: Path, config: Config, split: str | None) -> Found:
         ValueError: All images are asked for, but these are the data of the training.
         DataError: The data are faulty.
     """
-    trained = load_config(folder / "config.yaml", []).data
+    trained = run.config().data
     root = config.data.root
     if root is not None and (trained.root is None or not _same(root, trained.root)):
-        return _elsewhere(folder, config, Path(root).expanduser(), split)
+        return _elsewhere(run, config, Path(root).expanduser(), split)
     data = LungDataModule(config.data, config.augment, config.run.seed)
     data.prepare_data()
     data.find_samples()
     if split == "all":
-        raise ValueError("data.split: 'all' holds the images the network was trained on; take 'test' or 'val'")
+        raise UserError("data.split: 'all' holds the images the network was trained on; take 'test' or 'val'")
     if root is None and trained.root is not None:
         return Found(data, "other", False, [_OTHER])
-    stored = read_fingerprint(folder)
+    stored = run.fingerprint
     own = _identity(config.data) == _identity(trained) if stored is None else data.fingerprint == stored
     return Found(data, "own" if own else "changed", False, [] if own else [_CHANGED])
 
 
-def _elsewhere(folder: Path, config: Config, root: Path, split: str | None) -> Found:
+def _elsewhere(run: Run, config: Config, root: Path, split: str | None) -> Found:
     """The run's own data moved, or another data set as it is."""
     section = config.data
     found = read_foreign(root, dict(pair.split("=") for pair in section.label_map))
     divided = not found.has_splits or section.fold is not None or section.test_fraction > 0
-    moved = _divided_as_trained(folder, config) if divided and split != "all" else None
+    moved = _divided_as_trained(run, config) if divided and split != "all" else None
     if moved is not None:
         return Found(moved, "own", False, [])
     whole = split == "all" or (split is None and not found.has_splits)
     samples = [replace(sample, split="test") for sample in found.samples] if whole else found.samples
     data = LungDataModule(section, config.augment, config.run.seed, samples)
-    if data.fingerprint == read_fingerprint(folder):
+    if data.fingerprint == run.fingerprint:
         return Found(data, "own", False, [])
     return Found(data, "other", whole, _told(found, section, whole))
 
 
-def _divided_as_trained(folder: Path, config: Config) -> LungDataModule | None:
+def _divided_as_trained(run: Run, config: Config) -> LungDataModule | None:
     """The data as training would divide them; None if the outcome is not what the network was trained on."""
     data = LungDataModule(config.data, config.augment, config.run.seed)
     try:
         data.find_samples()
     except DataError:
         return None
-    return data if data.fingerprint == read_fingerprint(folder) else None
+    return data if data.fingerprint == run.fingerprint else None
 
 
 def _told(found: Foreign, section: DataConfig, whole: bool) -> list[str]:

@@ -18,7 +18,8 @@ from typing import NamedTuple
 from lungseg.data.folders import PART_FOLDERS, SPLIT_FOLDERS, Reading
 from lungseg.data.index import read_index
 from lungseg.data.layouts import RADIOGRAPHY_CLASSES, class_labels
-from lungseg.data.sample import CLASSES, DataError, Sample
+from lungseg.data.sample import CLASSES, Sample
+from lungseg.errors import DataError
 
 
 class Foreign(NamedTuple):

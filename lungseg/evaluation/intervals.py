@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lungseg.evaluation.weighted import Floats, Integers, Statistic, score_set
+from lungseg.errors import UserError
+from lungseg.evaluation.statistics import Floats, Integers, Statistic, score_set
 
 CONFIDENCE = 0.95
 REPLICATES = 10_000
@@ -129,11 +130,11 @@ def draw_weights(
 def _group_index(images: int, groups: Sequence[str | None] | None) -> Integers | None:
     """Number (N,) of the group of each image; None if every image stands for itself."""
     if images < 1:
-        raise ValueError(f"an interval needs at least one image, got {images}; choose a split that has images")
+        raise UserError(f"an interval needs at least one image, got {images}; choose a split that has images")
     if groups is None or all(group is None for group in groups):
         return None
     if len(groups) != images:
-        raise ValueError(f"groups must name the group of each of {images} images, got {len(groups)}")
+        raise UserError(f"groups must name the group of each of {images} images, got {len(groups)}")
     numbers: dict[str | int, int] = {}
     names = [index if group is None else group for index, group in enumerate(groups)]
     return np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)
@@ -144,7 +145,7 @@ def _set_scores(statistics: Sequence[Statistic], images: int) -> dict[str, float
     for statistic in statistics:
         found = score_set(statistic, images)
         if twice := scores.keys() & found.keys():
-            raise ValueError(f"statistics must give each name once, got {sorted(twice)[0]!r} twice; rename one")
+            raise UserError(f"statistics must give each name once, got {sorted(twice)[0]!r} twice; rename one")
         scores |= found
     return scores
 

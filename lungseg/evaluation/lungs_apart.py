@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.data.integrity import LEAST_LUNG, LEAST_SIDE
-from lungseg.evaluation.weighted import Flags
+from lungseg.auditing.integrity import LEAST_LUNG, LEAST_SIDE
+from lungseg.evaluation.statistics import Flags
 
 
 class Sides(NamedTuple):

@@ -15,15 +15,14 @@ from numpy.typing import NDArray
 
 from lungseg.cam.layers import FEATURES
 from lungseg.data.sample import Sample
-from lungseg.data.threads import cores
 from lungseg.evaluation.class_maps import MapResults, measure_maps
-from lungseg.evaluation.looks import Look, Picture, Target, Way, check_ways, look_at
+from lungseg.evaluation.outputs import Look, Picture, Target, Way, check_ways, look_at
 from lungseg.evaluation.segmentation import measure_masks
 from lungseg.evaluation.spacing import read_spacings
-from lungseg.evaluation.subject import Subject
+from lungseg.evaluation.statistics import Flags, Floats, Integers
+from lungseg.evaluation.target import Subject
 from lungseg.evaluation.tuning import softmax
-from lungseg.evaluation.watch import no_word
-from lungseg.evaluation.weighted import Flags, Floats, Integers
+from lungseg.runs.progress import cores, no_word
 
 CAM: Way = ("cam", FEATURES)
 
@@ -152,7 +151,7 @@ def _measure_masks(subject: Subject, looks: Sequence[Look]) -> dict[str, MaskRes
         return found
 
     with ThreadPoolExecutor(cores()) as pool:
-        for done in subject.over(pool.map(of_look, range(len(looks))), len(looks)):
+        for done in subject.track(pool.map(of_look, range(len(looks))), len(looks)):
             for kind, part in done.items():
                 parts[kind].append(part)
     return {kind: _joined(found) for kind, found in parts.items() if found}

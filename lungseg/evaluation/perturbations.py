@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lungseg.evaluation.weighted import Flags
+from lungseg.evaluation.statistics import Flags
 
 Pictures = tuple[Tensor, Tensor]
 Plane = NDArray[np.float32]

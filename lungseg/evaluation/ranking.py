@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lungseg.errors import UserError
 from lungseg.evaluation.classification import usable
-from lungseg.evaluation.weighted import Flags, Floats, Integers, Statistic, divide, mean_defined
+from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic, divide, mean_defined
 
 
 class Curve(NamedTuple):
@@ -101,7 +102,7 @@ def operating_thresholds(probs: Floats, label: Integers, sensitivity: float) -> 
         (C,); NaN for a class without images.
     """
     if not 0 < sensitivity <= 1:
-        raise ValueError(f"the sensitivity of an operating point must lie in (0, 1], got {sensitivity!r}")
+        raise UserError(f"the sensitivity of an operating point must lie in (0, 1], got {sensitivity!r}")
     known, thresholds = usable(probs, label), np.full(probs.shape[1], np.nan)
     for index in range(len(thresholds)):
         scores = np.sort(probs[known & (label == index), index])[::-1]

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from lungseg.cam.layers import FEATURES
+from lungseg.errors import UserError
+from lungseg.evaluation.caveats import all_notes
+from lungseg.evaluation.faithfulness_study import measure_trust
 from lungseg.evaluation.intervals import REPLICATES
-from lungseg.evaluation.looks import Picture, Target, Way
 from lungseg.evaluation.measure import CAM, Measured, measure, run_network
-from lungseg.evaluation.notes import all_notes
+from lungseg.evaluation.outputs import Picture, Target, Way
 from lungseg.evaluation.rows import image_rows
 from lungseg.evaluation.scoreboard import scoreboard
 from lungseg.evaluation.sections import (
@@ -28,13 +30,13 @@ from lungseg.evaluation.sections import (
     segmentation_section,
 )
 from lungseg.evaluation.segmentation import mask_counts
-from lungseg.evaluation.subject import Subject
-from lungseg.evaluation.trust import measure_trust
-from lungseg.evaluation.tuning import Tuned, apply, choose, cross_fit, digest, nothing, read_choice, write_choice
-from lungseg.evaluation.watch import no_word
-from lungseg.reporting.map_tables import per_image_csv, scores_csv, without_nan
-from lungseg.reporting.run_folder import environment
-from lungseg.reporting.whole_files import write_json, write_text
+from lungseg.evaluation.tables import per_image_csv, scores_csv
+from lungseg.evaluation.target import Subject
+from lungseg.evaluation.tuning import Tuned, apply, choose, cross_fit, nothing
+from lungseg.runs.calibration import read_calibration, write_calibration
+from lungseg.runs.environment import environment
+from lungseg.runs.progress import no_word
+from lungseg.runs.whole_files import digest, without_nan, write_json, write_text
 
 Say = Callable[[str], None]
 
@@ -63,11 +65,11 @@ class Options:
         for name, least in (("faithfulness", 0), ("robustness", 0), ("bootstraps", 1), ("shortcut_images", 1)):
             value = getattr(self, name)
             if value < least:
-                raise ValueError(
+                raise UserError(
                     f"--{name.replace('shortcut_images', 'shortcuts')}: must be {least} or more, got {value}"
                 )
         if not 0 < self.sensitivity <= 1:
-            raise ValueError(f"--sensitivity: must lie in (0, 1], got {self.sensitivity}")
+            raise UserError(f"--sensitivity: must lie in (0, 1], got {self.sensitivity}")
 
 
 def parse_way(text: str) -> Way:
@@ -122,7 +124,7 @@ def evaluate(
 def assist(subject: Subject, options: Options) -> None:
     """What a process other than rank zero does of `evaluate`: its share of the forward passes, in the same order."""
     from lungseg.evaluation.robustness import show_perturbed
-    from lungseg.evaluation.shortcut import show_views
+    from lungseg.evaluation.shortcut.study import show_views
 
     run_network(subject, options.ways, options.target)
     if options.shortcuts:
@@ -135,7 +137,7 @@ def _tune(subject: Subject, measured: Measured, options: Options) -> tuple[Tuned
     """What is chosen on Val, kept with the model if the data are its own; and why not, where there is nothing."""
     images, classes = measured.logits.shape
     if subject.origin == "other":
-        choice, told = read_choice(subject.folder, measured.classes, subject.checkpoint, options.sensitivity)
+        choice, told = read_calibration(subject.run, measured.classes, options.sensitivity)
         return (nothing(images, classes), told) if choice is None else (apply(choice, images, told), "")
     if subject.split == "val":
         tuned = cross_fit(measured.logits, measured.label, measured.halves, options.sensitivity)
@@ -147,7 +149,7 @@ def _tune(subject: Subject, measured: Measured, options: Options) -> tuple[Tuned
     if tuned.stored is None or np.isnan(tuned.stored.temperature):
         return nothing(images, classes), "no image of Val has both a label and finite class outputs"
     if subject.origin == "own":
-        write_choice(subject.folder, tuned.stored, measured.classes, _about_choice(subject, options))
+        write_calibration(subject.run, tuned.stored, measured.classes, _about_choice(subject, options))
     return tuned, ""
 
 
@@ -157,8 +159,6 @@ def _about_choice(subject: Subject, options: Options) -> dict[str, Any]:
         "split": "val",
         "images": len(subject.data.samples["val"]),
         "data_fingerprint": subject.data.fingerprint,
-        "checkpoint": subject.checkpoint.name,
-        "checkpoint_digest": digest(subject.checkpoint),
     }
 
 
@@ -181,8 +181,8 @@ def _what(subject: Subject, options: Options) -> dict[str, Any]:
     """What was evaluated, on what, with what; no path of an image."""
     model, found = subject.config.model, environment(subject.data.fingerprint)
     return {
-        "checkpoint": str(subject.checkpoint),
-        "checkpoint_digest": digest(subject.checkpoint),
+        "checkpoint": str(subject.run.model),
+        "checkpoint_digest": digest(subject.run.model),
         "split": subject.scope,
         "images": len(subject.samples),
         "data_name": subject.data_name,
@@ -223,9 +223,9 @@ def _map_section(subject: Subject, measured: Measured, way: Way, options: Option
 def _beyond_the_image(subject: Subject, options: Options, say: Say) -> dict[str, Any]:
     """The shortcut report and the robustness curves; None for what is left out."""
     from lungseg.evaluation.robustness import measure_robustness
-    from lungseg.evaluation.shortcut import measure_shortcuts
-    from lungseg.evaluation.shortcut_section import robustness_section, shortcut_section, verdict_section
-    from lungseg.evaluation.shortcut_verdict import verdict
+    from lungseg.evaluation.shortcut.section import robustness_section, shortcut_section, verdict_section
+    from lungseg.evaluation.shortcut.study import measure_shortcuts
+    from lungseg.evaluation.shortcut.verdict import verdict
 
     found: dict[str, Any] = {"shortcuts": None, "robustness": None, "verdict": None}
     if options.shortcuts:

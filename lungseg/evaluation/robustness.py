@@ -15,10 +15,10 @@ from lungseg.cam.lung import evidence_in_lungs, resize_map
 from lungseg.cam.methods import class_map_of
 from lungseg.data.batch import Batch
 from lungseg.evaluation.classification import class_scores
-from lungseg.evaluation.part import batches_of, choose_images
 from lungseg.evaluation.perturbations import PERTURBATIONS
-from lungseg.evaluation.subject import Subject
-from lungseg.evaluation.weighted import Flags, Floats, Integers, means, score_set
+from lungseg.evaluation.statistics import Flags, Floats, Integers, means, score_set
+from lungseg.evaluation.subset import batches_of, choose_images
+from lungseg.evaluation.target import Subject
 from lungseg.models.network import LungOutput
 
 SCORES = ("accuracy", "balanced_accuracy", "dice", "evidence_in_lungs", "flipped")

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from lungseg.evaluation.looks import Way
 from lungseg.evaluation.measure import Measured
-from lungseg.evaluation.tuning import Tuned, digest, softmax
+from lungseg.evaluation.outputs import Way
+from lungseg.evaluation.tuning import Tuned, softmax
+from lungseg.runs.whole_files import digest
 
 
 def image_rows(measured: Measured, way: Way, tuned: Tuned | None = None) -> list[dict[str, Any]]:

@@ -12,8 +12,8 @@ from lungseg.evaluation.calibration import calibration_scores, reliability
 from lungseg.evaluation.class_maps import map_statistic
 from lungseg.evaluation.classification import class_scores, confusion_matrix, usable
 from lungseg.evaluation.intervals import Interval, bootstrap
-from lungseg.evaluation.looks import Way
 from lungseg.evaluation.measure import MaskResults, Measured
+from lungseg.evaluation.outputs import Way
 from lungseg.evaluation.ranking import (
     Curve,
     operating_scores,
@@ -22,8 +22,8 @@ from lungseg.evaluation.ranking import (
     roc_curve,
 )
 from lungseg.evaluation.segmentation import global_scores, mask_scores
+from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic, count_defined, means
 from lungseg.evaluation.tuning import Tuned, softmax
-from lungseg.evaluation.weighted import Flags, Floats, Integers, Statistic, count_defined, means
 
 Numbers = dict[str, dict[str, float]]
 """By name `value`, `low`, `high`, `undefined` (resamples that do not define it), and for means `images` behind it."""

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lungseg.evaluation.lungs_apart import count_components, count_holes, part_like, part_lungs
+from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic, divide
 from lungseg.evaluation.surfaces import measure_surfaces
-from lungseg.evaluation.weighted import Flags, Floats, Integers, Statistic, divide
 
 OVERLAP_SCORES = ("dice", "iou", "sensitivity", "precision")
 SURFACE_SCORES = ("hd95_px", "asd_px", "hd95_mm", "asd_mm")

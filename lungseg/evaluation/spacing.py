@@ -10,7 +10,7 @@ from lungseg.config import DataConfig
 from lungseg.data.dicom import is_dicom, read_dicom
 from lungseg.data.geometry import Letterbox
 from lungseg.data.sample import Sample
-from lungseg.evaluation.weighted import Floats
+from lungseg.evaluation.statistics import Floats
 
 
 def read_spacings(samples: Sequence[Sample], config: DataConfig) -> Floats:

@@ -7,7 +7,7 @@ import math
 import cv2
 import numpy as np
 
-from lungseg.evaluation.weighted import Flags, Floats
+from lungseg.evaluation.statistics import Flags, Floats
 
 _NEIGHBOURS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 

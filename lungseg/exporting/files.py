@@ -14,26 +14,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lungseg.configuration import load_config
+from lungseg.errors import ExportError, UserError
 from lungseg.exporting import recording
 from lungseg.exporting.graph import INPUT, DeployedNetwork, GraphOutputs
-from lungseg.exporting.loss import Exam, Scores, compare, find_exam
 from lungseg.exporting.precision import to_fp16, to_int8
-from lungseg.exporting.self_check import LIMIT, Arrays, Check, Run, check_file
-from lungseg.inference.backend import ModelInfo, Source, find_model
-from lungseg.inference.model_file import read_model_file, write_model_file
+from lungseg.exporting.quantisation_drop import Exam, Scores, compare, find_exam
+from lungseg.exporting.self_check import LIMIT, Arrays, Check, FileAtWork, check_file
 from lungseg.inference.onnx_backend import open_session
 from lungseg.inference.torch_backend import load_torch
+from lungseg.models.model_file import read_model_file, write_model_file
 from lungseg.models.network import LungNetwork
-from lungseg.reporting.whole_files import write_whole
+from lungseg.runs.model_info import ModelInfo
+from lungseg.runs.run import Run
+from lungseg.runs.whole_files import write_whole
 
 Format = Literal["onnx", "torch", "safetensors"]
 Precision = Literal["fp32", "fp16", "int8"]
 SUFFIXES: dict[str, Format] = {".onnx": "onnx", ".pt2": "torch", ".safetensors": "safetensors"}
-
-
-class ExportError(ValueError):
-    """The file does not do what the network does, and was not written."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +50,10 @@ class Order:
         """Check that the parts fit."""
         suffix = next(suffix for suffix, name in SUFFIXES.items() if name == self.format)
         if self.output.suffix != suffix:
-            raise ValueError(f"--output: a file of --format {self.format} ends in {suffix}, got {str(self.output)!r}")
+            raise UserError(f"--output: a file of --format {self.format} ends in {suffix}, got {str(self.output)!r}")
         there = {"onnx": get_args(Precision), "torch": ("fp32",), "safetensors": ("fp32", "fp16")}[self.format]
         if self.precision not in there:
-            raise ValueError(f"--precision: {self.format} files have {', '.join(there)}, got {self.precision!r}")
+            raise UserError(f"--precision: {self.format} files have {', '.join(there)}, got {self.precision!r}")
 
 
 def format_of(output: Path) -> Format:
@@ -66,7 +63,7 @@ def format_of(output: Path) -> Format:
         ValueError: None of them.
     """
     if output.suffix not in SUFFIXES:
-        raise ValueError(f"--output: must end in {', '.join(SUFFIXES)}, got {str(output)!r}")
+        raise UserError(f"--output: must end in {', '.join(SUFFIXES)}, got {str(output)!r}")
     return SUFFIXES[output.suffix]
 
 
@@ -74,7 +71,7 @@ def export(checkpoint: Path | None, order: Order) -> Iterator[str]:
     """Write the file and say what was found, line by line.
 
     Args:
-        checkpoint: As of `find_model`.
+        checkpoint: As of `Run.open`.
         order: What is wanted.
 
     Raises:
@@ -83,12 +80,12 @@ def export(checkpoint: Path | None, order: Order) -> Iterator[str]:
     """
     if order.format == "onnx":
         recording.require_onnx()
-    source = find_model(checkpoint)
+    source = Run.open(checkpoint)
     if source.kind == "onnx":
-        raise ValueError(f"{source.path}: exported already; give the run folder or the .safetensors file it came from")
+        raise UserError(f"{source.model}: exported already; give the run folder or the .safetensors file it came from")
     model = load_torch(source, "cpu")
     network, info = model.network, _described(model.info, source, order.licence)
-    yield f"model    {source.path}  ({', '.join(info.classes)}; {info.image_size} px)"
+    yield f"model    {source.model}  ({', '.join(info.classes)}; {info.image_size} px)"
     if order.format == "safetensors":
         yield from _export_tensors(network, info, order)
         return
@@ -102,21 +99,21 @@ def export(checkpoint: Path | None, order: Order) -> Iterator[str]:
         run = run_onnx(content)
         yield _passed(check_file(run, network, info), "the network")
         if order.precision != "fp32":
-            exam = find_exam(source.path if source.kind == "run" else None, info)
+            exam = find_exam(source, info)
             smaller, scores, lines = _shrink(whole, run, exam, order.precision)
             yield from lines
             content = _with_scores(smaller, exam, scores, order.precision)
     yield _write(order.output, content)
 
 
-def run_onnx(content: bytes) -> Run:
+def run_onnx(content: bytes) -> FileAtWork:
     """An ONNX file at work."""
     session = open_session(content)
     names = list(GraphOutputs._fields)
     return lambda images: dict(zip(names, session.run(names, {INPUT: images}), strict=True))
 
 
-def _run_pt2(content: bytes) -> Run:
+def _run_pt2(content: bytes) -> FileAtWork:
     module = torch.export.load(io.BytesIO(content)).module()
 
     def run(images: NDArray[np.uint16]) -> Arrays:
@@ -127,12 +124,11 @@ def _run_pt2(content: bytes) -> Run:
     return run
 
 
-def _described(info: ModelInfo, source: Source, licence: str | None) -> ModelInfo:
+def _described(info: ModelInfo, source: Run, licence: str | None) -> ModelInfo:
     """With the run's own config, its folders left out, and the licence if one is given."""
     more: dict[str, Any] = {}
-    folder = source.path.resolve().parent.parent
-    if source.kind == "run":
-        config = load_config(folder / "config.yaml", [])
+    if source.kind == "checkpoint":
+        config = source.config()
         root = "phantoms" if config.data.root is None else Path(config.data.root).name
         plain = dataclasses.asdict(config)
         plain["data"] |= {"root": root, "cache_dir": None}
@@ -156,7 +152,7 @@ def _passed(check: Check, what: str) -> str:
     )
 
 
-def _shrink(whole: Any, run: Run, exam: Exam, precision: Precision) -> tuple[Any, dict[str, Scores], list[str]]:
+def _shrink(whole: Any, run: FileAtWork, exam: Exam, precision: Precision) -> tuple[Any, dict[str, Scores], list[str]]:
     """Make the smaller model and measure it beside the whole one."""
     smaller = to_fp16(whole) if precision == "fp16" else to_int8(whole, exam.calibration())
     scores = compare({"fp32": run, precision: run_onnx(smaller.SerializeToString())}, exam.batches())

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from lungseg.cam.lung import evidence_in_lungs, mask_to_lung, resize_map
 from lungseg.exporting.resampling import letterbox_matrices
-from lungseg.inference.backend import ModelInfo
 from lungseg.models.network import LungNetwork
+from lungseg.runs.model_info import ModelInfo
 
 INPUT = "image"
 

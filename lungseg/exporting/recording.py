@@ -15,8 +15,9 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from lungseg import __version__
+from lungseg.errors import UserError
 from lungseg.exporting.graph import INPUT, DeployedNetwork, GraphOutputs
-from lungseg.inference.backend import ModelInfo, info_to_json
+from lungseg.runs.model_info import ModelInfo, info_to_json
 
 KEY = "lungseg"
 """Under which a file holds what is known of its model, as `backend.info_to_json` writes it."""
@@ -51,7 +52,7 @@ def require_onnx() -> None:
         try:
             importlib.import_module(name)
         except ImportError as error:
-            raise ValueError(f"--format onnx needs {name!r}: pip install 'lungseg[onnx]'") from error
+            raise UserError(f"--format onnx needs {name!r}: pip install 'lungseg[onnx]'") from error
 
 
 def to_onnx(program: ExportedProgram, info: ModelInfo) -> Any:

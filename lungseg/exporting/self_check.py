@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 
 from lungseg.cam.lung import evidence_in_lungs, mask_to_lung, resize_map
 from lungseg.data.geometry import Letterbox
-from lungseg.data.phantom import draw_phantom
+from lungseg.data.phantom.draw import draw_phantom
 from lungseg.data.sample import CLASSES
 from lungseg.exporting.graph import GraphOutputs
-from lungseg.inference.backend import ModelInfo
 from lungseg.inference.preprocess import to_picture
 from lungseg.models.network import LungNetwork
+from lungseg.runs.model_info import ModelInfo
 
 LIMIT = 1e-4
 """Largest difference of an output; of class maps in units of their largest value, where that is above 1."""
 
 Arrays = dict[str, NDArray[Any]]
-Run = Callable[[NDArray[np.uint16]], Arrays]
+FileAtWork = Callable[[NDArray[np.uint16]], Arrays]
 """A file at work: images (B, H, W) uint16 to the fields of `GraphOutputs`."""
 
 
@@ -48,7 +48,7 @@ class Check(NamedTuple):
         return float("nan") if np.isnan(values).any() else max(values)
 
 
-def check_file(run: Run, network: LungNetwork, info: ModelInfo) -> Check:
+def check_file(run: FileAtWork, network: LungNetwork, info: ModelInfo) -> Check:
     """Run a file and the network on phantoms: at the network's size, larger, smaller, not square, 8 and 16 bit."""
     differences = dict.fromkeys(GraphOutputs._fields, 0.0)
     levels, shares = 0, []

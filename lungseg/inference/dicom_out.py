@@ -15,10 +15,10 @@ import numpy as np
 
 from lungseg import __version__
 from lungseg.data.dicom import is_dicom
-from lungseg.data.sample import DataError
+from lungseg.errors import DataError, UserError
 from lungseg.inference.inputs import Input
 from lungseg.inference.prediction import Prediction
-from lungseg.reporting.whole_files import write_whole
+from lungseg.runs.whole_files import write_whole
 
 _MAKER = "lungseg"
 _MAY_BE_EMPTY = (
@@ -32,7 +32,7 @@ _SERIES = {"seg": 9101, "overlay": 9102}
 def check_highdicom() -> None:
     """Raise a ValueError if what writes DICOM is not installed."""
     if find_spec("highdicom") is None:
-        raise ValueError("--dicom-out: needs highdicom; pip install 'lungseg[dicom-out]'")
+        raise UserError("--dicom-out: needs highdicom; pip install 'lungseg[dicom-out]'")
 
 
 def write_dicom(folder: Path, file: Input, prediction: Prediction) -> None:

@@ -6,10 +6,12 @@ import json
 import re
 from pathlib import Path
 
-from lungseg.inference.backend import HUB_CONFIG, HUB_WEIGHTS, ModelInfo, info_to_json
-from lungseg.inference.model_file import read_model_file, write_model_file
+from lungseg.errors import UserError
+from lungseg.models.model_file import read_model_file, write_model_file
 from lungseg.models.network import LungNetwork
-from lungseg.reporting.whole_files import write_json, write_text
+from lungseg.runs.model_info import ModelInfo, info_to_json
+from lungseg.runs.run import HUB_CONFIG, HUB_WEIGHTS
+from lungseg.runs.whole_files import write_json, write_text
 
 
 def save_pretrained(network: LungNetwork, info: ModelInfo, folder: str | Path, half: bool = False) -> None:
@@ -54,7 +56,7 @@ def _local(name: str | Path, revision: str | None) -> Path:
         return Path(snapshot_download(str(name), revision=revision, allow_patterns=[HUB_CONFIG, HUB_WEIGHTS]))
     except (OSError, ValueError) as error:  # all of its own errors are one of these
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{str(name)!r} could not be had from the Hub ({type(error).__name__}: {reason})") from error
+        raise UserError(f"{str(name)!r} could not be had from the Hub ({type(error).__name__}: {reason})") from error
 
 
 def _card(info: ModelInfo) -> str:

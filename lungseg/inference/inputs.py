@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from lungseg.data.dicom import is_dicom
 from lungseg.data.images import IMAGE_SUFFIXES
+from lungseg.errors import UserError
 
 RESULTS = ("masks", "overlays", "dicom")
 """Folders of the output, where inputs are never looked for."""
@@ -102,4 +103,4 @@ def _check_names(files: Sequence[Input]) -> None:
     for file in files:
         other = names.setdefault(file.png, file)
         if other is not file:
-            raise ValueError(f"results of {other.id!r} and {file.id!r} would bear one name; use two output folders")
+            raise UserError(f"results of {other.id!r} and {file.id!r} would bear one name; use two output folders")

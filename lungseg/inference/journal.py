@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from lungseg.errors import UserError
 from lungseg.inference.inputs import Input
 
 JSONL, CSV, SETTINGS = "predictions.jsonl", "predictions.csv", "settings.json"
@@ -127,7 +128,7 @@ def check_settings(folder: Path, settings: Row) -> None:
     kept = json.loads(path.read_text(encoding="utf-8"))
     for name, value in settings.items():
         if kept.get(name) != value:
-            raise ValueError(
+            raise UserError(
                 f"{folder}: holds predictions with {name} {kept.get(name)!r}, now it is {value!r}; "
                 "give another --output, or delete it"
             )
@@ -160,7 +161,7 @@ def _open_locked(path: Path) -> IO[bytes]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise ValueError(f"{path.parent}: another process is predicting into it; wait for it to end") from None
+        raise UserError(f"{path.parent}: another process is predicting into it; wait for it to end") from None
     _cut_torn_line(file)
     return file
 

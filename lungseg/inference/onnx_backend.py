@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.inference.backend import ModelInfo, Outputs, info_from_json
+from lungseg.errors import UserError
+from lungseg.inference.backend import Outputs
+from lungseg.runs.model_info import ModelInfo, info_from_json
 
 Arrays = list[NDArray[Any]]
-Run = Callable[[NDArray[np.uint16]], Arrays]
+Session = Callable[[NDArray[np.uint16]], Arrays]
 """Images (B, H, W) to the outputs asked for."""
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "mps": "CoreMLExecutionProvider"}
@@ -28,7 +30,7 @@ class OnnxBackend:
         info: What the file says of its model.
     """
 
-    def __init__(self, run: Run, info: ModelInfo):
+    def __init__(self, run: Session, info: ModelInfo):
         self._run, self.info = run, info
 
     def __call__(self, images: NDArray[np.uint8]) -> Outputs:
@@ -76,7 +78,7 @@ def open_session(model: Path | bytes, device: str = "auto", threads: int = 0) ->
     except Exception as error:  # its own kinds, which share no base but this
         if type(error).__module__.partition(".")[0] != "onnxruntime":
             raise
-        raise ValueError(f"{_label(model)}: not a readable ONNX file ({type(error).__name__}); is it whole?") from error
+        raise UserError(f"{_label(model)}: not a readable ONNX file ({type(error).__name__}); is it whole?") from error
 
 
 def _providers(ort: Any, device: str) -> list[Any]:
@@ -85,7 +87,7 @@ def _providers(ort: Any, device: str) -> list[Any]:
         return [_PROVIDERS["cpu"]]
     there = [name for name, provider in _PROVIDERS.items() if provider in ort.get_available_providers()]
     if kind not in there or (number and not (kind == "cuda" and number.isdecimal())):
-        raise ValueError(f"device: {device!r} is not one that onnxruntime has here; choose auto, {', '.join(there)}")
+        raise UserError(f"device: {device!r} is not one that onnxruntime has here; choose auto, {', '.join(there)}")
     chosen = (_PROVIDERS[kind], {"device_id": number or "0"}) if kind == "cuda" else _PROVIDERS[kind]
     return [chosen] if kind == "cpu" else [chosen, _PROVIDERS["cpu"]]
 
@@ -97,7 +99,7 @@ def _load_openvino(path: Path) -> OnnxBackend:
         model = core.read_model(path)
         stored = {name: str(value) for name, value in model.get_rt_info(["framework"]).value.items()}
     except RuntimeError as error:
-        raise ValueError(f"{path}: not an ONNX file that OpenVINO reads ({type(error).__name__})") from error
+        raise UserError(f"{path}: not an ONNX file that OpenVINO reads ({type(error).__name__})") from error
     info = _info(path, stored)
     wanted = ov.Model([model.output(name) for name in Outputs._fields], model.get_parameters())
     compiled = core.compile_model(wanted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
@@ -113,9 +115,9 @@ def _info(path: Path, stored: dict[str, str]) -> ModelInfo:
     try:
         return info_from_json(stored["lungseg"])
     except KeyError:
-        raise ValueError(f"{path}: ONNX, but not of lungseg; give a file of python -m lungseg.export") from None
+        raise UserError(f"{path}: ONNX, but not of lungseg; give a file of python -m lungseg.export") from None
     except ValueError as error:
-        raise ValueError(f"{path}: not a model of this version of lungseg: {error}") from error
+        raise UserError(f"{path}: not a model of this version of lungseg: {error}") from error
 
 
 def _package(name: str) -> Any:
@@ -123,7 +125,7 @@ def _package(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         extra = "pip install 'lungseg[onnx]'" if name == "onnxruntime" else f"pip install {name}"
-        raise ValueError(f"ONNX models need {name}, which is not installed: {extra}") from None
+        raise UserError(f"ONNX models need {name}, which is not installed: {extra}") from None
 
 
 def _label(model: Path | bytes) -> str:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from lungseg.evaluation.tuning import digest
-from lungseg.inference.backend import find_model
+from lungseg.errors import UserError
 from lungseg.inference.dicom_out import check_highdicom
 from lungseg.inference.inputs import Input, find_inputs
 from lungseg.inference.journal import Journal, Row, check_settings, collect_parts, done_ids, write_csv
@@ -17,6 +16,8 @@ from lungseg.inference.predictor import Predictor
 from lungseg.inference.running import predict_files, shown
 from lungseg.inference.shards import parse_shard, run_shards
 from lungseg.inference.writing import write_prediction
+from lungseg.runs.run import Run
+from lungseg.runs.whole_files import digest
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def predict(options: Options) -> Outcome:
     devices = options.device.split(",")
     shard = parse_shard(options.shard) if options.shard else None
     if shard and len(devices) > 1:
-        raise ValueError(f"--device: one device for a shard, got {options.device!r}")
+        raise UserError(f"--device: one device for a shard, got {options.device!r}")
     if options.dicom_out:
         check_highdicom()
     inputs = find_inputs(options.inputs, options.output)
@@ -122,7 +123,7 @@ def _settings(options: Options, root: Path) -> Row:
     """What results depend on."""
     return {
         "inputs_below": str(root),
-        "model": digest(find_model(options.checkpoint).path),
+        "model": digest(Run.open(options.checkpoint).model),
         "tta": options.tta,
         "threshold": options.threshold,
         "dicom_out": options.dicom_out,

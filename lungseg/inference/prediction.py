@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lungseg.reporting.drawing import PREDICTED_COLOUR, draw_map, draw_outline, in_lung_units
-from lungseg.reporting.whole_files import write_json, write_whole
+from lungseg.runs.whole_files import write_json, write_whole
 
 
 class Flag(NamedTuple):

@@ -9,11 +9,14 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from lungseg.errors import UserError
 from lungseg.evaluation.lungs_apart import part_lungs
-from lungseg.inference.backend import Backend, ModelInfo, load_backend, without_wandb
+from lungseg.inference.backend import Backend
+from lungseg.inference.input_checks.checks import check
+from lungseg.inference.loading import load_backend, without_wandb
 from lungseg.inference.prediction import Prediction, Sides
 from lungseg.inference.preprocess import Picture, enlarge_map, letterbox_of, read_picture, to_picture
-from lungseg.inference.sanity import check
+from lungseg.runs.model_info import ModelInfo
 
 One = str | Path | NDArray[Any]
 """A PIL image will do as an array."""
@@ -42,9 +45,9 @@ class Predictor:
 
     def __init__(self, backend: Backend, *, tta: bool = False, threshold: float = 0.5, batch_size: int = 16):
         if not 0 < threshold < 1:
-            raise ValueError(f"threshold: must be in (0, 1), got {threshold!r}")
+            raise UserError(f"threshold: must be in (0, 1), got {threshold!r}")
         if batch_size < 1:
-            raise ValueError(f"batch_size: must be >= 1, got {batch_size!r}")
+            raise UserError(f"batch_size: must be >= 1, got {batch_size!r}")
         self.backend, self.tta, self.threshold, self.batch_size = backend, tta, threshold, batch_size
 
     @classmethod
@@ -82,7 +85,7 @@ class Predictor:
         """
         network = getattr(self.backend, "network", None)
         if network is None:
-            raise ValueError("an exported model cannot be saved again; load the run or .safetensors it was made of")
+            raise UserError("an exported model cannot be saved again; load the run or .safetensors it was made of")
         from lungseg.inference.hub import save_pretrained
 
         save_pretrained(network, self.info, folder, half)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from lungseg.data.dicom import full_scale, is_dicom, read_dicom
 from lungseg.data.geometry import Letterbox
 from lungseg.data.images import read_image
-from lungseg.inference.backend import ModelInfo
+from lungseg.errors import UserError
+from lungseg.runs.model_info import ModelInfo
 
 
 class Picture(NamedTuple):
@@ -46,11 +47,11 @@ def to_picture(array: NDArray[Any]) -> Picture:
         ValueError: Another shape, type, or no pixels.
     """
     if array.ndim not in (2, 3) or array.size == 0 or (array.ndim == 3 and array.shape[2] not in (3, 4)):
-        raise ValueError(f"an image is an array (H, W), or (H, W, 3) RGB, got shape {array.shape!r}")
+        raise UserError(f"an image is an array (H, W), or (H, W, 3) RGB, got shape {array.shape!r}")
     if array.dtype == np.uint16 and array.ndim == 2:
         return Picture(np.rint(array * (255 / full_scale(int(array.max())))).astype(np.uint8))
     if array.dtype != np.uint8:
-        raise ValueError(f"an image is uint8, or uint16 grey, got {array.dtype}; scale it to 0..255 and convert it")
+        raise UserError(f"an image is uint8, or uint16 grey, got {array.dtype}; scale it to 0..255 and convert it")
     if array.ndim == 3:
         array = cv2.cvtColor(np.ascontiguousarray(array[..., :3]), cv2.COLOR_RGB2GRAY)
     return Picture(array)

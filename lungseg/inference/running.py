@@ -7,21 +7,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.data.sample import DataError
-from lungseg.data.threads import SECONDS_BETWEEN_LINES, cores
+from lungseg.errors import DataError
 from lungseg.inference.inputs import Input
 from lungseg.inference.journal import Row
 from lungseg.inference.prediction import Prediction
 from lungseg.inference.predictor import Found, Predictor
 from lungseg.inference.preprocess import Picture
+from lungseg.runs.progress import SECONDS_BETWEEN_LINES, cores, one_opencv_thread
 
 Prepared = tuple[Picture, NDArray[np.uint8]] | DataError
 T = TypeVar("T")
@@ -41,7 +39,7 @@ def predict_files(
     """
     pool = ThreadPoolExecutor(cores())
     finishing: deque[Future[Row]] = deque()
-    with _one_opencv_thread():
+    with one_opencv_thread():
         try:
             prepared = _ahead(pool, lambda file: _prepare(predictor, file), files, predictor.batch_size)
             while group := list(islice(prepared, predictor.batch_size)):
@@ -139,15 +137,3 @@ def _finish(
 def _row(file: Input, error: str | None = None, **values: Any) -> Row:
     stamp = file.stamp() if file.path.exists() else ""
     return {"id": file.id, **values, "error": error, "stamp": stamp}
-
-
-@contextmanager
-def _one_opencv_thread() -> Iterator[None]:
-    """One OpenCV thread in each of ours, and its log level as before: our threads set it one over the other."""
-    level, threads = cv2.utils.logging.getLogLevel(), cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(threads)
-        cv2.utils.logging.setLogLevel(level)

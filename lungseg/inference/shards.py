@@ -9,6 +9,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from lungseg.errors import UserError
+
 
 def parse_shard(text: str) -> tuple[int, int]:
     """`I/N`, the I-th (from 0) of N shares.
@@ -18,7 +20,7 @@ def parse_shard(text: str) -> tuple[int, int]:
     """
     index, _, count = text.partition("/")
     if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise ValueError(f"--shard: I/N with 0 <= I < N, such as 0/4, got {text!r}")
+        raise UserError(f"--shard: I/N with 0 <= I < N, such as 0/4, got {text!r}")
     return int(index), int(count)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from lungseg.inference.inputs import Input
 from lungseg.inference.journal import Row
 from lungseg.inference.prediction import Prediction, png
-from lungseg.reporting.whole_files import write_whole
+from lungseg.runs.whole_files import write_whole
 
 OVERLAY_PX = 1024
 """Longer side of an overlay at most; the mask has the image's own size."""

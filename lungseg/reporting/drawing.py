@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from lungseg.errors import UserError
+
 Array = np.ndarray[Any, Any]
 
 TRUE_COLOUR = (86, 180, 233)
@@ -128,7 +130,7 @@ def draw_sheet(tiles: Sequence[Tile], title: str, side_px: int = 256) -> Array:
         ValueError: No tiles.
     """
     if not tiles:
-        raise ValueError("a contact sheet needs at least one sample, got none")
+        raise UserError("a contact sheet needs at least one sample, got none")
     rows = [draw_tile(tile, side_px) for tile in tiles]
     width = rows[0].shape[1]
     head = Image.fromarray(np.full((54, width, 3), PAPER, np.uint8))

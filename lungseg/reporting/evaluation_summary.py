@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lungseg.reporting.map_tables import map_table, table_lines
+from lungseg.evaluation.tables import map_table, table_lines
 
 HEADLINES: tuple[tuple[str, str, str], ...] = (
     ("segmentation", "dice", "lung dice, mean over images"),

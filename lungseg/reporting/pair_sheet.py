@@ -13,7 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lungseg.data.duplicates import Leak
 from lungseg.data.images import read_image
-from lungseg.data.sample import CLASSES, DataError, Sample
+from lungseg.data.sample import CLASSES, Sample
+from lungseg.errors import DataError, UserError
 from lungseg.reporting.drawing import INK, PAPER, WARNING_COLOUR
 
 MOST_PAIRS = 48
@@ -33,7 +34,7 @@ def draw_pairs(leaks: Sequence[Leak], most: int = MOST_PAIRS) -> Picture:
         ValueError: No pairs.
     """
     if not leaks:
-        raise ValueError("a sheet of pairs needs at least one, got none")
+        raise UserError("a sheet of pairs needs at least one, got none")
     shown = leaks[:most]
     title = f"{len(shown)} of {len(leaks)} pairs of images that show one exposure"
     cells = [_draw_pair(leak) for leak in shown]

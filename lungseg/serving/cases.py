@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from lungseg.data.dicom import is_dicom
-from lungseg.data.phantom import draw_phantom
-from lungseg.data.sample import CLASSES, DataError
+from lungseg.data.phantom.draw import draw_phantom
+from lungseg.data.sample import CLASSES
+from lungseg.errors import DataError, UserError
 from lungseg.inference.backend import Outputs
 from lungseg.inference.prediction import Prediction
 from lungseg.inference.predictor import Found, Predictor
@@ -101,7 +102,7 @@ class Reader:
             ValueError: A method that this model cannot do, or a map that is not finite.
         """
         if method not in self.methods:
-            raise ValueError(f"method: {method!r} is not one of this model's: {', '.join(self.methods)}")
+            raise UserError(f"method: {method!r} is not one of this model's: {', '.join(self.methods)}")
         key = (method, case.label if label is None else label)
         if key not in case.maps:
             case.maps[key] = self._map(case, *key)
@@ -116,7 +117,7 @@ class Reader:
     def _map(self, case: Case, method: str, label: int) -> NDArray[np.float32]:
         cam = case.outputs.class_maps[0, label] if method == CLOSED_FORM else self._by_gradient(case, method, label)
         if not np.isfinite(cam).all():
-            raise ValueError(f"{METHODS[method]} gives no finite map of {case.name!r} with this model")
+            raise UserError(f"{METHODS[method]} gives no finite map of {case.name!r} with this model")
         return enlarge_map(cam, self.predictor.info)
 
     def _by_gradient(self, case: Case, method: str, label: int) -> NDArray[np.float32]:

@@ -11,8 +11,8 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lungseg.data.sample import DataError
-from lungseg.inference.backend import ModelInfo
+from lungseg.errors import DataError
+from lungseg.runs.model_info import ModelInfo
 from lungseg.serving.cases import CLOSED_FORM, METHODS, Case, Reader
 from lungseg.serving.results import Result, View, pack
 from lungseg.serving.viewer import NOTICE, describe, draw_viewer, list_notices

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lungseg import __version__
-from lungseg.inference.backend import ModelInfo
 from lungseg.inference.prediction import Prediction, png
 from lungseg.inference.writing import OVERLAY_PX
 from lungseg.reporting.drawing import PREDICTED_COLOUR, Array, draw_map, draw_outline, in_lung_units
+from lungseg.runs.model_info import ModelInfo
 from lungseg.serving.cases import METHODS
 from lungseg.serving.viewer import NOTICE, shrink
 

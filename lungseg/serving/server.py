@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
+from lungseg.errors import UserError
 from lungseg.inference.predictor import Predictor
 from lungseg.serving.cases import Reader
 from lungseg.serving.page import MOST_MB, about_model, build_page
@@ -56,7 +57,7 @@ def serve(checkpoint: Path | None, host: str = LOCAL[0], port: int | None = None
         ValueError: Not a model, a port or host that cannot be had, or Gradio is not installed.
     """
     if importlib.util.find_spec("gradio") is None:
-        raise ValueError("the page needs Gradio: pip install 'lungseg[app]'")
+        raise UserError("the page needs Gradio: pip install 'lungseg[app]'")
     port = _find_port(host, port)
     reader = Reader(Predictor.load(checkpoint, device))
     name = "of the package" if checkpoint is None else checkpoint.resolve().name
@@ -163,12 +164,12 @@ def _environment(**values: str) -> Iterator[None]:
 
 def _find_port(host: str, port: int | None) -> int:
     if port is not None and not 1 <= port <= 65535:
-        raise ValueError(f"--port: must be 1 to 65535, got {port!r}")
+        raise UserError(f"--port: must be 1 to 65535, got {port!r}")
     for each in [port] if port is not None else range(FIRST_PORT, FIRST_PORT + PORTS):
         try:
             family, *_, address = socket.getaddrinfo(host, each, type=socket.SOCK_STREAM)[0]
         except socket.gaierror:
-            raise ValueError(f"--host: no such address {host!r}; give 127.0.0.1, or one of this machine's") from None
+            raise UserError(f"--host: no such address {host!r}; give 127.0.0.1, or one of this machine's") from None
         with socket.socket(family) as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -177,7 +178,7 @@ def _find_port(host: str, port: int | None) -> int:
             except OSError as error:
                 reason = error.strerror
     asked = f"port {port}" if port is not None else f"ports {FIRST_PORT} to {FIRST_PORT + PORTS - 1}"
-    raise ValueError(f"--port: {asked} on {host!r} cannot be had ({reason}); give another one")
+    raise UserError(f"--port: {asked} on {host!r} cannot be had ({reason}); give another one")
 
 
 def _wait() -> None:

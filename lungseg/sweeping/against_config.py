@@ -9,9 +9,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from lungseg.config import Config, LossConfig, ModelConfig
-from lungseg.configuration import COMMAND_LINE, ConfigError
-from lungseg.fields import did_you_mean
-from lungseg.sweeping.schema import SweepError
+from lungseg.config.fields import did_you_mean
+from lungseg.config.loading import COMMAND_LINE
+from lungseg.errors import ConfigError, SweepError
 
 if TYPE_CHECKING:
     from lungseg.sweeping.spec import Sweep

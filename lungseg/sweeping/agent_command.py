@@ -13,8 +13,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from lungseg.fields import did_you_mean
-from lungseg.sweeping.schema import SweepError
+from lungseg.config.fields import did_you_mean
+from lungseg.errors import SweepError
 
 MACRO = "${args_no_hyphens}"
 EXAMPLE = ("${env}", "${interpreter}", "-m", "lungseg.fit", "--config", "configs/demo.yaml", MACRO)

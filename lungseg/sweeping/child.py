@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from lungseg.callbacks.trial import JOURNAL, LIFELINE, PATIENCE_S, TRIAL
+from lungseg.training.trial import JOURNAL, LIFELINE, PATIENCE_S, TRIAL
 
 _OF_A_LAUNCHER = (
     *("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"),
@@ -23,7 +23,7 @@ class Child:
     """A running fit, in a session and process group of its own.
 
     If this process dies without a word, a pipe closes, on which the fit ends itself
-    (`lungseg.callbacks.trial.hold_lifeline`).
+    (`lungseg.training.trial.hold_lifeline`).
 
     Args:
         arguments: The command line.

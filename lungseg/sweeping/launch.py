@@ -6,7 +6,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from lungseg.sweeping.schema import SweepError
+from lungseg.errors import SweepError
 from lungseg.sweeping.spec import Sweep
 
 CORES_PER_DEVICE = 8

@@ -11,9 +11,10 @@ import threading
 from contextlib import suppress
 from types import FrameType, TracebackType
 
+from lungseg.errors import SweepError
 from lungseg.sweeping.child_run import ChildRun
 from lungseg.sweeping.queue import Queue
-from lungseg.sweeping.spec import Sweep, SweepError
+from lungseg.sweeping.spec import Sweep
 from lungseg.sweeping.storage import SweepFolder
 
 _POLL_S, _IDLE_S = 0.2, 1.0

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
-from lungseg.fields import did_you_mean
-from lungseg.sweeping.schema import SweepError, check_keys, is_int, number
+from lungseg.config.fields import did_you_mean
+from lungseg.errors import SweepError
+from lungseg.sweeping.schema import check_keys, is_int, number
 
 _RANGE: dict[str, float | None] = {"min": None, "max": None}
 _NORMAL: dict[str, float | None] = {"mu": 0.0, "sigma": 1.0}

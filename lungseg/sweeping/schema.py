@@ -13,7 +13,8 @@ from typing import Any, Literal, cast
 
 import yaml
 
-from lungseg.fields import did_you_mean
+from lungseg.config.fields import did_you_mean
+from lungseg.errors import SweepError
 
 Method = Literal["grid", "random", "bayes"]
 METHODS = ("grid", "random", "bayes")
@@ -22,10 +23,6 @@ KEYS = (
     *("early_terminate", "run_cap", "command"),
 )
 _OF_WANDB_ALONE = ("apiVersion", "kind", "controller", "job", "image_uri", "metrics", "scheduler")
-
-
-class SweepError(ValueError):
-    """A mistake in a sweep file: one line with file, key, rule, value and the nearest right name."""
 
 
 class _Loader(yaml.SafeLoader):

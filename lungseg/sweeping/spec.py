@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from lungseg.config import Config
-from lungseg.configuration import ConfigError, load_config
+from lungseg.config.loading import load_config
+from lungseg.errors import ConfigError, SweepError
 from lungseg.sweeping.against_config import check_against_config
 from lungseg.sweeping.agent_command import base_and_words, expand, read_command
 from lungseg.sweeping.objective import Hyperband, Metric, read_hyperband, read_metric
 from lungseg.sweeping.parameter import Parameter, read_parameter
-from lungseg.sweeping.schema import Method, SweepError, read_tree, section_of
+from lungseg.sweeping.schema import Method, read_tree, section_of
 
 __all__ = ["Hyperband", "Metric", "Parameter", "Sweep", "SweepError", "load_sweep"]
 

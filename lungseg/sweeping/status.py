@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lungseg.reporting.whole_files import write_text
+from lungseg.runs.whole_files import write_text
 from lungseg.sweeping.outcome import short
 from lungseg.sweeping.page import draw_page
 from lungseg.sweeping.spec import Sweep

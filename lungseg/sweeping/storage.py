@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lungseg.callbacks.trial import mend_journal, open_journal
-from lungseg.sweeping.spec import Sweep, SweepError
+from lungseg.errors import SweepError
+from lungseg.sweeping.spec import Sweep
+from lungseg.training.trial import mend_journal, open_journal
 
 if TYPE_CHECKING:
     from optuna import Study

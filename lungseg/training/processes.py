@@ -22,9 +22,11 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # public, but not listed as such
 
-from lungseg.callbacks.loggers import finish_wandb
-from lungseg.training.launch import Launch
+from lungseg.errors import UserError
+from lungseg.runs.rank import Rank
+from lungseg.training.loggers import finish_wandb
 from lungseg.training.signals import Signals, Stopped
+from lungseg.training.trainer import cluster_environment
 
 _LOOK_S = 0.3
 """Between two looks at what became of the other processes."""
@@ -45,14 +47,14 @@ class Processes:
     other processes, which then raise `Stopped` without a word of their own.
 
     Args:
-        launch: This process among them.
+        rank: This process among them.
         nodes: As the config says.
     """
 
-    def __init__(self, launch: Launch, nodes: int = 1):
-        self.launch, self.signals = launch, Signals()
-        self._total = launch.processes or 1
-        self._many = self._total > 1 or nodes > 1 or launch.is_child
+    def __init__(self, rank: Rank, nodes: int = 1):
+        self.rank, self.signals = rank, Signals()
+        self._total = rank.world_size or 1
+        self._many = self._total > 1 or nodes > 1 or rank.is_child
         self._store: Any = None
         self._line: socket.socket | None = None
         self._launcher: Any = None
@@ -66,12 +68,12 @@ class Processes:
     def __enter__(self) -> Processes:
         self.signals.take()
         if self._many:
-            if self.launch.by == "Lightning" and not {"MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
-                raise ValueError(
+            if self.rank.launcher == "Lightning" and not {"MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
+                raise UserError(
                     "trainer.num_nodes: several nodes need torchrun, srun, or MASTER_ADDR, MASTER_PORT and NODE_RANK "
                     "in the environment of each"
                 )
-            self._connect(self.launch.environment())
+            self._connect(cluster_environment(self.rank))
         return self
 
     def __exit__(
@@ -106,7 +108,7 @@ class Processes:
         """Tell the others that this process ends; False if another one was first, so that this is a consequence."""
         if self._store is None:
             return True
-        word = f"{error.exit_code if isinstance(error, Stopped) else 1} {self.launch.name}"
+        word = f"{error.exit_code if isinstance(error, Stopped) else 1} {self.rank.name}"
         if self._host_is_gone():
             return False
         try:
@@ -121,7 +123,7 @@ class Processes:
         mine, stopped = self.tell(error), isinstance(error, Stopped)
         self.signals.expect(more=self._store is None)  # alone, a second Ctrl-C may end a W&B that waits for its server
         self._deadline = time.monotonic() + _FAREWELL_S
-        if self.launch.is_zero:
+        if self.rank.is_zero:
             finish_wandb(error.exit_code if isinstance(error, Stopped) else 1)
         self._part(_FAREWELL_S * 3 / 4)
         if self._store is None or stopped:
@@ -129,22 +131,22 @@ class Processes:
         if not mine:
             raise Stopped(self._exit_code) from None
         sys.excepthook = sys.__excepthook__  # else torch and W&B print the traceback once each
-        if not self.launch.is_zero:
-            print(f"{self.launch.name} failed:", file=sys.stderr, flush=True)
+        if not self.rank.is_zero:
+            print(f"{self.rank.name} failed:", file=sys.stderr, flush=True)
 
     def _connect(self, environment: Any) -> None:
         """Open the store, host it on rank zero; a line beside it closes when its host dies."""
         address, port = environment.main_address, environment.main_port
-        hosted = self.launch.by == "torchrun" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        host = self.launch.is_zero and not hosted
+        hosted = self.rank.launcher == "torchrun" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        host = self.rank.is_zero and not hosted
         if not host:
-            self._line = _call(address, port, self.launch.name)
+            self._line = _call(address, port, self.rank.name)
         wait = timedelta(seconds=20)
         try:
             store = TCPStore(address, port, is_master=host, wait_for_workers=False, multi_tenant=True, timeout=wait)
         except RuntimeError as error:
             line = " ".join(str(error).split())
-            raise ValueError(f"{address}:{port}: {line}; another run may use it, set MASTER_PORT") from error
+            raise UserError(f"{address}:{port}: {line}; another run may use it, set MASTER_PORT") from error
         self._store = PrefixStore(f"lungseg/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
         threading.Thread(target=self._watch, name="lungseg-processes", daemon=True).start()
 
@@ -158,7 +160,7 @@ class Processes:
     def _look(self) -> None:
         """End this process if another one has ended before its time."""
         if self._host_is_gone():
-            print(f"{self.launch.name}: rank 0 is gone", file=sys.stderr, flush=True)
+            print(f"{self.rank.name}: rank 0 is gone", file=sys.stderr, flush=True)
             return self._end(1)
         with suppress(RuntimeError):  # it goes at this moment
             if self._store.check(["end"]):
@@ -172,7 +174,7 @@ class Processes:
 
     def _host_is_gone(self) -> bool:
         """Whether nobody answers any more; asking the store then would have torch print C++ frames."""
-        if self.launch.is_child and os.getppid() != self._parent:
+        if self.rank.is_child and os.getppid() != self._parent:
             return True
         return self._line is not None and _is_closed(self._line)
 
@@ -210,7 +212,7 @@ class Processes:
             return
         self._leave()
         end = time.monotonic() + limit_s
-        while self.launch.is_zero and not self._host_is_gone() and time.monotonic() < end:
+        while self.rank.is_zero and not self._host_is_gone() and time.monotonic() < end:
             if self._store.add("left", 0) >= self._total or self._is_last():
                 break
             time.sleep(0.05)
@@ -276,7 +278,7 @@ def _call(address: str, port: int, name: str) -> socket.socket:
             line = socket.create_connection((address, port), timeout=5)
         except OSError as error:
             if time.monotonic() > end:
-                raise ValueError(
+                raise UserError(
                     f"{name}: nobody answers at {address}:{port} ({error}); is rank 0 running, and are MASTER_ADDR and "
                     "MASTER_PORT right?"
                 ) from error

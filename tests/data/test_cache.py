@@ -23,7 +23,8 @@ from lungseg.data.cache import ImageCache, cache_key, default_folder
 from lungseg.data.decode import read_sample
 from lungseg.data.index import load_index
 from lungseg.data.rows import row_bytes
-from lungseg.data.sample import DataError, Sample
+from lungseg.data.sample import Sample
+from lungseg.errors import DataError
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import torch
 from lungseg.config import AugmentConfig, DataConfig, PhantomConfig
 from lungseg.data.batch import Batch
 from lungseg.data.datamodule import LungDataModule, default_workers
-from lungseg.data.sample import DataError
+from lungseg.errors import DataError
 
 
 def _config(root: Path | None, **changes: object) -> DataConfig:

@@ -16,7 +16,8 @@ from lungseg.data.batch import unpack
 from lungseg.data.cache import ImageCache
 from lungseg.data.dataset import ShardSampler, TrainSampler, Visit
 from lungseg.data.index import load_index
-from lungseg.data.sample import DataError, Sample
+from lungseg.data.sample import Sample
+from lungseg.errors import DataError
 
 OFF = AugmentConfig(shift=0, scale=0, rotate=0, flip=0, brightness=0, contrast=0, gamma=0, noise=0)
 

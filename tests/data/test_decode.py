@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pytest
 
 from lungseg.data.decode import INFECTION, LUNG, read_sample
-from lungseg.data.sample import DataError, Sample
+from lungseg.data.sample import Sample
+from lungseg.errors import DataError
 
 
 def _write(path: Path, picture: npt.NDArray[np.uint8]) -> Path:

@@ -14,7 +14,7 @@ import pytest
 
 from lungseg.data.dicom import full_scale, is_dicom, read_dicom
 from lungseg.data.images import read_image, read_mask
-from lungseg.data.sample import DataError
+from lungseg.errors import DataError
 
 pydicom = pytest.importorskip("pydicom")
 

@@ -23,8 +23,9 @@ from lungseg.data.duplicates import (
 )
 from lungseg.data.images import read_image
 from lungseg.data.index import load_index
-from lungseg.data.phantom_set import write_phantoms
-from lungseg.data.sample import DataError, Sample, Split
+from lungseg.data.phantom.write import write_phantoms
+from lungseg.data.sample import Sample, Split
+from lungseg.errors import DataError
 
 Image = npt.NDArray[np.uint8]
 Planted = set[frozenset[str]]

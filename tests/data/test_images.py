@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from lungseg.data.images import read_image, read_mask
-from lungseg.data.sample import DataError
+from lungseg.errors import DataError
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (48, 64), dtype=np.uint8)

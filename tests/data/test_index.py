@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from lungseg.data.index import fingerprint, load_index, read_index
-from lungseg.data.sample import CLASSES, DataError, Sample
+from lungseg.data.sample import CLASSES, Sample
+from lungseg.errors import DataError
 
 LUNG = "Lung Segmentation Data/Lung Segmentation Data"
 INFECTION = "Infection Segmentation Data/Infection Segmentation Data"

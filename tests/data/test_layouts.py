@@ -9,7 +9,8 @@ import pytest
 
 from lungseg.data.folders import lung_parts
 from lungseg.data.index import fingerprint, load_index, read_index
-from lungseg.data.sample import DataError, Sample
+from lungseg.data.sample import Sample
+from lungseg.errors import DataError
 
 
 def write(root: Path, *names: str) -> None:

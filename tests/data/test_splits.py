@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lungseg.data.sample import CLASSES, DataError, Sample, Split
+from lungseg.data.sample import CLASSES, Sample, Split
 from lungseg.data.splits import assign_folds, assign_splits, carve_test
+from lungseg.errors import DataError
 
 TAKES_LONE, LEAVES_LONE = 0, 3
 """Seeds that put `lone.png` into a test half and leave it out."""

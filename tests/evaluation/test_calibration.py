@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 
 from lungseg.evaluation.calibration import BINS, TEMPERATURES, calibration_scores, fit_temperature, reliability
-from lungseg.evaluation.weighted import score_set
+from lungseg.evaluation.statistics import score_set
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]

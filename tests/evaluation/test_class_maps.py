@@ -11,11 +11,11 @@ from lungseg.cam.localize import ThresholdTuner, measure_localisation
 from lungseg.cam.lung import evidence_in_lungs, resize_map
 from lungseg.cam.methods import class_map_of
 from lungseg.evaluation.class_maps import MapResults, map_statistic, measure_maps
-from lungseg.evaluation.looks import Target, Way, look_at
+from lungseg.evaluation.faithfulness_study import measure_trust
 from lungseg.evaluation.measure import CAM, measure
-from lungseg.evaluation.subject import Subject, load_subject
-from lungseg.evaluation.trust import measure_trust
-from lungseg.evaluation.weighted import score_set
+from lungseg.evaluation.outputs import Target, Way, look_at
+from lungseg.evaluation.statistics import score_set
+from lungseg.evaluation.target import Subject, load_subject
 
 
 @pytest.fixture(scope="module")

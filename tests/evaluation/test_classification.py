@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 
 from lungseg.evaluation.classification import class_notes, class_scores, confusion_matrix, usable
-from lungseg.evaluation.weighted import score_set
+from lungseg.evaluation.statistics import score_set
 from lungseg.models.metrics import confusion_scores
 
 CLASSES = ("a", "b", "c")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lungseg.data.sample import DataError
+from lungseg.errors import DataError
 from lungseg.evaluation.foreign import read_foreign
-from lungseg.evaluation.subject import load_subject
+from lungseg.evaluation.target import load_subject
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from lungseg.evaluation.intervals import (
     draw_weights,
 )
 from lungseg.evaluation.ranking import ranking_scores
-from lungseg.evaluation.weighted import Statistic, means
+from lungseg.evaluation.statistics import Statistic, means
 
 CLASSES = ("a", "b", "c")
 Floats = NDArray[np.float64]

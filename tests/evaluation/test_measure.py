@@ -10,12 +10,12 @@ import torch
 
 from lungseg.config import DataConfig
 from lungseg.data.sample import Sample
-from lungseg.evaluation.looks import Picture, look_at
 from lungseg.evaluation.measure import CAM, Measured, measure
+from lungseg.evaluation.outputs import Picture, look_at
 from lungseg.evaluation.rows import image_rows
 from lungseg.evaluation.segmentation import measure_masks
 from lungseg.evaluation.spacing import read_spacings
-from lungseg.evaluation.subject import Subject, load_subject
+from lungseg.evaluation.target import Subject, load_subject
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from lungseg.evaluation.ranking import (
     ranking_scores,
     roc_curve,
 )
-from lungseg.evaluation.weighted import score_set
+from lungseg.evaluation.statistics import score_set
 
 CLASSES = ("a", "b", "c")
 Floats = NDArray[np.float64]

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from lungseg.evaluation.results import Options, evaluate, name_of, parse_way
-from lungseg.evaluation.subject import Subject, load_subject
+from lungseg.evaluation.target import Subject, load_subject
 from lungseg.models.network import LungNetwork
 from lungseg.reporting.evaluation_summary import evaluation_lines, told
 

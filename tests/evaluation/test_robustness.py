@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from lungseg.data.sample import Sample
+from lungseg.evaluation.distributed import Team
 from lungseg.evaluation.perturbations import PERTURBATIONS, rotate
 from lungseg.evaluation.robustness import PASSES, SCORES, RobustnessResults, measure_robustness
-from lungseg.evaluation.subject import Subject, load_subject
-from lungseg.evaluation.team import Team
+from lungseg.evaluation.target import Subject, load_subject
 from lungseg.models.network import LungOutput
 
 CLASSES = ("COVID-19", "Non-COVID", "Normal")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from lungseg.data.phantom import draw_phantom
+from lungseg.data.phantom.draw import draw_phantom
 from lungseg.evaluation.segmentation import (
     OVERLAP_SCORES,
     SURFACE_SCORES,
@@ -16,7 +16,7 @@ from lungseg.evaluation.segmentation import (
     mask_scores,
     measure_masks,
 )
-from lungseg.evaluation.weighted import score_set
+from lungseg.evaluation.statistics import score_set
 from lungseg.models.metrics import MaskScores
 
 Masks = NDArray[np.bool_]

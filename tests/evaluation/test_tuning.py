@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from lungseg.evaluation.calibration import fit_temperature
-from lungseg.evaluation.tuning import FILE, Choice, apply, choose, cross_fit, digest, read_choice, softmax, write_choice
+from lungseg.evaluation.tuning import apply, choose, cross_fit, softmax
+from lungseg.runs.calibration import Calibration, read_calibration, write_calibration
+from lungseg.runs.run import Run
 
 CLASSES = ("a", "b", "c")
 
@@ -58,22 +60,23 @@ def test_without_labels_there_is_no_temperature(images) -> None:
 
 
 def test_what_is_kept_with_the_model_comes_back(tmp_path: Path) -> None:
-    checkpoint = tmp_path / "best.ckpt"
-    checkpoint.write_bytes(b"weights")
-    about = {"sensitivity": 0.9, "split": "val", "data_fingerprint": "f", "checkpoint_digest": digest(checkpoint)}
-    write_choice(tmp_path, Choice(1.5, np.array([0.2, np.nan, 0.4])), CLASSES, about)
-    kept = json.loads((tmp_path / FILE).read_text())
+    run = Run(tmp_path)
+    run.best_checkpoint.parent.mkdir()
+    run.best_checkpoint.write_bytes(b"weights")
+    about = {"sensitivity": 0.9, "split": "val", "data_fingerprint": "f"}
+    write_calibration(run, Calibration(1.5, np.array([0.2, np.nan, 0.4])), CLASSES, about)
+    kept = json.loads(run.calibration_file.read_text())
     assert kept["temperature"] == 1.5 and kept["thresholds"] == {"a": 0.2, "b": None, "c": 0.4}
-    choice, told = read_choice(tmp_path, CLASSES, checkpoint, 0.9)
+    choice, told = read_calibration(run, CLASSES, 0.9)
     assert choice is not None and choice.temperature == 1.5 and told == "val of the data of the training"
     assert choice.thresholds == pytest.approx([0.2, np.nan, 0.4], nan_ok=True)
     assert apply(choice, 2, told).thresholds.shape == (2, 3)
-    other, _ = read_choice(tmp_path, CLASSES, checkpoint, 0.8)
+    other, _ = read_calibration(run, CLASSES, 0.8)
     assert other is not None and np.isnan(other.thresholds).all()  # those were for another sensitivity
-    checkpoint.write_bytes(b"other weights")
-    assert read_choice(tmp_path, CLASSES, checkpoint, 0.9)[0] is None
+    run.best_checkpoint.write_bytes(b"other weights")
+    assert read_calibration(run, CLASSES, 0.9)[0] is None
 
 
 def test_nothing_kept_is_told(tmp_path: Path) -> None:
-    choice, why = read_choice(tmp_path, CLASSES, tmp_path / "best.ckpt", 0.9)
-    assert choice is None and FILE in why
+    choice, why = read_calibration(Run(tmp_path), CLASSES, 0.9)
+    assert choice is None and "calibration.json" in why

@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from lungseg.exporting.files import ExportError, _passed
+from lungseg.errors import ExportError
+from lungseg.exporting.files import _passed
 from lungseg.exporting.graph import DeployedNetwork
-from lungseg.exporting.loss import Batch, compare, find_exam
-from lungseg.exporting.self_check import Arrays, Run, check_file
-from lungseg.inference.backend import ModelInfo, find_model
+from lungseg.exporting.quantisation_drop import Batch, compare, find_exam
+from lungseg.exporting.self_check import Arrays, check_file
 from lungseg.inference.torch_backend import TorchBackend, load_torch
+from lungseg.runs.model_info import ModelInfo
+from lungseg.runs.run import Run
 
 
 @pytest.fixture(scope="module")
 def backend(untrained: Path) -> TorchBackend:
-    return load_torch(find_model(untrained), "cpu")
+    return load_torch(Run.open(untrained), "cpu")
 
 
 def _runner(backend: TorchBackend, planted: dict[str, Any]) -> Run:

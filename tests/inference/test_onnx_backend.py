@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from lungseg.data.geometry import Letterbox
-from lungseg.data.phantom import draw_phantom
-from lungseg.inference.backend import load_backend
+from lungseg.data.phantom.draw import draw_phantom
+from lungseg.inference.loading import load_backend
 from lungseg.inference.onnx_backend import load_onnx, open_session
 from lungseg.inference.predictor import Predictor
 from lungseg.inference.preprocess import to_picture

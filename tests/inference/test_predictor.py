@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from lungseg.cam.lung import evidence_in_lungs, resize_map
 from lungseg.data.images import read_image
-from lungseg.data.phantom import draw_phantom
-from lungseg.inference.backend import BOXED, ModelInfo, Outputs, find_model
+from lungseg.data.phantom.draw import draw_phantom
+from lungseg.inference.backend import Outputs
 from lungseg.inference.prediction import Prediction
 from lungseg.inference.predictor import Predictor
 from lungseg.inference.preprocess import enlarge_map, to_picture
 from lungseg.models.checkpoint import load_network
+from lungseg.runs.model_info import ModelInfo
+from lungseg.runs.run import BOXED, Run
 
 
 class Planted:
@@ -216,15 +218,15 @@ def test_save_writes_mask_overlay_and_numbers(tmp_path: Path, predictor: Predict
 
 def test_a_model_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FileNotFoundError, match=r"no model at '.*gone'; give a run folder"):
-        find_model(tmp_path / "gone")
+        Run.open(tmp_path / "gone")
     with pytest.raises(FileNotFoundError, match=r"neither checkpoints/best.ckpt \(a run folder\) nor model.safeten"):
-        find_model(tmp_path)
+        Run.open(tmp_path)
     (tmp_path / "model.pkl").touch()
     with pytest.raises(ValueError, match=r"model.pkl: not a model"):
-        find_model(tmp_path / "model.pkl")
-    monkeypatch.setattr("lungseg.inference.backend.BOXED", tmp_path / "boxed.safetensors")
+        Run.open(tmp_path / "model.pkl")
+    monkeypatch.setattr("lungseg.runs.run.BOXED", tmp_path / "boxed.safetensors")
     with pytest.raises(FileNotFoundError, match="without a model; give one with --checkpoint RUN"):
-        find_model()
+        Run.open()
 
 
 def test_the_model_that_comes_along_finds_the_lungs_of_a_phantom_and_states_its_licence() -> None:
@@ -252,7 +254,8 @@ def test_temperature_is_that_of_the_runs_evaluation(untrained: Path, predictor: 
     import json
     import shutil
 
-    from lungseg.evaluation.tuning import FILE, digest
+    from lungseg.runs.run import Run
+    from lungseg.runs.whole_files import digest
 
     assert predictor.info.temperature == 1
     assert predictor.info.description["calibration"].startswith("none: the run has no calibration.json yet")
@@ -260,7 +263,7 @@ def test_temperature_is_that_of_the_runs_evaluation(untrained: Path, predictor: 
     shutil.copytree(untrained, run)
     checkpoint = run / "checkpoints" / "best.ckpt"
     kept = {"temperature": 2.0, "thresholds": {}, "split": "val", "checkpoint_digest": digest(checkpoint)}
-    (run / FILE).write_text(json.dumps(kept))
+    Run(run).calibration_file.write_text(json.dumps(kept))
     image = np.full((64, 64), 99, np.uint8)
     plain, cooled = predictor([image])[0].probabilities, Predictor.load(run, "cpu")([image])[0].probabilities
     np.testing.assert_allclose(cooled, np.sqrt(plain) / np.sqrt(plain).sum(), atol=1e-5)

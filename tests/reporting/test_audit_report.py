@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 import pytest
 
-from lungseg.data.auditing import Audit
+from lungseg.auditing.audit import Audit
+from lungseg.auditing.class_probes import Probe
+from lungseg.auditing.integrity import Fault
+from lungseg.auditing.inventory import Cell
 from lungseg.data.duplicates import Leak
-from lungseg.data.integrity import Fault
-from lungseg.data.inventory import Cell
 from lungseg.data.sample import Sample, Split
-from lungseg.data.shortcuts import Probe
 from lungseg.reporting.audit_report import (
     check_output,
     list_findings,
@@ -25,7 +25,7 @@ from lungseg.reporting.audit_report import (
     to_json,
     write_report,
 )
-from lungseg.reporting.whole_files import write_whole
+from lungseg.runs.whole_files import write_whole
 
 CLEAN = Audit(
     root=Path("/data/set"),

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from lungseg.errors import SweepError
 from lungseg.sweeping.launch import devices_a_run, gpu_commands, slurm_commands
-from lungseg.sweeping.spec import Sweep, SweepError, load_sweep
+from lungseg.sweeping.spec import Sweep, load_sweep
 
 COMMAND = ["${env}", "${interpreter}", "-m", "lungseg.fit", "--config", "base.yaml", "${args_no_hyphens}"]
 

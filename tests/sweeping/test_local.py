@@ -10,14 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from lungseg.callbacks import trial as trial_module
 from optuna.trial import TrialState
 from processes import is_gone, wait_until
 
-from lungseg.callbacks import trial as trial_module
+from lungseg.errors import SweepError
 from lungseg.sweeping import child_run, local, queue
 from lungseg.sweeping.local import run_sweep
 from lungseg.sweeping.queue import Queue
-from lungseg.sweeping.spec import SweepError, load_sweep
+from lungseg.sweeping.spec import load_sweep
 from lungseg.sweeping.storage import SweepFolder, open_study
 
 REPOSITORY = Path(__file__).parents[2]
@@ -304,7 +305,7 @@ def test_a_journal_line_that_was_not_written_to_its_end_is_cut_off() -> None:
 
 def test_a_fit_ends_with_the_sweep_that_started_it(tmp_path: Path) -> None:
     code = (
-        "import subprocess, time\nfrom lungseg.callbacks.trial import hold_lifeline\nhold_lifeline()\n"
+        "import subprocess, time\nfrom lungseg.training.trial import hold_lifeline\nhold_lifeline()\n"
         "print(subprocess.Popen(['sleep', '600']).pid, flush=True)\ntime.sleep(600)"
     )
     theirs, ours = os.pipe()

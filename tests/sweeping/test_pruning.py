@@ -10,10 +10,10 @@ from typing import Any
 import optuna
 import pytest
 import torch
-
 from lungseg.callbacks import pruning
-from lungseg.callbacks.pruning import PruningCallback, trial_callbacks
-from lungseg.callbacks.trial import JOURNAL, LIFELINE, TRIAL, RunningTrial, is_behind, open_journal
+
+from lungseg.training.pruning import PruningCallback, trial_callbacks
+from lungseg.training.trial import JOURNAL, LIFELINE, TRIAL, RunningTrial, is_behind, open_journal
 
 RULE: dict[str, Any] = {"brackets": [2, 4], "eta": 3.0, "strict": True}
 

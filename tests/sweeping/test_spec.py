@@ -11,9 +11,10 @@ import pytest
 import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
+from lungseg.errors import SweepError
 from lungseg.sweeping.parameter import DISTRIBUTIONS, read_parameter
 from lungseg.sweeping.report import check_report
-from lungseg.sweeping.spec import Hyperband, Sweep, SweepError, load_sweep
+from lungseg.sweeping.spec import Hyperband, Sweep, load_sweep
 
 BASE = "trainer: {max_epochs: 27, accelerator: cpu}\nmodel: {encoder: tu-mobilenetv3_small_050, encoder_depth: 4}\n"
 COMMAND = ["${env}", "${interpreter}", "-m", "lungseg.fit", "--config", "base.yaml", "${args_no_hyphens}"]

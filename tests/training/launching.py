@@ -32,7 +32,7 @@ RANKS = {"RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_W
 RANKS |= {"MASTER_ADDR", "MASTER_PORT"}
 PATCHED = """
 import os, sys
-import lungseg.training.run as run
+import lungseg.training.fitting as run
 from lightning.pytorch import Callback
 from lungseg import fit
 from lungseg.command import run_command

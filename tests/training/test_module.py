@@ -13,9 +13,10 @@ from lightning.pytorch import Trainer, seed_everything
 from lungseg.config import AugmentConfig, DataConfig, LossConfig, ModelConfig, OptimConfig
 from lungseg.data.datamodule import LungDataModule
 from lungseg.data.sample import CLASSES
-from lungseg.models.checkpoint import check_same_model, find_checkpoint, load_network, read_checkpoint
+from lungseg.models.checkpoint import check_same_model, load_network, read_checkpoint
+from lungseg.runs.run import Run
+from lungseg.training.fitting import class_weights
 from lungseg.training.module import LungModule, lr_factor
-from lungseg.training.run import class_weights
 
 
 def _module(model: ModelConfig, loss: LossConfig | None = None, optim: OptimConfig | None = None) -> LungModule:
@@ -134,7 +135,7 @@ def test_checkpoint_is_plain_and_rebuilds_the_network(tiny_model: ModelConfig, p
     trainer.fit(module, datamodule=_data(phantoms))
     path = tmp_path / "checkpoints" / "last.ckpt"
     trainer.save_checkpoint(path)
-    loaded, classes = load_network(find_checkpoint(tmp_path))
+    loaded, classes = load_network(Run.open(tmp_path).model)
     image = torch.rand(1, 1, 64, 64)
     for one, other in zip(module.eval().network(image), loaded(image), strict=True):
         assert torch.equal(one, other)
@@ -156,8 +157,8 @@ def test_checkpoint_of_another_architecture_names_the_keys(
 
 
 def test_what_is_not_a_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no checkpoint in"):
-        find_checkpoint(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no model in"):
+        Run.open(tmp_path)
     (tmp_path / "text.ckpt").write_text("nothing")
     with pytest.raises(ValueError, match=r"text.ckpt: not a readable checkpoint"):
         read_checkpoint(tmp_path / "text.ckpt")

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from lungseg.configuration import load_config
-from lungseg.evaluation.shortcut import measure_shortcuts
-from lungseg.evaluation.shortcut_verdict import verdict
-from lungseg.evaluation.subject import load_subject
+from lungseg.config.loading import load_config
+from lungseg.evaluation.shortcut.study import measure_shortcuts
+from lungseg.evaluation.shortcut.verdict import verdict
+from lungseg.evaluation.target import load_subject
 from lungseg.fit import fit
 
 REPOSITORY = Path(__file__).parents[2]

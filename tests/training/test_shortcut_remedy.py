@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lungseg.configuration import load_config
+from lungseg.config.loading import load_config
 from lungseg.fit import fit
 
 REPOSITORY = Path(__file__).parents[2]

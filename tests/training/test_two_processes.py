@@ -11,7 +11,7 @@ import torch
 from launching import Running, numbers, patched, rows
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lungseg.training.run import Training
+from lungseg.training.fitting import Training
 
 pytestmark = pytest.mark.timeout(600)
 

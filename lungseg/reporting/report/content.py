@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lungseg.errors import UserError
 from lungseg.reporting.report.pictures import read_pictures
 
 Number = Mapping[str, Any]
@@ -77,9 +78,9 @@ def load_content(folder: Path) -> Content:
     try:
         metrics = json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: is no JSON ({error}); evaluate again") from None
+        raise UserError(f"{path}: is no JSON ({error}); evaluate again") from None
     if not isinstance(metrics, dict):
-        raise ValueError(f"{path}: must hold an object, got {type(metrics).__name__!r}; evaluate again")
+        raise UserError(f"{path}: must hold an object, got {type(metrics).__name__!r}; evaluate again")
     rows = []
     if table.is_file():
         with table.open(newline="") as file:

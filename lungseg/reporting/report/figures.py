@@ -12,7 +12,7 @@ from typing import Any
 from lungseg.reporting.report.content import Content, load_content
 from lungseg.reporting.report.study_charts import CURVES, VIEWS
 from lungseg.reporting.report.words import chance_of, told
-from lungseg.reporting.whole_files import write_whole
+from lungseg.runs.whole_files import write_whole
 
 _log = logging.getLogger(__name__)
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#882255", "#b07d00", "#000000")

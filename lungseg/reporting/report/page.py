@@ -13,7 +13,7 @@ from lungseg.reporting.report.score_sections import class_section, mask_section,
 from lungseg.reporting.report.setup_sections import notes_section, scoreboard_section, setup_section
 from lungseg.reporting.report.study_sections import map_section, robustness_section, shortcut_section
 from lungseg.reporting.report.words import counted_images, title_of
-from lungseg.reporting.whole_files import write_text
+from lungseg.runs.whole_files import write_text
 
 ANCHORS = ("summary", "notes", "masks", "classes", "maps", "shortcuts", "robustness", "gallery", "scoreboard", "setup")
 DISCLAIMER = (

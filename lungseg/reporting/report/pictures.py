@@ -25,7 +25,7 @@ from lungseg.reporting.drawing import (
     in_lung_units,
     map_layer,
 )
-from lungseg.reporting.whole_files import write_json, write_whole
+from lungseg.runs.whole_files import write_json, write_whole
 
 FOLDER, INDEX = "images", "index.json"
 MASKS = ("lung", "predicted_lung", "infection", "predicted_infection")

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from lungseg.evaluation.tables import HEADLINES
 from lungseg.reporting.report.charts import distribution_chart, precision_recall_chart, reliability_chart, roc_chart
 from lungseg.reporting.report.content import Content
 from lungseg.reporting.report.markup import figure, figures, folded, items, paragraph, section, table
-from lungseg.reporting.report.words import FLAGS, HEADLINES, class_counts, digits_of, sentences, tells_nothing, told
+from lungseg.reporting.report.words import FLAGS, class_counts, digits_of, sentences, tells_nothing, told
 
 _BY_CLASS = ("sensitivity", "specificity", "precision", "f1", "auroc", "average_precision")
 _INTERVAL = "95 % bootstrap interval in brackets."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lungseg.reporting.map_tables import COLUMNS
+from lungseg.evaluation.tables import COLUMNS
 from lungseg.reporting.report.charts import distribution_chart
 from lungseg.reporting.report.content import Content
 from lungseg.reporting.report.markup import figure, figures, folded, items, paragraph, section, table

@@ -13,7 +13,7 @@ import torch
 from wellformed import checked
 
 from lungseg.evaluation.results import Options, evaluate
-from lungseg.evaluation.subject import Subject, load_subject
+from lungseg.evaluation.target import Subject, load_subject
 from lungseg.reporting.report.content import load_content
 from lungseg.reporting.report.figures import draw_figures
 from lungseg.reporting.report.page import write_report

@@ -1,1 +1,0 @@
-"""What happens during a training besides it: overlays, progress, loggers."""

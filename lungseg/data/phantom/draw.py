@@ -1,0 +1,112 @@
+"""Phantoms: synthetic chest radiographs with exact masks, so that everything can be tried without a data set.
+
+The class changes pixels inside the lungs only, unless a shortcut is asked for. Stands in for `data.root`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lungseg.data.phantom import marks, opacities
+from lungseg.data.phantom.anatomy import SIDES, Build, draw_build, lung_outline
+from lungseg.data.phantom.layers import Layer, Pose, blur, clouds, cover, draw_pose, shrink
+from lungseg.data.phantom.opacities import Mask
+from lungseg.data.phantom.radiograph import attenuation, lung_air
+from lungseg.data.sample import CLASSES
+from lungseg.errors import UserError
+
+VERSION = 1
+"""Raised whenever a seed gives another picture; part of a set's folder name."""
+INFECTION_SHARE = 0.25
+"""The infection mask is where the opacity exceeds this share of its peak."""
+_BODY, _EXPOSURE, _NOISE, _MARKS, _DISEASE = range(5)
+_DRAWN_PX = 256  # smaller images are drawn at this side and averaged down
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """One synthetic radiograph and its exact targets."""
+
+    image: NDArray[np.uint8]
+    """(S, S) uint8, bright is dense."""
+    lung: NDArray[np.bool_]
+    """(S, S) bool: the lung fields without heart, midline and what lies below the diaphragm."""
+    infection: NDArray[np.bool_]
+    """(S, S) bool, inside `lung`: opacity above `INFECTION_SHARE` of its peak; empty for Normal."""
+    label: int
+    """Index into `CLASSES`."""
+
+
+def draw_phantom(seed: int, label: int, size_px: int = 256, shortcut: bool = False) -> Phantom:
+    """Draw a radiograph; the same arguments give the same bytes.
+
+    Anatomy, exposure, noise and marks come from random streams that do not know the label: with equal `seed`
+    and `size_px`, phantoms of different labels differ inside the lungs only.
+
+    Args:
+        seed: 0 or more; another seed is another patient.
+        label: Index into `CLASSES`.
+        size_px: Side of the image.
+        shortcut: Add a bright mark outside the lungs whose shape and place tell the label.
+    """
+    if not 0 <= label < len(CLASSES):
+        raise UserError(f"label must be an index into {CLASSES}, got {label!r}")
+    drawn_px = max(size_px, _DRAWN_PX)
+    body, exposure, mark = (np.random.default_rng([part, seed]) for part in (_BODY, _EXPOSURE, _MARKS))
+    build, pose = draw_build(body), draw_pose(body)
+    sides = _lung_masks(build, pose, size_px)
+    lung = sides[0] | sides[1]
+    air = lung_air(build, pose, drawn_px)
+    film = attenuation(build, pose, air, body) + marks.cables(mark, drawn_px)
+    film = film + np.float32(exposure.uniform(-0.1, 0.35)) * (film - blur(film, 0.07))  # scatter to edge enhancement
+    soft = exposure.uniform(0, 0.0028)  # the detector's blur
+    film, air = shrink(blur(film, soft), size_px), shrink(blur(air, soft), size_px) * lung
+    disease, infection = _disease(np.random.default_rng([_DISEASE, seed, label]), label, sides, air)
+    image = _expose(film + disease, exposure)
+    letter = shrink(marks.side_letter(mark, drawn_px), size_px)
+    if not (lung & (letter > 0)).any():
+        image = np.maximum(image, 0.95 * letter)
+    image *= marks.borders(mark, lung)
+    if shortcut:
+        image = marks.stamp_code(image, mark, label)
+    image += _noise(np.random.default_rng([_NOISE, seed]), size_px)
+    return Phantom(np.round(np.clip(image, 0, 1) * 255).astype(np.uint8), lung, infection, label)
+
+
+def _lung_masks(build: Build, pose: Pose, size_px: int) -> tuple[Mask, Mask]:
+    """The lungs, image left first, each (S, S) bool."""
+    left, right = (cover(size_px, pose, [lung_outline(build, side)]) > 0.5 for side in SIDES)
+    return left, right
+
+
+def _disease(rng: np.random.Generator, label: int, sides: tuple[Mask, Mask], air: Layer) -> tuple[Layer, Mask]:
+    """What the disease adds to the attenuation, (S, S) float32 and 0 outside the lungs, and its mask."""
+    if CLASSES[label] == "Normal":
+        return np.zeros(sides[0].shape, np.float32), np.zeros_like(sides[0])
+    if CLASSES[label] == "COVID-19":
+        field = opacities.ground_glass(rng, sides, air)
+        added = field * (1 + 0.14 * clouds(rng, len(field), 64)) * np.float32(rng.uniform(0.24, 0.31))
+    else:
+        field = opacities.consolidation(rng, sides, air)
+        added = (field - 0.3 * opacities.bronchogram(rng, sides, field)) * np.float32(rng.uniform(0.30, 0.40))
+    return added, field > INFECTION_SHARE * field.max()
+
+
+def _expose(film: Layer, rng: np.random.Generator) -> Layer:
+    """Attenuation to brightness in [0, 1] or little above: window, shoulder of the film, gamma."""
+    low, high = rng.uniform(0.02, 0.10), rng.uniform(1.02, 1.22)
+    shoulder, gamma = rng.uniform(0.4, 1.2), rng.uniform(1.0, 1.5)
+    value = np.maximum((film - np.float32(low)) / np.float32(high - low), 0)
+    developed: Layer = ((1 - np.exp(-shoulder * value)) / (1 - math.exp(-shoulder))) ** gamma
+    return developed
+
+
+def _noise(rng: np.random.Generator, size_px: int) -> Layer:
+    """Grain of the film, (S, S) float32; weaker where smaller images average it."""
+    deviation = np.float32(rng.uniform(0.004, 0.014) * min(1, size_px / _DRAWN_PX) ** 0.5)
+    white = rng.standard_normal((size_px, size_px), dtype=np.float32) * deviation
+    return white + 2 * blur(white, 0.004)

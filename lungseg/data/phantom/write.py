@@ -1,0 +1,93 @@
+"""The phantom set: phantoms written once as files in COVID-QU-Ex's own layout, then read like any data set."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lungseg.config import PhantomConfig
+from lungseg.data.phantom.draw import VERSION, Phantom, draw_phantom
+from lungseg.data.sample import CLASSES
+
+_LUNG_TREE = Path("Lung Segmentation Data", "Lung Segmentation Data")
+_INFECTION_TREE = Path("Infection Segmentation Data", "Infection Segmentation Data")
+_FILE_NAMES = ("covid_{}.png", "non_COVID ({}).png", "Normal ({}).png")
+
+
+def write_phantoms(config: PhantomConfig) -> Path:
+    """Write the phantom set once and give its folder; a set that stands is returned untouched.
+
+    Both trees of COVID-QU-Ex hold all images; the second one's images and lung masks are hard links where the disk
+    can link. Other than in COVID-QU-Ex, Non-COVID has exact infection masks too: here the consolidation is known.
+    Files go to a folder beside it that is renamed at the end, so no half-written set bears the final name and
+    several processes may call this at once.
+    """
+    folder = Path(config.dir) / set_name(config)
+    if folder.is_dir():
+        return folder
+    unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        _write_images(config, unfinished)
+        _rename(unfinished, folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
+
+
+def set_name(config: PhantomConfig) -> str:
+    """Folder name: all that decides the pixels, and the generator's version."""
+    shortcut = "" if config.shortcut == "none" else f"_shortcut-{config.shortcut}"
+    counts = f"{config.train}-{config.val}-{config.test}"
+    return f"{counts}_{config.size_px}px_seed{config.seed}{shortcut}_v{VERSION}"
+
+
+def _write_images(config: PhantomConfig, root: Path) -> None:
+    """Draw and write every split; images are numbered through all of them and take their class in turn."""
+    number = 0
+    for split, count in (("Train", config.train), ("Val", config.val), ("Test", config.test)):
+        marked = config.shortcut == "all" or (config.shortcut == "train" and split != "Test")
+        for label in (place % len(CLASSES) for place in range(count)):
+            number += 1
+            seed = int(np.random.SeedSequence([config.seed, number]).generate_state(1, np.uint64)[0])
+            phantom = draw_phantom(seed, label, config.size_px, shortcut=marked)
+            _write_phantom(phantom, root, Path(split, CLASSES[label]), _FILE_NAMES[label].format(number))
+
+
+def _write_phantom(phantom: Phantom, root: Path, place: Path, name: str) -> None:
+    """Write one phantom into both trees."""
+    lung_tree, infection_tree = root / _LUNG_TREE / place, root / _INFECTION_TREE / place
+    _write_png(lung_tree / "images" / name, phantom.image)
+    _write_png(lung_tree / "lung masks" / name, phantom.lung * np.uint8(255))
+    _write_png(infection_tree / "infection masks" / name, phantom.infection * np.uint8(255))
+    for kind in ("images", "lung masks"):
+        _link(lung_tree / kind / name, infection_tree / kind / name)
+
+
+def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:
+    """Write a grey PNG; encoded in memory because cv2 cannot open every path on every system."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _, png = cv2.imencode(".png", picture)
+    path.write_bytes(png.tobytes())
+
+
+def _link(source: Path, target: Path) -> None:
+    """Hard link, or a copy where the file system has none."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _rename(unfinished: Path, folder: Path) -> None:
+    """Give the finished set its name, unless another process was first."""
+    try:
+        unfinished.replace(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise

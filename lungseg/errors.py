@@ -1,0 +1,33 @@
+"""What is raised where a user is to blame: the command prints it as one line and ends with exit code 2.
+
+Everything else that surfaces is a fault of this package and leaves with its traceback. A file that is not there or
+may not be read stays Python's own FileNotFoundError, PermissionError and the like.
+"""
+
+from __future__ import annotations
+
+
+class UserError(ValueError):
+    """A mistake in an option, a value or a file; its message says what, where, the value got and what to do."""
+
+
+class ConfigError(UserError):
+    """A mistake in the configuration: source, full key, rule, value and the nearest right name."""
+
+
+class DataError(UserError):
+    """A fault of a data set or of one image: the message names the file."""
+
+
+class SweepError(UserError):
+    """A mistake in a sweep: the message names the file and the key."""
+
+
+class ExportError(UserError):
+    """An exported file that does not compute what the network does; nothing is left under its name."""
+
+
+def check(holds: bool, key: str, rule: str, value: object) -> None:
+    """Raise a UserError that names the full key, the rule and the value got: what every range goes through."""
+    if not holds:
+        raise UserError(f"{key}: must be {rule}, got {value!r}")

@@ -1,0 +1,86 @@
+"""Whether maps say what the network does: deletion and insertion curves, and what is left when it is unlearned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from lungseg.cam.faithfulness import faithfulness, randomisation_check
+from lungseg.cam.layers import layer_stride
+from lungseg.cam.lung import resize_map
+from lungseg.cam.methods import class_activation_map
+from lungseg.data.batch import unpack
+from lungseg.data.selection import spread_over_classes
+from lungseg.evaluation.intervals import bootstrap
+from lungseg.evaluation.outputs import Way
+from lungseg.evaluation.statistics import means
+from lungseg.evaluation.target import Subject
+
+RANDOMISED = 16
+"""Images on which the weight randomisation is checked."""
+REPLICATES = 2_000
+
+
+def measure_trust(subject: Subject, way: Way, images: int, batch_size: int = 32) -> dict[str, Any]:
+    """Faithfulness of the maps of the predicted classes on images spread over the classes.
+
+    Args:
+        subject: Network and data.
+        way: Method and layer.
+        images: How many; all there are if that is fewer.
+        batch_size: Most images in one pass.
+
+    Returns:
+        Mean areas under the deletion and insertion curves, the same for a misplaced map, `intervals` of them and of the
+        gains over the misplaced map, the mean curves, and for each stage of the weight randomisation the mean rank
+        correlation with the maps of the network as it is.
+    """
+    batch = _chosen(subject, images)
+    curves = []
+    for start in range(0, len(batch), batch_size):
+        part = batch[start : start + batch_size]
+        with torch.no_grad():
+            target = subject.network(part).class_logits.argmax(1)
+        cam = class_activation_map(subject.network, part, target, *way)
+        cam = resize_map(cam, layer_stride(subject.network, way[1]), (part.shape[-2], part.shape[-1]))
+        curves.append(faithfulness(subject.network, part, cam, target, batch_size=batch_size))
+    values = {name: torch.cat([getattr(curve, name) for curve in curves]) for name in curves[0]._fields}
+    areas = {name: float(value.mean()) for name, value in values.items() if value.ndim == 1}
+    mean_curves = {f"{name}_curve": value.mean(0).tolist() for name, value in values.items() if value.ndim == 2}
+    return {
+        "images": len(batch),
+        **areas,
+        "intervals": _intervals(values),
+        "randomisation": _randomisation(subject, way, batch[:RANDOMISED]),
+        **mean_curves,
+    }
+
+
+def _intervals(values: dict[str, Tensor]) -> dict[str, dict[str, float]]:
+    """Means of the areas with their intervals, and by how much the map beats the same one misplaced."""
+    areas = {name: value.double().cpu().numpy() for name, value in values.items() if value.ndim == 1}
+    areas["deletion_gain"] = areas["random_deletion_area"] - areas["deletion_area"]
+    areas["insertion_gain"] = areas["insertion_area"] - areas["random_insertion_area"]
+    found = bootstrap([means(areas)], len(areas["deletion_gain"]), replicates=REPLICATES)
+    return {name: dict(interval._asdict()) for name, interval in found.items()}
+
+
+def _randomisation(subject: Subject, way: Way, images: Tensor) -> dict[str, float]:
+    """Mean rank correlation by stage; the classifier goes first, then the encoder from its deepest stage."""
+
+    def maps(network: nn.Module, images: Tensor, target: Tensor) -> Tensor:
+        return class_activation_map(network, images, target, *way)
+
+    check = randomisation_check(subject.network, images, maps)
+    return {stage: float(row.nanmean()) for stage, row in zip(check.stages, check.correlation, strict=True)}
+
+
+def _chosen(subject: Subject, images: int) -> Tensor:
+    """(N, 1, H, W) float32 images spread over the classes, on the device."""
+    dataset = subject.data.dataset(subject.split)
+    items = default_collate([dataset[0, index] for index in spread_over_classes(subject.samples, images)])
+    chosen: Tensor = unpack(items)["image"]
+    return chosen.to(subject.device)

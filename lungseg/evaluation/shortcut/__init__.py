@@ -1,0 +1,1 @@
+"""Whether a network reads the class from what lies outside the lungs."""

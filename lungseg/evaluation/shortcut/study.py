@@ -1,0 +1,197 @@
+"""The hide-and-seek test: can the network tell the class without the lungs, and what does it know from them alone?
+
+Sadre et al., "Validating deep learning inference during chest X-ray classification for COVID-19 screening", Scientific
+Reports 11:16075, 2021; DeGrave, Janizek, Lee, "AI for radiographic COVID-19 detection selects shortcuts over signal",
+Nature Machine Intelligence 3:610-619, 2021. The views are those of `regions`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lungseg.cam.lung import evidence_in_lungs, resize_map
+from lungseg.cam.methods import class_map_of
+from lungseg.data.batch import Batch
+from lungseg.evaluation.classification import class_scores
+from lungseg.evaluation.intervals import Interval, bootstrap
+from lungseg.evaluation.ranking import ranking_scores
+from lungseg.evaluation.shortcut.regions import MARGIN, VIEWS, Place, keep, place_lungs
+from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic, means
+from lungseg.evaluation.subset import batches_of, choose_images
+from lungseg.evaluation.target import Subject
+
+DILATIONS = (0.0, MARGIN, 0.05, 0.1, 0.2)
+"""Radii of the curves, shares of the side; `MARGIN` is that of the views `lungs` and `blanked`."""
+REPLICATES = 2_000
+_UNDEFINED = Interval(math.nan, math.nan, math.nan, 0)
+SCORES = ("accuracy", "balanced_accuracy", "auroc", "true_class_prob")
+
+
+class _Look(NamedTuple):
+    """One picture that the network is shown of each image."""
+
+    margin: float | None
+    kept: Callable[[Place], Tensor]
+
+
+LOOKS = {name: _Look(None if name == "full" else MARGIN, kept) for name, kept in VIEWS.items()} | {
+    f"{name} {margin:g}": _Look(margin, partial(VIEWS[name], margin=margin))
+    for name in ("lungs", "blanked")
+    for margin in DILATIONS
+    if margin != MARGIN
+}
+"""By name, `full` first."""
+PASSES = len(LOOKS)
+"""Forward passes an image."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What the network makes of one view of every image."""
+
+    margin: float | None
+    """Dilation of the lungs, a share of the side; None where none comes in."""
+    kept: float
+    """Mean share of the pixels that is shown."""
+    class_probs: Floats
+    """(N, C) in [0, 1]."""
+    scores: dict[str, Interval]
+    """`SCORES`; `true_class_prob` is the mean probability of the true class."""
+
+
+@dataclass(frozen=True)
+class ShortcutResults:
+    """The hide-and-seek test of N images, all those with a label, lungs, and finite probabilities in every view."""
+
+    classes: tuple[str, ...]
+    ids: list[str]
+    groups: list[str | None]
+    label: Integers
+    """(N,)."""
+    lung_known: Flags
+    """(N,): the true lungs were hidden or shown; else those predicted on the full image."""
+    views: dict[str, View]
+    """`full`, `lungs`, `blanked`, `box`, `border`: the keys of `regions.VIEWS`."""
+    lungs_curve: list[View]
+    """The lungs alone, dilated by each of `DILATIONS`."""
+    blanked_curve: list[View]
+    """The same dilated lungs blanked."""
+    evidence_in_lungs: Floats
+    """(N,) share of the predicted class's evidence on the full image; NaN where the map holds none."""
+    lung_area: Floats
+    """(N,) share of the pixels: a uniform map's share of evidence."""
+    left_out: dict[str, int]
+    """Images by what they lack: `label`, `lungs`, `finite probabilities`."""
+
+
+def measure_shortcuts(
+    subject: Subject, progress: Callable[[str], None] = lambda line: None, images: int | None = None
+) -> ShortcutResults:
+    """Show the network the views of every labelled image of the split; `PASSES` forward passes an image.
+
+    Args:
+        subject: Network and data.
+        progress: Told what is being done.
+        images: Take so many only, spread over the classes; None takes all of the split.
+    """
+    chosen, parts = show_views(subject, progress, images)
+    samples = [subject.samples[index] for index in chosen]
+    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    groups = np.array([sample.group for sample in samples], dtype=object)
+    lacking = {
+        "label": found["label"] < 0,
+        "lungs": found["lung_area"] == 0,
+        "finite probabilities": ~np.all([np.isfinite(found[name]).all(axis=1) for name in LOOKS], axis=0),
+    }
+    used = ~np.any(list(lacking.values()), axis=0)
+    label, named = found["label"][used], [group for group, use in zip(groups, used, strict=True) if use]
+    views = {name: _view(name, found, used, label, named, subject.classes) for name in LOOKS}
+    return ShortcutResults(
+        classes=subject.classes,
+        ids=[sample.id for sample, use in zip(samples, used, strict=True) if use],
+        groups=named,
+        label=label,
+        lung_known=found["lung_known"][used],
+        views={name: views[name] for name in VIEWS},
+        lungs_curve=_curve(views, "lungs"),
+        blanked_curve=_curve(views, "blanked"),
+        evidence_in_lungs=found["evidence_in_lungs"][used],
+        lung_area=found["lung_area"][used],
+        left_out={name: int(np.count_nonzero(flags)) for name, flags in lacking.items()},
+    )
+
+
+def show_views(
+    subject: Subject, progress: Callable[[str], None] = lambda line: None, images: int | None = None
+) -> tuple[list[int], list[dict[str, NDArray[Any]]]]:
+    """The forward passes of `measure_shortcuts`, shared by the team: places in the split, and rows a batch."""
+    chosen = choose_images(subject, images)
+    progress(f"hide-and-seek on {len(chosen)} images of {subject.split}, {PASSES} passes each")
+    return chosen, subject.team.share(lambda batch: _look_at(subject, batch), batches_of(subject, chosen))
+
+
+def view_scores(class_probs: Floats, label: Integers, classes: tuple[str, ...]) -> Statistic:
+    """`SCORES` of class_probs (N, C) against label (N,), both of images that have them."""
+    truth = class_probs[np.arange(len(label)), label]
+    statistics = (
+        class_scores(class_probs, label, classes),
+        ranking_scores(class_probs, label, classes),
+        means({"true_class_prob": truth}),
+    )
+
+    def statistic(weights: Floats) -> dict[str, Floats]:
+        scores = {name: value for part in statistics for name, value in part(weights).items()}
+        return {name: scores[name] for name in SCORES}
+
+    return statistic
+
+
+def _look_at(subject: Subject, batch: Batch) -> dict[str, NDArray[Any]]:
+    """Everything measured of a batch, a row an image; class probabilities (B, C) by the name of the look."""
+    images, lung_known, stride = batch["image"], batch["has_lung"], subject.network.stride
+    found: dict[str, Tensor] = {}
+    with torch.no_grad():
+        output = subject.network(images)
+        lung = torch.where(lung_known.view(-1, 1, 1), batch["lung"][:, 0] > 0.5, output.mask_logits[:, 0] > 0)
+        place = place_lungs(lung)
+        for name, look in LOOKS.items():
+            kept = look.kept(place)
+            logits = output.class_logits if name == "full" else subject.network(keep(images, kept)).class_logits
+            found[name] = logits.double().softmax(1)
+            found[f"{name} kept"] = kept.double().mean(dim=(1, 2))
+    cam = resize_map(class_map_of(output, output.class_logits.argmax(1)), stride, (lung.shape[-2], lung.shape[-1]))
+    found["evidence_in_lungs"] = evidence_in_lungs(cam, lung).double()
+    found["lung_area"] = lung.double().mean(dim=(1, 2))
+    found["label"] = torch.where(batch["has_label"], batch["label"], -1)
+    found["lung_known"] = lung_known
+    return {name: values.cpu().numpy() for name, values in found.items()}
+
+
+def _view(
+    name: str,
+    found: dict[str, NDArray[Any]],
+    used: Flags,
+    label: Integers,
+    groups: list[str | None],
+    classes: tuple[str, ...],
+) -> View:
+    """The scores of a look on the images used; NaN without any."""
+    probs = found[name][used]
+    if not len(label):
+        return View(LOOKS[name].margin, math.nan, probs, dict.fromkeys(SCORES, _UNDEFINED))
+    scores = bootstrap([view_scores(probs, label, classes)], len(label), groups, REPLICATES)
+    return View(LOOKS[name].margin, float(found[f"{name} kept"][used].mean()), probs, scores)
+
+
+def _curve(views: dict[str, View], name: str) -> list[View]:
+    """The view of that name at each of `DILATIONS`."""
+    return [views[name if margin == MARGIN else f"{name} {margin:g}"] for margin in DILATIONS]

@@ -1,0 +1,101 @@
+"""Tables of an evaluation: class maps side by side, CSV an image a row and a number a row, values fit for JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+COLUMNS = (
+    ("in lungs", "evidence", "evidence_in_lungs"),
+    ("hit", "infection", "hit"),
+    ("hit, cropped", "infection_in_lungs", "hit"),
+    ("IoU Otsu, cropped", "infection_in_lungs", "iou_otsu"),
+    ("IoU tuned, cropped", "infection_in_lungs", "iou_tuned"),
+    ("energy", "infection", "energy"),
+    ("AP", "infection", "average_precision"),
+)
+"""Heading, what it was measured against, and score."""
+NUMBER = ("value", "low", "high", "undefined", "images")
+"""What there may be of a number with an interval."""
+
+HEADLINES: tuple[tuple[str, str, str], ...] = (
+    ("segmentation", "dice", "Lung dice, mean over images"),
+    ("segmentation", "dice_global", "Lung dice, over all pixels"),
+    ("segmentation", "iou", "Lung IoU, mean over images"),
+    ("segmentation", "pixel_accuracy", "Pixel accuracy of the lung mask"),
+    ("segmentation", "hd95_px", "95 % Hausdorff distance, pixels"),
+    ("segmentation", "hd95_mm", "95 % Hausdorff distance, mm"),
+    ("segmentation", "asd_px", "Average surface distance, pixels"),
+    ("segmentation", "asd_mm", "Average surface distance, mm"),
+    ("segmentation", "infection_dice_infected", "Infection dice, mean over images with infection"),
+    ("segmentation", "infection_iou_infected", "Infection IoU, mean over images with infection"),
+    ("classification", "accuracy", "Accuracy of the class, images"),
+    ("classification", "balanced_accuracy", "Balanced accuracy"),
+    ("classification", "f1", "F1, mean over classes"),
+    ("classification", "auroc", "AUROC, mean over classes"),
+    ("classification", "average_precision", "Average precision, mean over classes"),
+)
+"""Section, name and title of the numbers of the summary and of the LaTeX table."""
+
+
+def map_table(evidence: Mapping[str, Any], localisation: Mapping[str, Any]) -> dict[str, float]:
+    """The headline numbers of one way to class maps, by heading of `COLUMNS`; NaN where not measured."""
+    row = {}
+    for heading, source, score in COLUMNS:
+        groups = evidence if source == "evidence" else localisation.get(source, {})
+        value = groups.get("all", {}).get(score)
+        row[heading] = math.nan if value is None else float(value)
+    return row
+
+
+def table_lines(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Rows of numbers in [0, 1] as aligned text, a heading line first; `-` where not measured."""
+    headings = ["", *next(iter(rows.values()))]
+    cells = [[name, *("-" if math.isnan(v) else f"{v:.3f}" for v in row.values())] for name, row in rows.items()]
+    widths = [max(len(line[i]) for line in [headings, *cells]) for i in range(len(headings))]
+    return [
+        "  ".join(
+            text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in [headings, *cells]
+    ]
+
+
+def per_image_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line an image; NaN is an empty cell, flags are 0 and 1, numbers have nine digits (a float32 whole)."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    columns = list(rows[0])
+    writer.writerow(columns)
+    writer.writerows([[_cell(row[column]) for column in columns] for row in rows])
+    return text.getvalue()
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.9g}"
+    return str(value)
+
+
+def scores_csv(content: Mapping[str, Any]) -> str:
+    """Every number of metrics.json that has an interval: `section,name,value,low,high,undefined,images`."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["section", "name", *NUMBER])
+    for section, name, number in _numbers(content, ""):
+        writer.writerow([section, name, *("" if number.get(key) is None else _cell(number[key]) for key in NUMBER)])
+    return text.getvalue()
+
+
+def _numbers(content: Mapping[str, Any], section: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Section, name and number, in the order of the content."""
+    for name, inner in content.items():
+        if isinstance(inner, Mapping) and {"value", "low", "high", "undefined"} <= inner.keys():
+            yield section, name, inner
+        elif isinstance(inner, Mapping):
+            yield from _numbers(inner, f"{section}/{name}" if section else name)

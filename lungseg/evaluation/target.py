@@ -1,0 +1,133 @@
+"""What is evaluated: the network of a checkpoint and one split of a data set, as the run's own config describes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lungseg.config import Config
+from lungseg.data.batch import Batch, unpack
+from lungseg.data.datamodule import LungDataModule
+from lungseg.data.sample import SPLITS, Sample, Split
+from lungseg.errors import UserError
+from lungseg.evaluation.distributed import Team
+from lungseg.evaluation.find_data import Origin, find_data
+from lungseg.models.checkpoint import load_network
+from lungseg.models.network import LungNetwork
+from lungseg.runs.progress import Track, silent
+from lungseg.runs.run import Run
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network in evaluation mode and the data to measure it on."""
+
+    run: Run
+    network: LungNetwork
+    classes: tuple[str, ...]
+    config: Config
+    """Of the run, with the words for `data` applied."""
+    data: LungDataModule
+    split: Split
+    device: torch.device
+    origin: Origin = "own"
+    whole: bool = False
+    """All images of another data set are measured, whatever their split; they stand as `test`."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know of the data, a sentence each."""
+    track: Track = silent
+    """Shows how far a pass is."""
+    team: Team = field(default_factory=Team)
+    """Processes that share the forward passes."""
+
+    @property
+    def samples(self) -> list[Sample]:
+        """Those of the split, in the order of the batches."""
+        return self.data.samples[self.split]
+
+    @property
+    def scope(self) -> str:
+        """`test`, `val`, or `all`."""
+        return "all" if self.whole else self.split
+
+    @property
+    def data_name(self) -> str:
+        """What the data set is called, without the path to it."""
+        root = self.config.data.root
+        return "phantoms" if root is None else Path(root).expanduser().resolve().name
+
+    @property
+    def output(self) -> Path:
+        """Folder that an evaluation is written to by default; one for each data set."""
+        return self.run.evaluation(f"{self.data_name}-{self.scope}" if self.origin == "other" else self.scope)
+
+    def batches(self, split: Split | None = None) -> Iterator[Batch]:
+        """Batches of a split, by default the one evaluated, each sample once, in order, on the device."""
+        split = split or self.split
+        self.data.setup("validate" if split == "val" else "test")
+        loader = self.data.val_dataloader() if split == "val" else self.data.test_dataloader()
+        for batch in self.track(loader):
+            moved = {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+            yield unpack(moved)
+
+    def halves(self) -> NDArray[np.int64]:
+        """Half (N,), 0 or 1, that each image of the split is in: every other one, what belongs together in the same."""
+        numbers: dict[str, int] = {}
+        return np.array([numbers.setdefault(s.group or s.id, len(numbers)) % 2 for s in self.samples], np.int64)
+
+
+def load_subject(
+    run: Path, words: Sequence[str], split: str | None = None, track: Track = silent, team: Team | None = None
+) -> Subject:
+    """Load a run's best checkpoint and the split of its data, or of another data set.
+
+    Args:
+        run: A run folder, or a .ckpt file in one.
+        words: `data.key=value` over the run's config; the network is the checkpoint's and cannot be changed.
+        split: `test`, `val`, or, of another data set, `all`; None: `test`, or `all` where another data set has no
+            splits.
+        track: Shows how far a pass over batches is.
+        team: Shares the forward passes; None: this process has none.
+
+    Raises:
+        ValueError: No such split, a word that is not of `data`, a file that is no checkpoint of lungseg.
+        FileNotFoundError: No checkpoint, or no config beside it.
+    """
+    if split not in ("val", "test", "all", None):
+        raise UserError(f"data.split: must be 'val' or 'test' (or 'all' of another data set), got {split!r}")
+    for word in words:
+        if not word.startswith("data."):
+            raise UserError(f"{word}: only keys of 'data' can be changed here, the rest is the checkpoint's")
+    opened = Run.open(run)
+    if opened.kind != "checkpoint":
+        raise UserError(f"{run}: an exported model does not say what data it is measured on; give its run folder")
+    network, classes = load_network(opened.model)
+    config = opened.config(words)
+    data, origin, whole, notes = find_data(opened, config, split)
+    chosen: Split = "test" if whole else cast(Split, split or "test")
+    if not data.samples[chosen]:
+        there = [f"{name} {len(data.samples[name])}" for name in SPLITS if data.samples[name]]
+        every = "; data.split=all measures every image" if origin == "other" else ""
+        raise UserError(f"data.split: {chosen!r} has no images here (there are: {', '.join(there)}){every}")
+    data.setup("validate" if chosen == "val" else "test")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Subject(
+        run=opened,
+        network=network.to(device),
+        classes=tuple(classes),
+        config=config,
+        data=data,
+        split=chosen,
+        device=device,
+        origin=origin,
+        whole=whole,
+        notes=tuple(notes),
+        track=track,
+        team=team or Team(),
+    )

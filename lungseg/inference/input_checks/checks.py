@@ -1,0 +1,156 @@
+"""Reasons to doubt an input: what the image looks like, and whether the mask predicted in it looks like two lungs.
+
+The image is judged without a network (`view`), the mask by limits taken from true masks, so that no limit hangs on the
+faults of one network. The limits were read off the Train split of COVID-QU-Ex, of images `view` was not learned from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lungseg.auditing.integrity import LEAST_LUNG
+from lungseg.evaluation.lungs_apart import Sides, part_lungs
+from lungseg.inference.input_checks.midline import find_midline
+from lungseg.inference.input_checks.orientation import Likeness, compare
+from lungseg.inference.prediction import Flag
+
+IMAGE_FLAGS = ("blank", "not_chest", "rotated", "inverted", "mirrored", "cropped")
+"""Names of flags that the image alone gives."""
+LEAST_CONTRAST = 12
+"""Grey values between the 1st and the 99th percentile below which an image is blank."""
+MOST_DISTANCE = 1.75
+"""`Likeness.distance` of 998 in 1,000 X-rays is below 1.69."""
+LIKELY = 0.5
+"""Probability of a turned, an inverted or a cropped image: above it for 1 to 4 in 1,000 upright X-rays each."""
+MIRRORED = 0.95
+"""The same of a mirrored one, whose signs are weak: above it for 4 in 1,000."""
+LEAST_AREA, MOST_AREA = 0.05, 0.6
+"""Share of the image that lungs take: between 0.057 and 0.548 in 800 masks of COVID-QU-Ex."""
+NOTHING = 0.005
+"""Share of the image below which a mask is specks, no lungs."""
+MOST_CUT = 0.5
+"""Share of one edge of the image that lies in the lungs; above it in 4 of 3,728 masks."""
+COLUMNS, ROWS = (0.25, 0.7), (0.17, 0.68)
+"""Where the centroid of the lungs lies, in widths and heights: 0.328 to 0.634 and 0.222 to 0.627 in 998 of 1,000."""
+MOST_SLOPE = 0.6
+"""How much higher one lung's centroid lies than the other's, in distances between them: at most 0.51."""
+LEAST_MIDLINE, LEAST_MIDLINE_CONTRAST = 0.14, 0.08
+"""Width and brightness of what lies between the lungs (`midline`); at least 0.154 and 0.099 in 1,243 true masks."""
+_MASK_PX = 256
+
+
+def check(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> tuple[Flag, ...]:
+    """Say what speaks against an image and the lungs predicted in it; empty where nothing does.
+
+    Beside the flags of `check_image` and `check_mask`, and only where there are none, it gives `lateral`.
+
+    Args:
+        image: (H, W) uint8, as it was read.
+        mask: (H, W) bool.
+    """
+    of_image, of_mask = check_image(image), check_mask(mask)
+    if of_image or of_mask:
+        return (*of_image, *of_mask)
+    return tuple(_midline_flags(_shrink(image), part_lungs(_shrink(mask.view(np.uint8)).view(np.bool_))))
+
+
+def check_image(image: NDArray[np.uint8]) -> tuple[Flag, ...]:
+    """The flags of an image (H, W) alone: `blank`; `not_chest`; or any of `rotated`, `inverted`, `mirrored`, `cropped`.
+
+    In one that is no chest, or turned, the later ones would tell nothing, or nothing sure.
+    """
+    small = _shrink(image)
+    low, high = (float(value) for value in np.percentile(small, (1, 99)))
+    if high - low < LEAST_CONTRAST:
+        reason = f"blank: nearly all of the image lies within {high - low:.0f} of 255 grey values"
+        return (Flag("blank", reason, high - low),)
+    like = compare(small)
+    if like.distance > MOST_DISTANCE:
+        reason = f"not like a frontal chest X-ray: {like.distance:.2f} times the usual distance, limit {MOST_DISTANCE}"
+        return (Flag("not_chest", reason, like.distance),)
+    return tuple(_view_flags(like))
+
+
+def check_mask(mask: NDArray[np.bool_]) -> tuple[Flag, ...]:
+    """The flags of a predicted lung mask (H, W) alone."""
+    share = float(mask.mean())
+    if share < NOTHING:
+        return (Flag("no_lungs", f"no lungs found: the mask covers {share:.1%} of the image", share),)
+    return tuple(_mask_flags(_shrink(mask.view(np.uint8)).view(np.bool_), share))
+
+
+def _view_flags(like: Likeness) -> Iterator[Flag]:
+    if like.turned > LIKELY:
+        turn = f"by {like.degrees} degrees clockwise" if like.degrees else "by an unclear angle"
+        yield Flag("rotated", f"looks turned {turn} (probability {like.turned:.2f})", like.turned)
+    if like.inverted > LIKELY:
+        yield Flag("inverted", f"black and white look exchanged (probability {like.inverted:.2f})", like.inverted)
+    if like.mirrored > MIRRORED and like.turned <= LIKELY:
+        reason = f"looks mirrored, or the heart lies on the right (probability {like.mirrored:.2f})"
+        yield Flag("mirrored", reason, like.mirrored)
+    if like.cropped > LIKELY:
+        reason = f"looks like a part of a chest, not the whole (probability {like.cropped:.2f})"
+        yield Flag("cropped", reason, like.cropped)
+
+
+def _mask_flags(mask: NDArray[np.bool_], share: float) -> Iterator[Flag]:
+    if not LEAST_AREA <= share <= MOST_AREA:
+        limits = f"{LEAST_AREA:.0%} to {MOST_AREA:.0%}"
+        yield Flag("lung_area", f"the lungs cover {share:.1%} of the image, usual are {limits}", share)
+    sides = part_lungs(mask)
+    smaller = min(float(side.sum()) for side in sides) / float(mask.sum())
+    if smaller < LEAST_LUNG:
+        yield Flag("one_lung", f"one lung only: the smaller side holds {smaller:.1%} of the mask", smaller)
+    else:
+        yield from _uneven(sides)
+    cut = max(float(edge.mean()) for edge in (mask[0], mask[-1], mask[:, 0], mask[:, -1]))
+    if cut > MOST_CUT:
+        yield Flag(
+            "lungs_cut", f"the lungs reach over {cut:.0%} of one edge of the image, usual is {MOST_CUT:.0%}", cut
+        )
+    rows, columns = np.nonzero(mask)
+    for name, value, (least, most) in (
+        ("width", (columns.mean() + 0.5) / mask.shape[1], COLUMNS),
+        ("height", (rows.mean() + 0.5) / mask.shape[0], ROWS),
+    ):
+        if not least <= value <= most:
+            where = f"at {value:.0%} of the image's {name}, usual are {least:.0%} to {most:.0%}"
+            yield Flag("lung_position", f"the middle of the lungs lies {where}", float(value))
+
+
+def _midline_flags(image: NDArray[np.uint8], sides: Sides) -> Iterator[Flag]:
+    """Where nothing else speaks against an image: lungs seen from the side lie over each other, or before the spine."""
+    found = find_midline(image, sides)
+    if found is None:
+        return
+    if found.width < LEAST_MIDLINE:
+        reason = f"only {found.width:.0%} of the chest's width lies between the lungs, as in a lateral view"
+        yield Flag("lateral", reason, found.width)
+    elif found.contrast < LEAST_MIDLINE_CONTRAST:
+        reason = f"what lies between the lungs is hardly brighter ({found.contrast:.2f} of 1), as in a lateral view"
+        yield Flag("lateral", reason, found.contrast)
+
+
+def _uneven(sides: Sides) -> Iterator[Flag]:
+    """One lung above the other, in a square image."""
+    (left_y, left_x), (right_y, right_x) = (
+        [float(place.mean()) / length for place, length in zip(np.nonzero(side), side.shape, strict=True)]
+        for side in sides
+    )
+    slope = abs(left_y - right_y) / max(right_x - left_x, 1e-6)
+    if slope > MOST_SLOPE:
+        reason = f"the lungs do not lie side by side: {slope:.1f} times as far apart in height as in width"
+        yield Flag("lungs_uneven", reason, slope)
+
+
+def _shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """To at most `_MASK_PX` a side; a mask of 0 and 1 stays one."""
+    height, width = image.shape
+    if max(height, width) <= _MASK_PX:
+        return image
+    size = (min(width, _MASK_PX), min(height, _MASK_PX))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)

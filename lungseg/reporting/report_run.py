@@ -1,0 +1,75 @@
+"""A run measured and reported in one call: what `python -m lungseg.evaluate` does, and `fit` at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lungseg.evaluation.distributed import Team
+from lungseg.evaluation.outputs import check_ways
+from lungseg.evaluation.results import Options, assist, evaluate
+from lungseg.evaluation.target import load_subject
+from lungseg.reporting.report.figures import write_figures
+from lungseg.reporting.report.page import write_report
+from lungseg.reporting.report.pictures import PictureWriter
+from lungseg.runs.progress import Progress
+
+AFTER_TRAINING = Options(shortcut_images=300, robustness=100, faithfulness=30)
+"""Fewer images through the studies that show the network each image many times; `evaluate` takes more."""
+
+
+class Reported(NamedTuple):
+    """An evaluation that is written."""
+
+    content: dict[str, Any]
+    """Of metrics.json."""
+    folder: Path
+    page: Path | None
+    """report.html; None if it was not asked for."""
+
+
+def report_run(
+    run: Path,
+    words: Sequence[str] = (),
+    split: str | None = None,
+    options: Options | None = None,
+    output: Path | None = None,
+    page: bool = True,
+    team: Team | None = None,
+) -> Reported:
+    """Evaluate a run and write everything that a reader is given.
+
+    Args:
+        run: A run folder, or a .ckpt file in one.
+        words: `data.key=value` over the run's config.
+        split: As of `load_subject`.
+        options: How much is measured; None: the defaults.
+        output: Folder; None: `Subject.output`.
+        page: Whether report.html, its pictures, the LaTeX table and the figures are wanted.
+        team: Shares the forward passes, its other processes calling `assist_run`; None: this one needs no other.
+
+    Raises:
+        ValueError: As of `load_subject` and `evaluate`.
+        FileNotFoundError: No checkpoint, or no config beside it.
+    """
+    team, options = team or Team(), options or Options()
+    progress = Progress()
+    subject = load_subject(run, words, split, progress.track, team)
+    check_ways(subject, options.ways)
+    team.wait_for_zero()
+    folder = output or subject.output
+    (folder / "report.html").unlink(missing_ok=True)  # of an earlier evaluation, whose numbers are replaced
+    pictures = PictureWriter(folder) if page else None
+    content = evaluate(subject, options, folder, pictures.add if pictures else None, progress.say)
+    if pictures is None:
+        return Reported(content, folder, None)
+    pictures.close()
+    write_figures(folder)
+    return Reported(content, folder, write_report(folder))
+
+
+def assist_run(run: Path, words: Sequence[str], split: str | None, options: Options, team: Team) -> None:
+    """Do this process's share of the forward passes of a `report_run` on rank zero, with the same arguments."""
+    team.wait_for_zero()
+    assist(load_subject(run, words, split, team=team), options)

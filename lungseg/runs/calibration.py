@@ -1,0 +1,58 @@
+"""What was chosen on validation images and is kept with a run: its temperature, and thresholds for a sensitivity."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lungseg.runs.run import Run
+from lungseg.runs.whole_files import digest, without_nan, write_json
+
+
+class Calibration(NamedTuple):
+    """What was chosen on some images."""
+
+    temperature: float
+    """NaN where none could be fitted."""
+    thresholds: NDArray[np.float64]
+    """(C,) probability from which on an image counts as of the class; NaN for a class without images."""
+
+
+def write_calibration(run: Run, chosen: Calibration, classes: Sequence[str], about: dict[str, Any]) -> None:
+    """Keep what was chosen with the model.
+
+    Args:
+        run: Its `model` is what was measured.
+        chosen: On the whole of Val.
+        classes: (C,) names.
+        about: `split`, `data_fingerprint`, `images`, `sensitivity`.
+    """
+    thresholds = dict(zip(classes, chosen.thresholds.tolist(), strict=True))
+    content = {"temperature": chosen.temperature, "thresholds": thresholds, **about}
+    content |= {"checkpoint": run.model.name, "checkpoint_digest": digest(run.model)}
+    write_json(run.calibration_file, without_nan(content))
+
+
+def read_calibration(run: Run, classes: Sequence[str], sensitivity: float) -> tuple[Calibration | None, str]:
+    """What was kept with the model, and where it was chosen; None, and why, if it cannot be used.
+
+    Args:
+        run: Its `model` must be what the calibration was made for.
+        classes: (C,) names.
+        sensitivity: Thresholds for another one are not given.
+    """
+    path = run.calibration_file
+    if not path.is_file():
+        return None, f"the run has no {path.name} yet; evaluate it on its own data first"
+    kept = json.loads(path.read_text())
+    if kept.get("checkpoint_digest") != digest(run.model):
+        return None, f"{path.name} was made for another checkpoint; evaluate this one on its own data first"
+    there = kept["thresholds"] if kept.get("sensitivity") == sensitivity else {}
+    thresholds = np.array([there[name] if there.get(name) is not None else math.nan for name in classes], np.float64)
+    temperature = math.nan if kept["temperature"] is None else float(kept["temperature"])
+    return Calibration(temperature, thresholds), f"{kept['split']} of the data of the training"

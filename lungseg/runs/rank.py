@@ -1,0 +1,64 @@
+"""This process among those of its run, as the environment of its launcher tells before anything is set up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+Launcher = Literal["torchrun", "srun", "Lightning"]
+
+
+class Rank(NamedTuple):
+    """Place of a process in its run."""
+
+    launcher: Launcher
+    """`Lightning` stands for a process that was started by hand, and for those its launcher starts from it."""
+    rank: int = 0
+    """Among all processes; under Lightning's launcher known of the first process of a node only as 0."""
+    local_rank: int = 0
+    """Among those of this machine."""
+    node_rank: int = 0
+    world_size: int | None = None
+    """All processes that the launcher started; None where the config decides."""
+    nodes: int = 1
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether this is the process that makes the run folder, writes, logs and prints."""
+        return self.rank == 0 and self.local_rank == 0 and self.node_rank == 0
+
+    @property
+    def name(self) -> str:
+        """As in `rank 1`."""
+        return f"rank {self.rank}" if self.node_rank == 0 else f"rank {self.rank} of node {self.node_rank}"
+
+    @property
+    def is_child(self) -> bool:
+        """Whether Lightning's launcher started this process from another one."""
+        return self.launcher == "Lightning" and self.local_rank != 0
+
+
+def detect_rank(environment: Mapping[str, str] = os.environ) -> Rank:
+    """Read the environment.
+
+    torchrun inside of srun is torchrun. A Slurm job of one task, or an interactive shell of one, is none of Slurm's.
+    """
+
+    def number(name: str, default: int = 0) -> int:
+        return int(environment.get(name) or default)
+
+    if environment.get("RANK"):
+        world = number("WORLD_SIZE", 1)
+        nodes = world // number("LOCAL_WORLD_SIZE", world)
+        return Rank("torchrun", number("RANK"), number("LOCAL_RANK"), world_size=world, nodes=nodes)
+    if environment.get("SLURM_JOB_NAME") not in ("bash", "interactive") and number("SLURM_NTASKS", 1) > 1:
+        rank, world = number("SLURM_PROCID"), number("SLURM_NTASKS")
+        return Rank("srun", rank, number("SLURM_LOCALID"), world_size=world, nodes=number("SLURM_NNODES", 1))
+    local, node = number("LOCAL_RANK"), number("NODE_RANK")
+    return Rank("Lightning", number("SLURM_PROCID") or local, local, node_rank=node)
+
+
+def is_rank_zero() -> bool:
+    """Whether this process is the one that writes."""
+    return detect_rank().is_zero

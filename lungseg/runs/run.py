@@ -1,0 +1,215 @@
+"""`Run`: one training and all that lies in its folder. The only place that knows what its files are called."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lungseg.config import Config
+from lungseg.config.loading import load_config
+from lungseg.errors import UserError
+from lungseg.runs.rank import is_rank_zero
+
+BOXED = Path(__file__).parents[1] / "models" / "boxed" / "lungseg.safetensors"
+"""The model that comes with the package."""
+HUB_CONFIG, HUB_WEIGHTS = "config.json", "model.safetensors"
+"""A folder in the layout of the Hugging Face Hub."""
+
+Kind = Literal["checkpoint", "safetensors", "onnx"]
+_KINDS: dict[str, Kind] = {".ckpt": "checkpoint", ".safetensors": "safetensors", ".onnx": "onnx"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run where it lies: a folder with its files, or a model file that was taken out of one."""
+
+    folder: Path
+    """The run folder; of a model file, the folder that holds it."""
+    model_file: Path | None = None
+    """What was opened by its own name; None stands for the run's best checkpoint."""
+
+    @classmethod
+    def open(cls, path: str | Path | None = None) -> Run:
+        """Find a trained network.
+
+        Args:
+            path: A run folder, a .ckpt file in one, a .safetensors or .onnx file, or a folder in the layout of the
+                Hugging Face Hub; None takes the model that comes with the package.
+
+        Raises:
+            FileNotFoundError: Nothing there, or nothing in the folder that is a model.
+            UserError: A file of another kind.
+        """
+        if path is None:
+            if not BOXED.is_file():
+                raise FileNotFoundError("this installation comes without a model; give one with --checkpoint RUN")
+            return cls(BOXED.parent, BOXED)
+        path = Path(path).expanduser()
+        if path.is_dir():
+            run = cls(path)
+            hub = path / HUB_WEIGHTS
+            if not (run.best_checkpoint.is_file() or run.last_checkpoint.is_file()) and hub.is_file():
+                return cls(path, hub)
+            run.model  # noqa: B018 - raises where there is none
+            return run
+        if not path.is_file():
+            raise FileNotFoundError(f"no model at {str(path)!r}; give a run folder, .ckpt, .safetensors or .onnx file")
+        if path.suffix.lower() not in _KINDS:
+            raise UserError(f"{path}: not a model; give a run folder, .ckpt, .safetensors or .onnx file")
+        is_checkpoint = path.suffix.lower() == ".ckpt"
+        return cls(path.resolve().parents[1] if is_checkpoint else path.parent, path)
+
+    @classmethod
+    def create(cls, parent: Path, name: str | None, stem: str) -> Run:
+        """Make the folder of a new run, on rank zero, which tells the others.
+
+        Args:
+            parent: Takes the run folders.
+            name: Folder name wanted; None counts up from `stem` (`demo`, `demo-2`, ...).
+            stem: Name of the config.
+
+        Raises:
+            FileExistsError: `name` is taken.
+        """
+        if name is not None:
+            check_free(parent, name)
+            (parent / name).mkdir(parents=True)
+            return cls(parent / name)
+        parent.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while True:
+            path = parent / (stem if number == 1 else f"{stem}-{number}")
+            try:
+                path.mkdir()  # atomic: two processes never get the same folder
+            except FileExistsError:
+                number += 1
+            else:
+                return cls(path)
+
+    @classmethod
+    def resume(cls, parent: Path, name: str | None) -> Run:
+        """Find the run to continue.
+
+        Raises:
+            FileNotFoundError: It has no last checkpoint.
+            UserError: No name is given.
+        """
+        if name is None:
+            raise UserError("run.resume: needs run.name, the run folder to continue, got null")
+        run = cls(parent / name)
+        if not run.last_checkpoint.is_file():
+            raise FileNotFoundError(
+                f"run.resume: no checkpoint {str(run.last_checkpoint)!r} to continue from; "
+                "set run.resume=false to start anew"
+            )
+        return run
+
+    @property
+    def name(self) -> str:
+        """What the folder is called."""
+        return self.folder.name
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved config."""
+        return self.folder / "config.yaml"
+
+    @property
+    def environment_file(self) -> Path:
+        """Versions, revision, host, devices, fingerprint of the data."""
+        return self.folder / "environment.json"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """Of the epoch that `run.monitor` picked."""
+        return self.folder / "checkpoints" / "best.ckpt"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """Of the last whole epoch; what a run is resumed from."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    @property
+    def metrics_csv(self) -> Path:
+        """Every logged scalar with epoch and step."""
+        return self.folder / "metrics.csv"
+
+    @property
+    def metrics_json(self) -> Path:
+        """The final numbers; written last, so a folder that has it is complete."""
+        return self.folder / "metrics.json"
+
+    @property
+    def overlays(self) -> Path:
+        """Folder of the contact sheets, one an epoch."""
+        return self.folder / "overlays"
+
+    @property
+    def calibration_file(self) -> Path:
+        """Temperature and operating points, chosen on Val."""
+        return self.folder / "calibration.json"
+
+    @property
+    def wandb_id_file(self) -> Path:
+        """W&B's id of this run."""
+        return self.folder / "wandb_id"
+
+    def evaluation(self, scope: str) -> Path:
+        """Folder of an evaluation: `test`, `val`, or `NAME-all` and the like of another data set."""
+        return self.folder / "evaluation" / scope
+
+    @property
+    def model(self) -> Path:
+        """The file with the weights: the one opened, else the best checkpoint, else the last.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        for path in (self.model_file, self.best_checkpoint, self.last_checkpoint):
+            if path is not None and path.is_file():
+                return path
+        raise FileNotFoundError(
+            f"no model in {str(self.folder)!r}; it has neither checkpoints/best.ckpt (a run folder) nor {HUB_WEIGHTS}"
+        )
+
+    @property
+    def kind(self) -> Kind:
+        """What `model` is."""
+        return _KINDS[self.model.suffix.lower()]
+
+    def config(self, words: Sequence[str] = ()) -> Config:
+        """The config of the run.
+
+        Args:
+            words: `key=value` over it.
+
+        Raises:
+            FileNotFoundError: A checkpoint that was taken out of its run folder.
+            ConfigError: As of `load_config`.
+        """
+        if not self.config_file.is_file():
+            raise FileNotFoundError(f"{self.config_file}: not there; keep the checkpoint in its run folder")
+        return load_config(self.config_file, list(words))
+
+    def environment(self) -> dict[str, Any]:
+        """What `environment.json` holds; empty where there is none."""
+        path = self.environment_file
+        content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        return content
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the data that the run was trained on, as far as its folder tells."""
+        return self.environment().get("data_fingerprint") or None
+
+
+def check_free(parent: Path, name: str | None) -> None:
+    """Raise FileExistsError if a new run of that name would have to overwrite a folder; on rank zero only."""
+    if name is not None and is_rank_zero() and (parent / name).exists():
+        raise FileExistsError(
+            f"run.name: run folder {str(parent / name)!r} exists; "
+            "choose another run.name, or continue it with run.resume=true"
+        )

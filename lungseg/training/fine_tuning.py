@@ -1,0 +1,64 @@
+"""Starting from another run's weights, unless that run learned from images this one is to be measured on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from lungseg.data.datamodule import LungDataModule
+from lungseg.errors import DataError, UserError
+from lungseg.models.loading import load_model
+from lungseg.models.network import LungNetwork
+from lungseg.runs.run import Run
+
+
+def start_from(network: LungNetwork, data: LungDataModule, source: Path) -> None:
+    """Give a network all weights of another run, a checkpoint or an exported model.
+
+    Args:
+        network: Of the same architecture.
+        data: Of this run, its samples found.
+        source: A run folder, a .ckpt file in one, or a model file. What a model file was trained on is not known.
+
+    Raises:
+        ValueError: Val or Test of this run hold images from Train of the other: numbers on them would flatter. Or the
+            model is of another architecture.
+        FileNotFoundError: Nothing there.
+    """
+    run = Run.open(source)
+    if run.kind == "onnx":
+        raise UserError(f"run.init: {source}: an ONNX file is for other programs; give the run it was exported from")
+    if run.fingerprint not in (None, data.fingerprint) and run.config_file.is_file():
+        _refuse_seen(data, source, run)
+    other, _ = load_model(run)
+    try:
+        network.load_state_dict(other.state_dict())
+    except RuntimeError as error:
+        first = str(error).split("\n")[1].strip().rstrip(".")
+        raise UserError(f"run.init: {source} is of another architecture than the config's: {first}") from error
+
+
+def _refuse_seen(data: LungDataModule, source: Path, run: Run) -> None:
+    """Divide this run's data as the other run did; where that gives its fingerprint, its Train is known image by image.
+
+    Another fingerprint is another data set, of which nothing is known.
+    """
+    other = run.config()
+    section = replace(other.data, root=data.config.root, phantom=data.config.phantom, cache_dir=data.config.cache_dir)
+    before = LungDataModule(section, other.augment, other.run.seed)
+    try:
+        before.find_samples()
+    except DataError:
+        return
+    if before.fingerprint != run.fingerprint:
+        return
+    learned = {sample.id for sample in before.samples["train"]}
+    fold = "null" if section.fold is None else f"{section.fold} data.folds={section.folds}"
+    for split in ("val", "test"):
+        seen = sum(sample.id in learned for sample in data.samples[split])
+        if seen:
+            raise UserError(
+                f"run.init: {source} was trained on {seen} of the {len(data.samples[split])} images of this run's "
+                f"{split} split; divide the data as it did: run.seed={other.run.seed} "
+                f"data.test_fraction={section.test_fraction} data.fold={fold}"
+            )

@@ -1,0 +1,178 @@
+"""Each epoch, the same few images: lungs, class map, the map inside the lungs, and the evidence the crop hides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from lungseg.cam.evidence import Evidence, describe_evidence
+from lungseg.cam.lung import resize_map
+from lungseg.cam.methods import class_map_of
+from lungseg.cam.state import evaluating
+from lungseg.config import CamConfig
+from lungseg.data.batch import unpack
+from lungseg.data.dataset import LungDataset
+from lungseg.data.selection import spread_over_classes
+from lungseg.reporting.drawing import Array, Tile, draw_sheet, draw_tile
+from lungseg.runs.whole_files import write_png
+
+
+class OverlayCallback(Callback):
+    """Draws a contact sheet an epoch, on rank zero, without touching the training's state.
+
+    The PNG is written first; then W&B gets each sample as an image with the lung masks as mask layers, and TensorBoard
+    the sheet. Names of files stay on this machine: what is sent names samples by number.
+
+    Args:
+        config: Section `cam`.
+        folder: Takes `epoch_003.png`, ...
+        send_images: Hand the pictures to W&B as well.
+    """
+
+    def __init__(self, config: CamConfig, folder: Path, send_images: bool = True):
+        self.config, self.folder, self.send_images = config, folder, send_images
+        self._batch: dict[str, Any] | None = None
+        self._pending: int | None = None  # an epoch that has ended and is not drawn
+        self._drawn: int | None = None
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the weights that were validated, if it is this epoch's turn."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._end_epoch(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw where there is nothing to validate."""
+        if trainer.is_global_zero and trainer.current_epoch not in (self._pending, self._drawn):
+            self._end_epoch(trainer, pl_module)
+
+    def _end_epoch(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        self._pending = trainer.current_epoch
+        if self._is_due(trainer):
+            self._draw(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the last epoch if training stopped early between two turns."""
+        if trainer.is_global_zero and self._pending is not None and not trainer.interrupted:
+            self._draw(trainer, pl_module)
+
+    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._batch is None:
+            self._batch = self._choose(trainer)
+        tiles = self.tiles(trainer, pl_module, self._batch)
+        sheet = draw_sheet(tiles, f"epoch {self._pending}")
+        write_png(sheet, self.folder / f"epoch_{self._pending:03d}.png")
+        self._send(trainer, tiles, sheet)
+        self._drawn, self._pending = self._pending, None
+
+    def tiles(self, trainer: Trainer, pl_module: LightningModule, batch: dict[str, Any]) -> list[Tile]:
+        """Run the network on the chosen samples and say what is to be drawn of each."""
+        network: Any = pl_module.network
+        with evaluating(network), torch.no_grad(), trainer.precision_plugin.forward_context():
+            output = network(batch["image"].to(pl_module.device))
+        probs = output.class_logits.float().softmax(1)
+        predicted = probs.argmax(1)
+        lung = output.mask_logits[:, 0] > 0
+        cam = resize_map(class_map_of(output, predicted), network.stride, (lung.shape[-2], lung.shape[-1]))
+        truth = batch["lung"][:, 0].to(lung.device) > 0.5
+        known = batch["has_lung"].to(lung.device)
+        evidence = describe_evidence(cam, torch.where(known.view(-1, 1, 1), truth, lung))
+        dice = _dice(lung, truth)
+        classes: Sequence[str] = pl_module.classes  # type: ignore[assignment]
+        return [
+            Tile(
+                image=batch["image"][i, 0].numpy(),
+                true_lung=truth[i].cpu().numpy() if known[i] else None,
+                predicted_lung=lung[i].cpu().numpy(),
+                cam=cam[i].cpu().numpy(),
+                caption=_caption(
+                    i, batch, classes, int(predicted[i]), float(probs[i].amax()), float(dice[i]), evidence
+                ),
+                warning="EVIDENCE MOSTLY OUTSIDE THE LUNGS" if bool(evidence.outside[i]) else "",
+            )
+            for i in range(len(lung))
+        ]
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        """Every n epochs and at the last one, with n raised so that the sheets stay within their bound."""
+        last = (trainer.max_epochs or 1) - 1
+        if trainer.current_epoch == last:
+            return True
+        if self.config.max_sheets == 1:
+            return False
+        every = max(self.config.every_n_epochs, -(-last // (self.config.max_sheets - 1)))
+        return trainer.current_epoch % every == 0
+
+    def _choose(self, trainer: Trainer) -> dict[str, Any]:
+        """A batch of fixed samples spread over the classes, from Val, or from Train where there is no Val."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        samples = data.samples["val"] or data.samples["train"]
+        chosen = spread_over_classes(samples, self.config.samples)
+        dataset = LungDataset(samples, data.config.image_size, None, data.seed, data.config.keep_aspect)
+        batch: dict[str, Any] = unpack(default_collate([dataset[0, index] for index in chosen]))
+        return batch
+
+    def _send(self, trainer: Trainer, tiles: list[Tile], sheet: Array) -> None:
+        """Hand the pictures to the loggers that take some."""
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger) and self.send_images:
+                logger.log_image(
+                    "overlays",
+                    [draw_tile(tile) for tile in tiles],
+                    caption=[tile.caption + (f" | {tile.warning}" if tile.warning else "") for tile in tiles],
+                )
+                logger.log_image(
+                    "lungs",
+                    [(np.clip(tile.image, 0, 1) * 255).astype(np.uint8) for tile in tiles],
+                    caption=[tile.caption for tile in tiles],
+                    masks=[_wandb_masks(tile) for tile in tiles],
+                )
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("overlays", sheet, trainer.global_step, dataformats="HWC")
+
+
+def _dice(predicted: Tensor, true: Tensor) -> Tensor:
+    """(B,) float32; 1 where both are empty."""
+    both = (predicted & true).sum((1, 2)).float()
+    total = (predicted.sum((1, 2)) + true.sum((1, 2))).float()
+    return torch.where(total > 0, 2 * both / total.clamp_min(1), torch.ones_like(total))
+
+
+def _caption(
+    number: int,
+    batch: dict[str, Any],
+    classes: Sequence[str],
+    predicted: int,
+    prob: float,
+    dice: float,
+    evidence: Evidence,
+) -> str:
+    truth = classes[int(batch["label"][number])] if batch["has_label"][number] else "unknown"
+    parts = [f"#{number + 1}", f"true {truth}", f"predicted {classes[predicted]} ({prob:.2f})"]
+    if batch["has_lung"][number]:
+        parts.append(f"dice {dice:.3f}")
+    share = float(evidence.share_in_lungs[number])
+    if share != share:
+        return "  ".join([*parts, "no positive evidence"])
+    parts.append(f"evidence in lungs before crop {share:.0%}")
+    parts.append(f"peak {'inside' if bool(evidence.peak_in_lungs[number]) else 'outside'}")
+    return "  ".join(parts)
+
+
+def _wandb_masks(tile: Tile) -> dict[str, Any]:
+    """Mask layers a reader can toggle: 1 is lung."""
+    names = {0: "outside", 1: "lung"}
+    masks = {"predicted": {"mask_data": tile.predicted_lung.astype(np.uint8), "class_labels": names}}
+    if tile.true_lung is not None:
+        masks["true"] = {"mask_data": tile.true_lung.astype(np.uint8), "class_labels": names}
+    return masks

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lungseg.data.phantom.draw import draw_phantom
+from lungseg.inference.input_checks.orientation import (
+    FEATURES,
+    VIEWS,
+    View,
+    apply_view,
+    compare,
+    features,
+    gather,
+    spread,
+)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_spread_weights_rate_the_view_as_the_weights_rate_the_upright_image(view: View) -> None:
+    image = draw_phantom(3, 0, 64).image  # of the side that the numbers are taken at: nothing is averaged
+    weights = np.random.default_rng(0).normal(size=FEATURES).astype(np.float32)
+    logits = features(apply_view(image, view)) @ spread(weights)
+    assert logits[VIEWS.index(view)] == pytest.approx(float(features(image) @ weights), abs=1e-3)
+
+
+def test_gather_is_the_transpose_of_spread() -> None:
+    rng = np.random.default_rng(0)
+    weights, each = rng.normal(size=FEATURES), rng.normal(size=(FEATURES, len(VIEWS)))
+    assert float((spread(weights) * each).sum()) == pytest.approx(float(weights @ gather(each)), rel=1e-4)
+
+
+def test_numbers_do_not_know_brightness_contrast_and_gamma() -> None:
+    image = draw_phantom(3, 0, 64).image // 2  # so that no two grey values become one
+    brighter = (30 + 1.6 * image).astype(np.uint8)
+    np.testing.assert_allclose(features(brighter), features(image), atol=1e-5)
+
+
+def test_a_view_is_mirrored_then_turned_then_inverted() -> None:
+    image = np.array([[1, 2], [3, 4]], np.uint8)
+    assert apply_view(image, View(True, 1, True)).tolist() == [[254, 252], [253, 251]]
+
+
+def test_a_blank_image_has_finite_numbers_and_a_likeness() -> None:
+    image = np.zeros((10, 20), np.uint8)
+    assert np.isfinite(features(image)).all()
+    assert np.isfinite(compare(image)).all()

@@ -1,0 +1,137 @@
+"""One-file models and the Hugging Face layout: what is written is what is read, and nothing in it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lungseg.inference.hub import from_pretrained
+from lungseg.inference.predictor import Predictor
+from lungseg.inference.torch_backend import load_torch
+from lungseg.models.loading import load_model
+from lungseg.models.model_file import read_model_file, write_model_file
+from lungseg.models.network import LungNetwork
+from lungseg.runs.model_info import ModelInfo, info_from_json, info_to_json
+from lungseg.runs.run import Run
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def model(untrained: Path) -> tuple[LungNetwork, ModelInfo]:
+    network, info = load_model(Run.open(untrained))
+    return network, dataclasses.replace(info, temperature=1.5)
+
+
+def test_a_model_file_holds_network_and_info(tmp_path: Path, model: tuple[LungNetwork, ModelInfo]) -> None:
+    network, info = model
+    write_model_file(tmp_path / "m.safetensors", network, info)
+    read, read_info = read_model_file(tmp_path / "m.safetensors")
+    assert read_info == info
+    assert not read.training
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(read.state_dict()[name], tensor), name
+
+
+def test_half_keeps_what_is_one_dimensional_and_computes_in_float32(
+    tmp_path: Path, model: tuple[LungNetwork, ModelInfo]
+) -> None:
+    network, info = model
+    for half in (False, True):
+        write_model_file(tmp_path / f"{half}.safetensors", network, info, half)
+    stored = load_file(tmp_path / "True.safetensors")
+    kinds = {name: tensor.dtype for name, tensor in stored.items()}
+    assert all(
+        (kinds[name] == torch.float16) == (tensor.ndim >= 2)
+        for name, tensor in stored.items()
+        if tensor.is_floating_point()
+    )
+    assert kinds["mean"] == kinds["std"] == torch.float32
+    sizes = [(tmp_path / f"{half}.safetensors").stat().st_size for half in (True, False)]
+    assert sizes[0] < 0.75 * sizes[1]
+    read, _ = read_model_file(tmp_path / "True.safetensors")
+    assert all(p.dtype == torch.float32 for p in read.parameters())
+    one, other = (load_torch(Run.open(tmp_path / f"{half}.safetensors"), "cpu") for half in (True, False))
+    np.testing.assert_allclose(one(IMAGE[None]).class_probs, other(IMAGE[None]).class_probs, atol=5e-3)
+
+
+def test_info_survives_json() -> None:
+    info = ModelInfo(("a", "b"), 64, False, 8, 1.25, "0.1", {"licence": "mit", "training": {"epochs": 3}})
+    assert info_from_json(info_to_json(info)) == info
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        (None, "tensors, but not of lungseg"),
+        ({"lungseg": '{"format": 2}'}, "its format is 2, this version reads 1"),
+        ({"lungseg": '{"format": 1}'}, "not a model of this version of lungseg"),
+        ({"lungseg": "no json"}, "not a model of this version of lungseg"),
+    ],
+)
+def test_a_file_of_other_tensors_is_one_line(tmp_path: Path, metadata: dict[str, str] | None, message: str) -> None:
+    save_file({"x": torch.zeros(2)}, tmp_path / "x.safetensors", metadata)
+    with pytest.raises(ValueError, match=rf"x.safetensors: .*{message}"):
+        read_model_file(tmp_path / "x.safetensors")
+
+
+def test_a_cut_file_and_one_with_other_tensors_are_one_line(
+    tmp_path: Path, model: tuple[LungNetwork, ModelInfo]
+) -> None:
+    path = tmp_path / "m.safetensors"
+    write_model_file(path, *model)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"m.safetensors: not a readable .safetensors file"):
+        read_model_file(path)
+    save_file({"x": torch.zeros(2)}, path, {"lungseg": info_to_json(model[1])})
+    with pytest.raises(ValueError, match=r"m.safetensors: .*Missing key"):
+        read_model_file(path)
+
+
+def test_hub_folder_is_read_as_path_and_by_from_pretrained(
+    tmp_path: Path, model: tuple[LungNetwork, ModelInfo], untrained: Path
+) -> None:
+    Predictor.load(untrained, "cpu").save_pretrained(tmp_path / "hub")
+    names = sorted(path.name for path in (tmp_path / "hub").iterdir())
+    assert names == ["README.md", "config.json", "model.safetensors"]
+    assert json.loads((tmp_path / "hub" / "config.json").read_text())["image_size"] == 64
+    wanted = Predictor.load(untrained, "cpu")([IMAGE])[0]
+    for read in (Predictor.load(tmp_path / "hub", "cpu"), Predictor.from_pretrained(tmp_path / "hub", "cpu")):
+        assert np.array_equal(read([IMAGE])[0].probabilities, wanted.probabilities)
+
+
+def test_hub_folder_whose_tensors_were_saved_by_others_is_read_by_its_config(tmp_path: Path, untrained: Path) -> None:
+    Predictor.load(untrained, "cpu").save_pretrained(tmp_path)
+    save_file(load_file(tmp_path / "model.safetensors"), tmp_path / "model.safetensors")
+    assert from_pretrained(tmp_path)[1].image_size == 64
+
+
+def test_hub_name_is_asked_for_by_name_and_revision(
+    tmp_path: Path, untrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Predictor.load(untrained, "cpu").save_pretrained(tmp_path)
+    asked = []
+
+    def download(name: str, **options: object) -> str:
+        asked.append((name, options))
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert from_pretrained("owner/name", "v2")[1].image_size == 64
+    assert asked == [
+        ("owner/name", {"revision": "v2", "allow_patterns": ["config.json", "model.safetensors"]}),
+    ]
+
+
+def test_hub_name_that_cannot_be_had_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match=r"'owner/there-is-none' could not be had from the Hub \("):
+        from_pretrained("owner/there-is-none")
+    with pytest.raises(FileNotFoundError, match=r"no model at '.*': a folder with model.safetensors, or OWNER/NAME"):
+        from_pretrained(tmp_path)

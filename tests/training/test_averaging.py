@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from lungseg.config import AugmentConfig, CamConfig, DataConfig, LossConfig, ModelConfig, OptimConfig
+from lungseg.data.datamodule import LungDataModule
+from lungseg.data.sample import CLASSES
+from lungseg.training.averaging import AveragedWeights
+from lungseg.training.module import LungModule
+from lungseg.training.overlays import OverlayCallback
+
+DECAY = 0.6
+WEIGHT = "network.classifier.project.weight"
+
+
+class Watch(Callback):
+    """Keeps the weight after every step, and the one that validation and drawing see."""
+
+    def __init__(self) -> None:
+        self.steps: list[Tensor] = []
+        self.validated: list[Tensor] = []
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        self.steps.append(pl_module.state_dict()[WEIGHT].clone())
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self.validated.append(pl_module.state_dict()[WEIGHT].clone())
+
+
+def _fit(
+    tiny: ModelConfig, phantoms: Path, folder: Path, epochs: int, last: Path | None = None
+) -> tuple[Trainer, LungModule, Watch]:
+    seed_everything(0, verbose=False)
+    module = LungModule(tiny, LossConfig(), OptimConfig(lr=1e-2), list(CLASSES), [1.0] * 3)
+    data = LungDataModule(DataConfig(root=str(phantoms), image_size=64, batch_size=4, workers=0), AugmentConfig(), 0)
+    watch = Watch()
+    overlays = OverlayCallback(CamConfig(samples=1), folder)
+    saved = ModelCheckpoint(folder, filename="best", monitor="val/loss", save_last=True)
+    trainer = Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[watch, overlays, AveragedWeights(DECAY), saved],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True if last else None)
+    return trainer, module, watch
+
+
+def test_validation_sees_the_average_and_training_goes_on_without_it(
+    tiny_model: ModelConfig, phantoms: Path, tmp_path: Path
+) -> None:
+    _, _, watch = _fit(tiny_model, phantoms, tmp_path, epochs=2)
+    average = watch.steps[0]
+    expected = []
+    for n, step in enumerate(watch.steps):
+        if n:
+            keep = min(DECAY, (1 + n) / (10 + n))
+            average = keep * average + (1 - keep) * step
+        if n % 3 == 2:  # 12 images, 4 a batch
+            expected.append(average)
+    for seen, wanted in zip(watch.validated, expected, strict=True):
+        torch.testing.assert_close(seen, wanted)
+    assert not torch.allclose(watch.steps[2], watch.validated[0])
+
+
+def test_the_average_is_saved_and_tested(tiny_model: ModelConfig, phantoms: Path, tmp_path: Path) -> None:
+    trainer, module, watch = _fit(tiny_model, phantoms, tmp_path, epochs=1)
+    stored = torch.load(tmp_path / "best.ckpt", weights_only=True)["state_dict"][WEIGHT]
+    torch.testing.assert_close(stored, watch.validated[-1])
+    with torch.no_grad():
+        module.network.classifier.project.weight.zero_()
+    trainer.test(module, datamodule=trainer.datamodule, ckpt_path=tmp_path / "best.ckpt", verbose=False)  # type: ignore[attr-defined]
+    torch.testing.assert_close(module.state_dict()[WEIGHT], stored)
+
+
+def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(
+    tiny_model: ModelConfig, phantoms: Path, tmp_path: Path
+) -> None:
+    last = tmp_path / "first" / "last.ckpt"
+    _fit(tiny_model, phantoms, tmp_path / "first", epochs=1)
+    state = torch.load(last, weights_only=True)
+    assert not torch.allclose(state["state_dict"][WEIGHT], state["current_model_state"][WEIGHT])
+    _, _, watch = _fit(tiny_model, phantoms, tmp_path / "second", epochs=2, last=last)
+    keep = min(DECAY, 4 / 13)
+    wanted = keep * state["state_dict"][WEIGHT] + (1 - keep) * watch.steps[0]
+    for n, step in enumerate(watch.steps[1:], start=4):
+        keep = min(DECAY, (1 + n) / (10 + n))
+        wanted = keep * wanted + (1 - keep) * step
+    torch.testing.assert_close(watch.validated[-1], wanted)
