@@ -23,7 +23,7 @@ CONFIG = """
 data: {image_size: 64, batch_size: 4, workers: 0}
 model: {encoder: tu-mobilenetv3_small_050, encoder_depth: 4, decoder_channels: [16, 16, 8, 8]}
 trainer: {max_epochs: 2, accelerator: cpu}
-cam: {samples: 3}
+overlays: {samples: 3}
 wandb: {mode: disabled}
 run: {report: false}
 """
@@ -272,7 +272,7 @@ def test_early_stopping_in_mixed_precision_keeps_the_last_overlay(
     tmp_path: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     words = [f"data.root={phantoms}", "run.name=still", "run.patience=1", "trainer.precision=bf16-mixed"]
-    words += ["trainer.max_epochs=6", "optim.lr=1e-12", "run.monitor=val/accuracy", "cam.every_n_epochs=5"]
+    words += ["trainer.max_epochs=6", "optim.lr=1e-12", "run.monitor=val/accuracy", "overlays.every_n_epochs=5"]
     code, stderr = _here(tmp_path, monkeypatch, capfd, *words)
     assert code == 0, stderr
     epochs = [row["epoch"] for row in _rows(tmp_path / "runs/still") if row["train/loss"]]

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, default_collate
 from lungseg.benchmarks.timing import medians, one_thread
 from lungseg.cam.lung import evidence_in_lungs, mask_to_lung, resize_map
 from lungseg.cam.methods import METHODS, class_map_of
-from lungseg.config import CamConfig, LossConfig, ModelConfig, OptimConfig
+from lungseg.config import LossConfig, ModelConfig, OptimConfig, OverlayConfig
 from lungseg.data.phantom.draw import draw_phantom
 from lungseg.data.sample import CLASSES
 from lungseg.models.encoders import LITES
@@ -133,10 +133,10 @@ def _overlays(model: ModelConfig, quick: bool) -> Iterator[str]:
     """The share of an epoch that drawing its contact sheet takes."""
     size_px, batch, steps = (64, 2, 2) if quick else (TRAIN_SIZE_PX, TRAIN_BATCH, 6)
     module = LungModule(model, LOSS, OPTIM, list(CLASSES), [1.0] * len(CLASSES))
-    samples = [_sample(number, size_px) for number in range(CamConfig().samples)]
+    samples = [_sample(number, size_px) for number in range(OverlayConfig().samples)]
     batches: Any = [default_collate([samples[i % len(samples)] for i in range(batch)])] * steps
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        times = _Times(OverlayCallback(CamConfig(), Path(folder)), default_collate(samples), Path(folder))
+        times = _Times(OverlayCallback(OverlayConfig(), Path(folder)), default_collate(samples), Path(folder))
         trainer = Trainer(
             max_epochs=1,
             accelerator="cpu",

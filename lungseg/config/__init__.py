@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 
 from lungseg.config.data import AugmentConfig, DataConfig, PhantomConfig
 from lungseg.config.model import Head, LossConfig, ModelConfig, OptimConfig, Pooling
-from lungseg.config.run import CamConfig, RunConfig, TrainerConfig, WandbConfig
+from lungseg.config.run import OverlayConfig, RunConfig, TrainerConfig, WandbConfig
 
 __all__ = [
     "AugmentConfig",
-    "CamConfig",
     "Config",
     "DataConfig",
     "Head",
     "LossConfig",
     "ModelConfig",
     "OptimConfig",
+    "OverlayConfig",
     "PhantomConfig",
     "Pooling",
     "RunConfig",
@@ -40,5 +40,5 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    cam: CamConfig = field(default_factory=CamConfig)
+    overlays: OverlayConfig = field(default_factory=OverlayConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)

@@ -5,6 +5,7 @@ The commands call it once at their start; nothing below them reads configuration
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -22,6 +23,10 @@ from lungseg.config.fields import did_you_mean, field_types, from_word, from_yam
 from lungseg.errors import ConfigError
 
 COMMAND_LINE = "command line"
+_RENAMED = {"cam": "overlays"}
+"""Sections under the name they had one version ago, so that older run folders and users' files still load."""
+
+_log = logging.getLogger(__name__)
 
 
 class _Setting(NamedTuple):
@@ -73,7 +78,7 @@ def _file_settings(file: Path) -> Iterator[_Setting]:
 def _walk(source: str, tree: dict[Any, Any], prefix: str) -> Iterator[_Setting]:
     """Yield every leaf of a file, and every key that is wrong, by its full key."""
     for name, value in tree.items():
-        key = f"{prefix}{name}"
+        key = _renamed(source, f"{prefix}{name}")
         if "." in str(name):
             section, _, leaf = key.rpartition(".")
             problem = f"a dotted key is for the command line; in a file write '{leaf}:' below '{section}:'"
@@ -131,6 +136,7 @@ def _word_settings(words: Sequence[str]) -> Iterator[_Setting]:
         key, equals, text = word.partition("=")
         if not key or not equals:
             raise ConfigError(f"{COMMAND_LINE}: expected key=value, got {word!r}")
+        key = _renamed(COMMAND_LINE, key)
         if key in field_types():
             yield _checked(COMMAND_LINE, key, text, from_word)
         elif key in section_keys():
@@ -139,6 +145,20 @@ def _word_settings(words: Sequence[str]) -> Iterator[_Setting]:
             yield _Setting(COMMAND_LINE, key, problem=problem)
         else:
             yield _Setting(COMMAND_LINE, key, problem=_unknown(key, in_file=False))
+
+
+def _renamed(source: str, key: str) -> str:
+    """Give a key its present name where it is still written under the old one of its section."""
+    section, dot, rest = key.partition(".")
+    if section not in _RENAMED:
+        return key
+    _warn_of_old_name(source, section)
+    return f"{_RENAMED[section]}{dot}{rest}"
+
+
+@cache  # one line a source, however many keys it sets and however often it is read
+def _warn_of_old_name(source: str, section: str) -> None:
+    _log.warning("%s: the section %r is called %r now; the next version refuses it", source, section, _RENAMED[section])
 
 
 def _checked(source: str, key: str, value: Any, read: Callable[[Any, Any], Any]) -> _Setting:

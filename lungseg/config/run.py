@@ -1,4 +1,4 @@
-"""Sections `run`, `trainer`, `cam` and `wandb`: one run, what drives it, and what it shows."""
+"""Sections `run`, `trainer`, `overlays` and `wandb`: one run, what drives it, and what it shows."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ class TrainerConfig:
 
 
 @dataclass(frozen=True)
-class CamConfig:
-    """The overlays drawn while training."""
+class OverlayConfig:
+    """The contact sheets of overlays drawn after an epoch of training."""
 
     samples: int = 6
     """Validation images followed through the run, spread over the classes."""
@@ -87,7 +87,7 @@ class CamConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         for name in ("samples", "every_n_epochs", "max_sheets"):
-            check(getattr(self, name) >= 1, f"cam.{name}", ">= 1", getattr(self, name))
+            check(getattr(self, name) >= 1, f"overlays.{name}", ">= 1", getattr(self, name))
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,7 @@ def _callbacks(config: Config, run: Run, lines: EpochLines, monitor: str, mode: 
     callbacks: list[Callback] = [
         SeedEachEpoch(config.run.seed),
         StopOnNonFinite(),
-        OverlayCallback(config.cam, run.overlays, config.wandb.images),
+        OverlayCallback(config.overlays, run.overlays, config.wandb.images),
         *progress_callbacks(lines),
         *trial_callbacks(),
         _checkpoint(run.best_checkpoint, monitor, mode),

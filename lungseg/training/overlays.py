@@ -18,7 +18,7 @@ from lungseg.cam.evidence import Evidence, describe_evidence
 from lungseg.cam.lung import resize_map
 from lungseg.cam.methods import class_map_of
 from lungseg.cam.state import evaluating
-from lungseg.config import CamConfig
+from lungseg.config import OverlayConfig
 from lungseg.data.batch import unpack
 from lungseg.data.dataset import LungDataset
 from lungseg.data.selection import spread_over_classes
@@ -33,12 +33,12 @@ class OverlayCallback(Callback):
     the sheet. Names of files stay on this machine: what is sent names samples by number.
 
     Args:
-        config: Section `cam`.
+        config: Section `overlays`.
         folder: Takes `epoch_003.png`, ...
         send_images: Hand the pictures to W&B as well.
     """
 
-    def __init__(self, config: CamConfig, folder: Path, send_images: bool = True):
+    def __init__(self, config: OverlayConfig, folder: Path, send_images: bool = True):
         self.config, self.folder, self.send_images = config, folder, send_images
         self._batch: dict[str, Any] | None = None
         self._pending: int | None = None  # an epoch that has ended and is not drawn

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lungseg import config as schema
-from lungseg.config import Config, DataConfig, ModelConfig, OptimConfig, PhantomConfig, RunConfig, WandbConfig
+from lungseg.config import Config, DataConfig, ModelConfig, OptimConfig, PhantomConfig, RunConfig, WandbConfig, loading
 from lungseg.config.loading import config_dict, dump_config, load_config
 from lungseg.errors import ConfigError
 
@@ -121,7 +121,7 @@ def test_words_of_a_sweep_agent_are_python_values() -> None:
         ("- run", "expected sections such as 'optim:' at the top level, got a list"),
         ("hello", "expected sections such as 'optim:' at the top level, got 'hello'"),
         ("null: 1", "cannot be read: Incompatible key type 'NoneType'"),
-        ("1: 1", "1: unknown key; known here: run, data, augment, model, loss, optim, trainer, cam, wandb"),
+        ("1: 1", "1: unknown key; known here: run, data, augment, model, loss, optim, trainer, overlays, wandb"),
         (
             "run: {dir: '${run.dirr}'}",
             "run.dir: cannot resolve '${run.dirr}': Interpolation key 'run.dirr' not found",
@@ -245,16 +245,32 @@ def test_interpolation_to_a_number_that_is_not_finite_is_refused(write: Write, m
     assert message == "configs/x.yaml: optim.weight_decay: must be finite, got inf from '${oc.env:LUNGSEG_TEST_DECAY}'"
 
 
+def test_old_name_of_a_section_is_still_read_with_one_warning_that_names_the_new(
+    write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    loading._warn_of_old_name.cache_clear()
+    file = write("cam:\n  samples: 3\n  every_n_epochs: 2\n")
+    config = load_config(file, ["cam.max_sheets=4"])
+    assert config == load_config(file, ["overlays.max_sheets=4"])
+    assert config.overlays == schema.OverlayConfig(samples=3, every_n_epochs=2, max_sheets=4)
+    assert [record.getMessage() for record in caplog.records] == [
+        "configs/x.yaml: the section 'cam' is called 'overlays' now; the next version refuses it",
+        "command line: the section 'cam' is called 'overlays' now; the next version refuses it",
+    ]
+    assert "overlays:" in dump_config(config)
+    assert "cam:" not in dump_config(config)
+
+
 def test_unknown_key_that_is_near_to_nothing_lists_its_section(write: Write) -> None:
-    known = ", ".join(field.name for field in fields(schema.CamConfig))
-    assert _message(write("cam: {zzz: 1}")) == f"configs/x.yaml: cam.zzz: unknown key; known here: {known}"
+    known = ", ".join(field.name for field in fields(schema.OverlayConfig))
+    assert _message(write("overlays: {zzz: 1}")) == f"configs/x.yaml: overlays.zzz: unknown key; known here: {known}"
 
 
 def test_dump_has_the_schemas_order_and_floats_that_yaml_reads_as_floats() -> None:
     lines = dump_config(Config(optim=OptimConfig(lr=1e-5), augment=schema.AugmentConfig(flip=0.5))).splitlines()
     assert lines[:4] == ["run:", "  name: null", "  dir: runs", "  seed: 0"]
     assert [line for line in lines if not line.startswith(" ")] == [
-        f"{name}:" for name in ("run", "data", "augment", "model", "loss", "optim", "trainer", "cam", "wandb")
+        f"{name}:" for name in ("run", "data", "augment", "model", "loss", "optim", "trainer", "overlays", "wandb")
     ]
     assert "  lr: 1.0e-05" in lines
     assert "  flip: 0.5" in lines

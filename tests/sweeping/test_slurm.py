@@ -24,7 +24,7 @@ data: {{root: {root}, image_size: 64, batch_size: 2, workers: 0}}
 model: {{encoder: resnet18, decoder_channels: [16, 16, 8, 8, 8]}}
 trainer: {{accelerator: cpu}}
 run: {{dir: out, report: false}}
-cam: {{samples: 3}}
+overlays: {{samples: 3}}
 wandb: {{mode: disabled}}
 """
 

@@ -33,7 +33,7 @@ CONFIG = """
 data: {{root: {root}, image_size: 64, batch_size: 2, workers: 0}}
 model: {{encoder: tu-mobilenetv3_small_050, encoder_depth: 4, decoder_channels: [16, 16, 8, 8]}}
 trainer: {{max_epochs: 1, accelerator: cpu}}
-cam: {{samples: 3}}
+overlays: {{samples: 3}}
 wandb: {{project: another}}
 run: {{report: false}}
 """

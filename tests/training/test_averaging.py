@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from lungseg.config import AugmentConfig, CamConfig, DataConfig, LossConfig, ModelConfig, OptimConfig
+from lungseg.config import AugmentConfig, DataConfig, LossConfig, ModelConfig, OptimConfig, OverlayConfig
 from lungseg.data.datamodule import LungDataModule
 from lungseg.data.sample import CLASSES
 from lungseg.training.averaging import AveragedWeights
@@ -41,7 +41,7 @@ def _fit(
     module = LungModule(tiny, LossConfig(), OptimConfig(lr=1e-2), list(CLASSES), [1.0] * 3)
     data = LungDataModule(DataConfig(root=str(phantoms), image_size=64, batch_size=4, workers=0), AugmentConfig(), 0)
     watch = Watch()
-    overlays = OverlayCallback(CamConfig(samples=1), folder)
+    overlays = OverlayCallback(OverlayConfig(samples=1), folder)
     saved = ModelCheckpoint(folder, filename="best", monitor="val/loss", save_last=True)
     trainer = Trainer(
         max_epochs=epochs,

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from PIL import Image
 
 from lungseg.cam.state import evaluating
-from lungseg.config import AugmentConfig, CamConfig, DataConfig, LossConfig, ModelConfig, OptimConfig
+from lungseg.config import AugmentConfig, DataConfig, LossConfig, ModelConfig, OptimConfig, OverlayConfig
 from lungseg.data.datamodule import LungDataModule
 from lungseg.data.sample import CLASSES
 from lungseg.training.module import LungModule
@@ -45,7 +45,7 @@ def _fit(
 
 
 def test_one_sheet_an_epoch_of_the_same_samples(tiny_model: ModelConfig, phantoms: Path, tmp_path: Path) -> None:
-    _fit(tiny_model, _data(phantoms), [OverlayCallback(CamConfig(samples=3), tmp_path)], epochs=3)
+    _fit(tiny_model, _data(phantoms), [OverlayCallback(OverlayConfig(samples=3), tmp_path)], epochs=3)
     sheets = sorted(tmp_path.iterdir())
     assert [sheet.name for sheet in sheets] == ["epoch_000.png", "epoch_001.png", "epoch_002.png"]
     pictures = [np.asarray(Image.open(sheet)) for sheet in sheets]
@@ -54,7 +54,7 @@ def test_one_sheet_an_epoch_of_the_same_samples(tiny_model: ModelConfig, phantom
 
 
 def test_sheets_are_bounded_and_the_last_epoch_is_kept(tiny_model: ModelConfig, phantoms: Path, tmp_path: Path) -> None:
-    _fit(tiny_model, _data(phantoms), [OverlayCallback(CamConfig(samples=1, max_sheets=2), tmp_path)], epochs=5)
+    _fit(tiny_model, _data(phantoms), [OverlayCallback(OverlayConfig(samples=1, max_sheets=2), tmp_path)], epochs=5)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["epoch_000.png", "epoch_004.png"]
 
 
@@ -63,7 +63,7 @@ def test_training_with_and_without_the_callback_gives_identical_weights(
 ) -> None:
     config = dataclasses.replace(tiny_model, dropout=0.3)
     _, plain = _fit(config, _data(phantoms), [], epochs=2)
-    _, drawn = _fit(config, _data(phantoms), [OverlayCallback(CamConfig(), tmp_path)], epochs=2)
+    _, drawn = _fit(config, _data(phantoms), [OverlayCallback(OverlayConfig(), tmp_path)], epochs=2)
     for name, value in plain.state_dict().items():
         assert torch.equal(value, drawn.state_dict()[name]), name
 
@@ -84,14 +84,14 @@ def test_works_without_a_validation_set_from_training_images(
     data.prepare_data()
     data.setup()
     data.samples["val"] = []
-    _fit(tiny_model, data, [OverlayCallback(CamConfig(), tmp_path)])
+    _fit(tiny_model, data, [OverlayCallback(OverlayConfig(), tmp_path)])
     assert (tmp_path / "epoch_000.png").is_file()
 
 
 def test_an_empty_predicted_lung_and_one_sample_are_drawn(
     tiny_model: ModelConfig, phantoms: Path, tmp_path: Path
 ) -> None:
-    callback = OverlayCallback(CamConfig(samples=1), tmp_path)
+    callback = OverlayCallback(OverlayConfig(samples=1), tmp_path)
     trainer, module = _fit(tiny_model, _data(phantoms), [callback])
     with torch.no_grad():
         module.network.segmenter.segmentation_head[0].bias.fill_(-100)
@@ -102,7 +102,7 @@ def test_an_empty_predicted_lung_and_one_sample_are_drawn(
 def test_caption_gives_the_share_before_the_crop_and_a_warning_where_it_is_low(
     tiny_model: ModelConfig, phantoms: Path, tmp_path: Path
 ) -> None:
-    callback = OverlayCallback(CamConfig(samples=3), tmp_path)
+    callback = OverlayCallback(OverlayConfig(samples=3), tmp_path)
     trainer, module = _fit(tiny_model, _data(phantoms), [callback])
     for tile in callback.tiles(trainer, module, callback._batch):
         positive = np.maximum(tile.cam, 0)
@@ -114,7 +114,7 @@ def test_caption_gives_the_share_before_the_crop_and_a_warning_where_it_is_low(
 
 
 def test_drawing_is_on_rank_zero_only(tiny_model: ModelConfig, phantoms: Path, tmp_path: Path) -> None:
-    callback = OverlayCallback(CamConfig(), tmp_path)
+    callback = OverlayCallback(OverlayConfig(), tmp_path)
 
     class OtherRank:
         is_global_zero = False
@@ -132,14 +132,14 @@ def test_wandb_gets_images_with_mask_layers_and_no_file_names(
     monkeypatch.setattr(WandbLogger, "log_metrics", lambda self, metrics, step=None: None)
     monkeypatch.setattr(WandbLogger, "experiment", property(lambda _: None))
     logger = WandbLogger(save_dir=tmp_path, offline=True)
-    _fit(tiny_model, _data(phantoms), [OverlayCallback(CamConfig(samples=3), tmp_path / "o")], [logger])
+    _fit(tiny_model, _data(phantoms), [OverlayCallback(OverlayConfig(samples=3), tmp_path / "o")], [logger])
     (overlays, lungs) = sent
     assert (overlays[0], lungs[0]) == ("overlays", "lungs") and len(overlays[1]) == 3
     layers = lungs[2]["masks"][0]
     assert set(layers) == {"predicted", "true"} and layers["true"]["mask_data"].dtype == np.uint8
     assert not any(word in str(overlays[2]["caption"]) for word in ("png", "covid_", "Train", "Val"))
     sent.clear()
-    callback = OverlayCallback(CamConfig(samples=3), tmp_path / "p", send_images=False)
+    callback = OverlayCallback(OverlayConfig(samples=3), tmp_path / "p", send_images=False)
     _fit(tiny_model, _data(phantoms), [callback], [logger])
     assert not sent and (tmp_path / "p/epoch_000.png").is_file()
 
@@ -149,7 +149,7 @@ def test_tensorboard_gets_the_sheet(tiny_model: ModelConfig, phantoms: Path, tmp
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     logger = TensorBoardLogger(tmp_path, name="tb", version="")
-    _fit(tiny_model, _data(phantoms), [OverlayCallback(CamConfig(samples=1), tmp_path / "o")], [logger])
+    _fit(tiny_model, _data(phantoms), [OverlayCallback(OverlayConfig(samples=1), tmp_path / "o")], [logger])
     events = EventAccumulator(str(tmp_path / "tb"))
     events.Reload()
     assert events.Tags()["images"] == ["overlays"]
