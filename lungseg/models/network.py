@@ -136,10 +136,9 @@ class LungNetwork(nn.Module):
 
 def _segmenter(config: ModelConfig) -> Any:
     """The smp network named in the config, grey in, one mask channel (two with infection)."""
-    architectures = {a.__name__.lower(): a for a in smp._MODEL_ARCHITECTURES}
-    architecture = architectures.get(config.architecture.lower())
+    architecture = smp.MODEL_ARCHITECTURES_MAPPING.get(config.architecture.lower())
     if architecture is None:
-        known = ", ".join(a.__name__ for a in architectures.values())
+        known = ", ".join(a.__name__ for a in smp.MODEL_ARCHITECTURES_MAPPING.values())
         raise UserError(f"model.architecture: unknown architecture {config.architecture!r}; choose from {known}")
     check_encoder(config.encoder)
     options = _options(config, set(inspect.signature(architecture.__init__).parameters))

@@ -1,15 +1,10 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from lungseg.evaluation.calibration import fit_temperature
-from lungseg.evaluation.tuning import apply, choose, cross_fit, softmax
-from lungseg.runs.calibration import Calibration, read_calibration, write_calibration
-from lungseg.runs.run import Run
+from lungseg.evaluation.tuning import choose, cross_fit, softmax
 
 CLASSES = ("a", "b", "c")
 
@@ -57,26 +52,3 @@ def test_thresholds_reach_the_sensitivity_on_the_images_they_are_chosen_on(image
 def test_without_labels_there_is_no_temperature(images) -> None:
     choice = choose(images[0], np.full(60, -1), 0.9)
     assert np.isnan(choice.temperature) and np.isnan(choice.thresholds).all()
-
-
-def test_what_is_kept_with_the_model_comes_back(tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    run.best_checkpoint.parent.mkdir()
-    run.best_checkpoint.write_bytes(b"weights")
-    about = {"sensitivity": 0.9, "split": "val", "data_fingerprint": "f"}
-    write_calibration(run, Calibration(1.5, np.array([0.2, np.nan, 0.4])), CLASSES, about)
-    kept = json.loads(run.calibration_file.read_text())
-    assert kept["temperature"] == 1.5 and kept["thresholds"] == {"a": 0.2, "b": None, "c": 0.4}
-    choice, told = read_calibration(run, CLASSES, 0.9)
-    assert choice is not None and choice.temperature == 1.5 and told == "val of the data of the training"
-    assert choice.thresholds == pytest.approx([0.2, np.nan, 0.4], nan_ok=True)
-    assert apply(choice, 2, told).thresholds.shape == (2, 3)
-    other, _ = read_calibration(run, CLASSES, 0.8)
-    assert other is not None and np.isnan(other.thresholds).all()  # those were for another sensitivity
-    run.best_checkpoint.write_bytes(b"other weights")
-    assert read_calibration(run, CLASSES, 0.9)[0] is None
-
-
-def test_nothing_kept_is_told(tmp_path: Path) -> None:
-    choice, why = read_calibration(Run(tmp_path), CLASSES, 0.9)
-    assert choice is None and "calibration.json" in why

@@ -1,17 +1,17 @@
+"""A run folder: made without overwriting another, opened by any of its files, and asked what it knows."""
+
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from lungseg.runs.environment import environment
-from lungseg.runs.rank import is_rank_zero
-from lungseg.runs.run import Run, check_free
-from lungseg.runs.whole_files import write_json
+from lungseg.runs.run import BOXED, Run, check_free
 
 
 @pytest.fixture(autouse=True)
-def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"):
         monkeypatch.delenv(name, raising=False)
 
@@ -34,26 +34,6 @@ def test_resuming_needs_a_name_and_a_last_checkpoint(tmp_path: Path) -> None:
         Run.resume(tmp_path, "gone")
 
 
-@pytest.mark.parametrize(
-    ("environment", "zero"),
-    [
-        ({}, True),
-        ({"RANK": "0", "LOCAL_RANK": "0", "SLURM_PROCID": "1"}, True),  # torchrun inside of srun
-        ({"RANK": "2", "LOCAL_RANK": "0"}, False),
-        ({"LOCAL_RANK": "1", "SLURM_PROCID": "0"}, False),  # Lightning's launcher inside of a Slurm job
-        ({"LOCAL_RANK": "0", "NODE_RANK": "1"}, False),
-        ({"SLURM_PROCID": "1"}, False),
-        ({"SLURM_PROCID": "0", "LOCAL_RANK": "0"}, True),
-    ],
-)
-def test_rank_zero_is_known_from_the_environment(
-    environment: dict[str, str], zero: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert is_rank_zero() is zero
-
-
 def test_only_rank_zero_minds_that_a_run_folder_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine").mkdir()
     with pytest.raises(FileExistsError, match="exists"):
@@ -62,13 +42,64 @@ def test_only_rank_zero_minds_that_a_run_folder_exists(tmp_path: Path, monkeypat
     check_free(tmp_path, "mine")
 
 
-def test_no_half_written_file_stands_under_a_final_name(tmp_path: Path) -> None:
-    with pytest.raises(TypeError):
-        write_json(tmp_path / "metrics.json", {"a": object()})
-    assert not (tmp_path / "metrics.json").exists()
+def _checkpoints(folder: Path, *names: str) -> None:
+    (folder / "checkpoints").mkdir()
+    for name in names:
+        (folder / "checkpoints" / name).write_bytes(b"weights")
 
 
-def test_environment_names_what_a_result_depends_on() -> None:
-    values = environment("abc")
-    assert values["data_fingerprint"] == "abc"
-    assert {"torch", "lightning", "numpy"} <= set(values["packages"]) and values["devices"]
+def test_a_run_is_opened_by_its_folder_at_its_best_checkpoint_else_the_last(tmp_path: Path) -> None:
+    _checkpoints(tmp_path, "last.ckpt")
+    assert Run.open(tmp_path).model == tmp_path / "checkpoints" / "last.ckpt"
+    (tmp_path / "checkpoints" / "best.ckpt").write_bytes(b"weights")
+    run = Run.open(str(tmp_path))
+    assert (run.model.name, run.kind, run.folder) == ("best.ckpt", "checkpoint", tmp_path)
+
+
+def test_a_checkpoint_opened_by_name_knows_its_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _checkpoints(tmp_path, "best.ckpt", "last.ckpt")
+    monkeypatch.chdir(tmp_path / "checkpoints")
+    run = Run.open("last.ckpt")
+    assert run.model.name == "last.ckpt"
+    assert run.config_file == tmp_path.resolve() / "config.yaml"
+
+
+@pytest.mark.parametrize(("name", "kind"), [("model.onnx", "onnx"), ("x.safetensors", "safetensors")])
+def test_a_model_file_is_told_by_its_ending(tmp_path: Path, name: str, kind: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    run = Run.open(tmp_path / name)
+    assert (run.kind, run.model, run.folder) == (kind, tmp_path / name, tmp_path)
+
+
+def test_a_folder_of_the_hub_is_its_safetensors_file(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert Run.open(tmp_path).kind == "safetensors"
+
+
+def test_without_a_path_it_is_the_model_that_comes_along() -> None:
+    assert Run.open().model == BOXED
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no model in .*neither checkpoints/best.ckpt"):
+        Run.open(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no model at .*gone"):
+        Run.open(tmp_path / "gone")
+    (tmp_path / "model.pkl").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"model.pkl: not a model; give a run folder"):
+        Run.open(tmp_path / "model.pkl")
+
+
+def test_a_checkpoint_taken_out_of_its_folder_has_no_config(tmp_path: Path) -> None:
+    _checkpoints(tmp_path, "best.ckpt")
+    with pytest.raises(FileNotFoundError, match=r"config.yaml: not there; keep the checkpoint in its run folder"):
+        Run.open(tmp_path).config()
+
+
+def test_config_takes_words_and_fingerprint_is_that_of_the_training(own_run: Path) -> None:
+    run = Run.open(own_run)
+    assert run.config(["data.batch_size=7"]).data.batch_size == 7
+    assert run.fingerprint is None
+    run.environment_file.write_text('{"data_fingerprint": "abc"}')
+    assert run.fingerprint == "abc"
+    shutil.rmtree(run.folder)
