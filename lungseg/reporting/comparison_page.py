@@ -42,7 +42,7 @@ def comparison_page(content: Mapping[str, Any]) -> str:
         section("setup", "What was compared", [_setup(content)]),
         "</main>",
     ]
-    style = (resources.files("lungseg.reporting.report") / "style.css").read_text(encoding="utf-8")
+    style = (resources.files("lungseg.reporting") / "templates" / "style.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'

@@ -85,4 +85,4 @@ def _draw(content: Content, folder: Path, names: bool) -> str:
 
 
 def _file(name: str) -> str:
-    return (resources.files("lungseg.reporting.report") / name).read_text(encoding="utf-8")
+    return (resources.files("lungseg.reporting") / "templates" / name).read_text(encoding="utf-8")

@@ -1,0 +1,55 @@
+"""Pages as HTML, from the jinja2 templates in `templates/`: each is one file that needs no network and no other file.
+
+`frame.html.jinja` is the frame of every page (head, style, security policy, disclaimer, contents) and
+`macros.html.jinja` holds tables, figures and the like; a page extends the one and imports the other.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+DISCLAIMER = (
+    "Research software, not a medical device. Nothing here may be used to diagnose, treat or triage a patient; no "
+    "number here says how the network does on other data."
+)
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill in a template.
+
+    Args:
+        template: Name of the file in `templates/`.
+        values: What the template speaks of. Text is escaped; only `markupsafe.Markup` is taken as HTML.
+
+    Raises:
+        jinja2.UndefinedError: The template speaks of something that was not given.
+    """
+    return _environment().get_template(template).render(values)
+
+
+def sentence(words: str) -> str:
+    """Words as a sentence: a capital first letter, and a full stop."""
+    return f"{words[:1].upper()}{words[1:]}."
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    loader = PackageLoader("lungseg.reporting")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+
+    def source(name: str) -> Markup:
+        # style.css and script.js are full of braces: they are put into the page as they are, not as templates
+        return Markup(loader.get_source(environment, name)[0])
+
+    environment.globals |= {"disclaimer": DISCLAIMER, "source": source}
+    environment.filters["sentence"] = sentence
+    return environment
