@@ -15,7 +15,7 @@ from lungseg.command import add_model_argument, run_command
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from lungseg.inference.predicting import Options, predict
+    from lungseg.inference.job import Options, predict
 
     values = vars(arguments)
     outcome = predict(Options(**{**values, "inputs": tuple(arguments.inputs)}))

@@ -33,7 +33,7 @@ from lungseg.inference.predictor import Predictor
 from lungseg.serving import page, server
 from lungseg.serving.cases import CLOSED_FORM, METHODS, Case, Reader
 from lungseg.serving.page import MOST_FILES, PREDICTED, _Actions
-from lungseg.serving.results import Result, View, overlay, pack
+from lungseg.serving.results import Result, View, pack
 from lungseg.serving.viewer import _path, describe, draw_viewer, list_notices
 
 
@@ -224,7 +224,7 @@ def test_the_zip_holds_masks_overlays_and_one_table_twice(reader: Reader, predic
 
 
 def test_an_overlay_without_crop_shows_what_lies_outside(prediction: Prediction) -> None:
-    cropped, whole = (overlay(prediction, View(CLOSED_FORM, None, 0.75, crop)) for crop in (True, False))
+    cropped, whole = (prediction.overlay(crop=crop) for crop in (True, False))
     differs = (cropped != whole).any(axis=2)
     outside = ~(cv2.dilate(prediction.mask.astype(np.uint8), np.ones((3, 3))) > 0)
     assert not differs[~outside & prediction.mask].any()

@@ -15,8 +15,8 @@ from lungseg.data.phantom.draw import draw_phantom
 from lungseg.export import FORMATS, PRECISIONS, _parser, main
 from lungseg.exporting import files, self_check
 from lungseg.exporting.files import SUFFIXES, Order, Precision, format_of
-from lungseg.inference.loading import load_backend
 from lungseg.inference.onnx_backend import open_session
+from lungseg.inference.predictor import load_backend
 
 pytest.importorskip("onnx")
 IMAGES = np.stack([draw_phantom(seed, seed, 64).image for seed in range(3)])

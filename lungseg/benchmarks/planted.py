@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.inference.input_checks.orientation import View, apply_view
+from lungseg.inference.input_checks.orientation import Orientation, reorient
 
 Image = NDArray[np.uint8]
 Change = Callable[[Image, np.random.Generator], Image]
@@ -100,17 +100,17 @@ def lateral(like: Image, rng: np.random.Generator) -> Image:
     return np.asarray(cv2.resize(picture, like.shape[::-1], interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _turn(image: Image, _: np.random.Generator, view: View) -> Image:
-    return apply_view(image, view)
+def _turn(image: Image, _: np.random.Generator, orientation: Orientation) -> Image:
+    return reorient(image, orientation)
 
 
 CHANGES: dict[str, Change] = {
-    "good": partial(_turn, view=View(False, 0, False)),
-    "inverted": partial(_turn, view=View(False, 0, True)),
-    "turned by 90 degrees": partial(_turn, view=View(False, 1, False)),
-    "turned by 180 degrees": partial(_turn, view=View(False, 2, False)),
-    "turned by 270 degrees": partial(_turn, view=View(False, 3, False)),
-    "mirrored": partial(_turn, view=View(True, 0, False)),
+    "good": partial(_turn, orientation=Orientation(False, 0, False)),
+    "inverted": partial(_turn, orientation=Orientation(False, 0, True)),
+    "turned by 90 degrees": partial(_turn, orientation=Orientation(False, 1, False)),
+    "turned by 180 degrees": partial(_turn, orientation=Orientation(False, 2, False)),
+    "turned by 270 degrees": partial(_turn, orientation=Orientation(False, 3, False)),
+    "mirrored": partial(_turn, orientation=Orientation(True, 0, False)),
     "cropped to 1/2 of each side": partial(crop, part=1 / 2),
     "cropped to 1/3 of each side": partial(crop, part=1 / 3),
     "blank": blank,

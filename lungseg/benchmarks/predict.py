@@ -32,9 +32,9 @@ from lungseg.data.sample import CLASSES
 from lungseg.exporting.files import Order, export
 from lungseg.exporting.precision import to_int8
 from lungseg.inference.backend import Outputs
-from lungseg.inference.loading import load_backend
 from lungseg.inference.onnx_backend import open_session
 from lungseg.inference.prediction import png
+from lungseg.inference.predictor import load_backend
 from lungseg.inference.torch_backend import TorchBackend
 from lungseg.runs.progress import cores
 from lungseg.runs.whole_files import write_whole

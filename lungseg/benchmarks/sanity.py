@@ -76,7 +76,7 @@ def _flags(predictor: Predictor, sources: Sequence[Source], change: Change) -> I
 
 
 def _phantoms(quick: bool) -> list[Source]:
-    """Others than `fit_view` takes."""
+    """Others than `fit_orientation` takes."""
     count, side_px = (_QUICK, _QUICK_PX) if quick else (_PHANTOMS, _PHANTOM_PX)
     return [partial(_draw, _FIRST_SEED + number, number % 3, side_px) for number in range(count)]
 

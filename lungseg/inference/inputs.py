@@ -54,26 +54,30 @@ def find_inputs(words: Sequence[str], output: Path) -> Inputs:
 
     Raises:
         FileNotFoundError: A word that matches nothing, or a folder without images.
-        ValueError: Two files whose results would bear one name.
+        UserError: Two files whose results would bear one name.
     """
     skipped = {_absolute(output / name) for name in RESULTS}
-    places: list[Path] = []
-    found: dict[Path, None] = {}
+    folders: list[Path] = []
+    paths: set[Path] = set()
     for path in (path for word in words for path in _matches(word)):
-        listed = list(_below(path, skipped)) if path.is_dir() else [path]
-        if not listed:
+        images = list(_images_below(path, skipped)) if path.is_dir() else [path]
+        if not images:
             raise FileNotFoundError(f"no images in {str(path)!r}: looked for {', '.join(IMAGE_SUFFIXES)}, and DICOM")
-        places.append(path if path.is_dir() else path.parent)
-        found |= dict.fromkeys(listed)
-    root = Path(os.path.commonpath(places))
-    files = sorted(Input(path.relative_to(root).as_posix(), path) for path in found)
-    _check_names(files)
+        folders.append(path if path.is_dir() else path.parent)
+        paths.update(images)
+    root = Path(os.path.commonpath(folders))
+    files = sorted(Input(path.relative_to(root).as_posix(), path) for path in paths)
+    names: dict[str, Input] = {}
+    for file in files:
+        other = names.setdefault(file.png, file)
+        if other is not file:
+            raise UserError(f"results of {other.id!r} and {file.id!r} would bear one name; use two output folders")
     return Inputs(root, files)
 
 
 def _matches(word: str) -> list[Path]:
     path = Path(word).expanduser()
-    if path.exists():
+    if path.exists():  # a file may be called `a[1].png`
         return [_absolute(path)]
     matches = sorted(glob(str(path), recursive=True)) if has_magic(word) else []  # noqa: PTH207 - takes any path
     if not matches:
@@ -85,22 +89,11 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 - keeps links, drops `..`, unlike both methods of Path
 
 
-def _below(folder: Path, skipped: set[Path]) -> Iterator[Path]:
-    for place, folders, names in os.walk(folder):
-        here = Path(place)
+def _images_below(folder: Path, skipped: set[Path]) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        here = Path(parent)
         folders[:] = sorted(name for name in folders if not name.startswith(".") and here / name not in skipped)
-        yield from (here / name for name in sorted(names) if _is_wanted(here / name))
-
-
-def _is_wanted(path: Path) -> bool:
-    if path.name.startswith(".") or path.name.upper() == "DICOMDIR":
-        return False
-    return path.suffix.lower() in IMAGE_SUFFIXES or is_dicom(path)
-
-
-def _check_names(files: Sequence[Input]) -> None:
-    names: dict[str, Input] = {}
-    for file in files:
-        other = names.setdefault(file.png, file)
-        if other is not file:
-            raise UserError(f"results of {other.id!r} and {file.id!r} would bear one name; use two output folders")
+        for path in (here / name for name in names):
+            is_image = path.suffix.lower() in IMAGE_SUFFIXES or is_dicom(path)
+            if is_image and not path.name.startswith(".") and path.name.upper() != "DICOMDIR":
+                yield path

@@ -10,8 +10,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.reporting.drawing import PREDICTED_COLOUR, draw_map, draw_outline, in_lung_units
+from lungseg.reporting.drawing import PREDICTED_COLOUR, draw_map, draw_outline, in_lung_units, shrink
 from lungseg.runs.whole_files import write_json, write_whole
+
+OVERLAY_PX = 1024
+"""Longer side, at most, of the overlays that are written; a mask has the image's own size."""
 
 
 class Flag(NamedTuple):
@@ -25,8 +28,8 @@ class Flag(NamedTuple):
     """That number."""
 
 
-class Sides(NamedTuple):
-    """A number for each lung, the patient's left and right."""
+class LungAreas(NamedTuple):
+    """The area of each lung, the patient's left and right."""
 
     left: float
     """In a frontal view on the right of the image."""
@@ -48,8 +51,8 @@ class Prediction:
     """(H, W) float32: raw class map of the predicted class, any sign."""
     evidence_in_lungs: float | None
     """Share in [0, 1] of the positive evidence inside the lungs, before any crop; None where there is none."""
-    lung_area_px: Sides
-    lung_area_cm2: Sides | None
+    lung_area_px: LungAreas
+    lung_area_cm2: LungAreas | None
     """None where the size of a pixel is not known. DICOM files mostly know it at the detector: magnified."""
     flags: tuple[Flag, ...]
     """Empty where nothing speaks against the image."""
@@ -64,28 +67,30 @@ class Prediction:
         """Name of the predicted class."""
         return self.classes[self.label]
 
-    def overlay(self, longest_px: int | None = None, opacity: float = 0.75) -> NDArray[np.uint8]:
-        """Draw the class map inside the lungs, and their outlines, over the image.
+    def overlay(self, longest_px: int | None = None, opacity: float = 0.75, crop: bool = True) -> NDArray[np.uint8]:
+        """Draw the class map, inside the lungs or all of it, and the outlines of the lungs over the image.
 
         Colour is in units of the map's maximum inside the lungs (`drawing.in_lung_units`), transparent without
-        evidence. What lay outside is not shown: `evidence_in_lungs` says how much that was.
+        evidence. What a crop hides is not lost: `evidence_in_lungs` says how much that was.
 
         Args:
             longest_px: A larger image is scaled down to this, its longer side; None keeps its size.
             opacity: Of the strongest evidence, in [0, 1]; 0 shows image and outlines alone.
+            crop: Show the map inside the lungs only.
 
         Returns:
             (H, W, 3) uint8 RGB.
         """
-        image, mask, cam = self.image, self.mask, self.class_map
-        if longest_px is not None and max(image.shape) > longest_px:
-            scale = longest_px / max(image.shape)
-            size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-            image, cam = _shrink(image, size), _shrink(cam, size)
-            mask = _shrink(mask.astype(np.float32), size) > 0.5
-        picture = np.repeat(image[..., None], 3, axis=2)
-        mapped = draw_map(picture, in_lung_units(cam, mask) * mask, opacity)
+        side_px = longest_px or max(self.image.shape)
+        image, cam = shrink(self.image, side_px), shrink(self.class_map, side_px)
+        mask = shrink(self.mask.astype(np.float32), side_px) > 0.5
+        strength = in_lung_units(cam, mask)
+        mapped = draw_map(np.repeat(image[..., None], 3, axis=2), strength * mask if crop else strength, opacity)
         return draw_outline(mapped, mask, PREDICTED_COLOUR, max(1, max(image.shape) // 512))
+
+    def mask_png(self) -> bytes:
+        """The lungs as a PNG: 255, and 0 elsewhere."""
+        return png(self.mask.view(np.uint8) * np.uint8(255))
 
     def row(self) -> dict[str, Any]:
         """All but the arrays as plain values: what `predictions.jsonl` holds of an image."""
@@ -107,17 +112,12 @@ class Prediction:
     def save(self, folder: str | Path, name: str = "prediction") -> None:
         """Write `NAME_mask.png` (0 and 255), `NAME_overlay.png` and `NAME.json` into a folder, made if need be."""
         folder = Path(folder)
-        write_whole(folder / f"{name}_mask.png", png(self.mask.view(np.uint8) * np.uint8(255)))
+        write_whole(folder / f"{name}_mask.png", self.mask_png())
         write_whole(folder / f"{name}_overlay.png", png(self.overlay()))
         write_json(folder / f"{name}.json", self.row())
 
 
 def png(picture: NDArray[np.uint8]) -> bytes:
     """Encode a picture (H, W) grey or (H, W, 3) RGB uint8 as PNG, without any metadata."""
-    stored = picture if picture.ndim == 2 else picture[..., ::-1]
-    return bytes(cv2.imencode(".png", stored, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1])
-
-
-def _shrink(array: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """To a width and height, by area."""
-    return np.asarray(cv2.resize(array, size, interpolation=cv2.INTER_AREA))
+    as_opencv = picture if picture.ndim == 2 else picture[..., ::-1]
+    return bytes(cv2.imencode(".png", as_opencv, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -12,18 +14,18 @@ from numpy.typing import NDArray
 from lungseg.errors import UserError
 from lungseg.evaluation.lungs_apart import part_lungs
 from lungseg.inference.backend import Backend
-from lungseg.inference.input_checks.checks import check
-from lungseg.inference.loading import load_backend, without_wandb
-from lungseg.inference.prediction import Prediction, Sides
-from lungseg.inference.preprocess import Picture, enlarge_map, letterbox_of, read_picture, to_picture
+from lungseg.inference.input_checks.checks import check_input
+from lungseg.inference.prediction import LungAreas, Prediction
+from lungseg.inference.preprocess import Picture, enlarge_map, evidence_in_lungs, letterbox_of, read_picture, to_picture
 from lungseg.runs.model_info import ModelInfo
+from lungseg.runs.run import Run
 
 One = str | Path | NDArray[Any]
 """A PIL image will do as an array."""
 
 
-class Found(NamedTuple):
-    """What the network found in one image, in its own square of side S."""
+class SquarePrediction(NamedTuple):
+    """What the network says of one image, in its own square of side S."""
 
     mask_probs: NDArray[np.float32]
     """(S, S) float32 in [0, 1]."""
@@ -57,12 +59,8 @@ class Predictor:
         Args:
             path: A run folder, a .ckpt in one, .safetensors, a folder of `save_pretrained`, .onnx; None: the model
                 that comes with the package.
-            device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`; see `load_backend`.
+            device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`; as of `load_backend`, whose errors it raises too.
             options: `tta`, `threshold`, `batch_size`.
-
-        Raises:
-            FileNotFoundError: No such model.
-            ValueError: Not a model of lungseg, damaged, or a device that is not there.
         """
         return cls(load_backend(path, device), **options)
 
@@ -70,25 +68,24 @@ class Predictor:
     def from_pretrained(
         cls, name: str | Path, device: str = "auto", revision: str | None = None, **options: Any
     ) -> Predictor:
-        """Load a folder of `save_pretrained`, or `OWNER/NAME` from the Hugging Face Hub; see `hub.from_pretrained`."""
-        with without_wandb():
-            from lungseg.inference.hub import from_pretrained
-            from lungseg.inference.torch_backend import TorchBackend
+        """Load a folder of `save_pretrained`, or `OWNER/NAME` from the Hugging Face Hub; see `find_hub_folder`."""
+        with _without_wandb():
+            from lungseg.models.model_file import find_hub_folder
 
-        return cls(TorchBackend(*from_pretrained(name, revision), device), **options)
+        return cls.load(find_hub_folder(name, revision), device, **options)
 
     def save_pretrained(self, folder: str | Path, half: bool = False) -> None:
-        """Write the network in the Hugging Face layout; see `hub.save_pretrained`.
+        """Write the network in the layout of the Hugging Face Hub; see `write_hub_folder`.
 
         Raises:
-            ValueError: The network is an exported one.
+            UserError: The network is an exported one.
         """
         network = getattr(self.backend, "network", None)
         if network is None:
             raise UserError("an exported model cannot be saved again; load the run or .safetensors it was made of")
-        from lungseg.inference.hub import save_pretrained
+        from lungseg.models.model_file import write_hub_folder
 
-        save_pretrained(network, self.info, folder, half)
+        write_hub_folder(Path(folder), network, self.info, half)
 
     @property
     def info(self) -> ModelInfo:
@@ -110,56 +107,80 @@ class Predictor:
 
         Raises:
             DataError: A file that cannot be read, in one line.
-            ValueError: An array that is no image.
+            UserError: An array that is no image.
         """
         if not isinstance(images, (list, tuple)) and not (isinstance(images, np.ndarray) and _is_batch(images)):
             return self._predict([images])[0]
-        found: list[Prediction] = []
+        predictions: list[Prediction] = []
         for start in range(0, len(images), self.batch_size):
-            found += self._predict(list(images[start : start + self.batch_size]))
-        return found
+            predictions += self._predict(list(images[start : start + self.batch_size]))
+        return predictions
 
     def prepare(self, image: One) -> tuple[Picture, NDArray[np.uint8]]:
         """Read one image and bring it to the network's square (S, S) uint8."""
         picture = read_picture(Path(image)) if isinstance(image, (str, Path)) else to_picture(np.asarray(image))
         return picture, letterbox_of(picture, self.info).apply(picture.pixels)
 
-    def run(self, squares: NDArray[np.uint8]) -> list[Found]:
+    def run(self, squares: NDArray[np.uint8]) -> list[SquarePrediction]:
         """Run the network on images (B, S, S) uint8."""
         passes = [self.backend(squares)]
         if self.tta:
             passes.append(self.backend(np.ascontiguousarray(squares[:, :, ::-1])))
         class_probs = np.stack([each.class_probs for each in passes]).mean(axis=0, dtype=np.float32)
-        found = []
+        predicted = []
         for i, probs in enumerate(class_probs):
             label = int(probs.argmax())
             masks = [each.mask_probs[i] for each in passes]
             maps = [enlarge_map(each.class_maps[i, label], self.info) for each in passes]
-            found.append(Found(_mean_of_mirrors(masks), probs, _mean_of_mirrors(maps)))
-        return found
+            predicted.append(SquarePrediction(_mean_of_mirrors(masks), probs, _mean_of_mirrors(maps)))
+        return predicted
 
-    def finish(self, picture: Picture, found: Found) -> Prediction:
-        """Bring what was found in the square back to the image."""
+    def finish(self, picture: Picture, predicted: SquarePrediction) -> Prediction:
+        """Bring what is predicted in the square back to the image, measure it, and check the input."""
         box = letterbox_of(picture, self.info)
-        mask = box.invert_map(found.mask_probs) > self.threshold
+        mask = box.invert_map(predicted.mask_probs) > self.threshold
         left, right = (float(np.count_nonzero(side)) for side in part_lungs(mask))
-        area = Sides(left=right, right=left)  # the image's right is the patient's left
+        area = LungAreas(left=right, right=left)  # the image's right is the patient's left
         return Prediction(
             self.info.classes,
-            found.class_probs,
+            predicted.class_probs,
             picture.pixels,
             mask,
-            box.invert_map(found.class_map),
-            _evidence_in_lungs(found.class_map, found.mask_probs > self.threshold),
+            box.invert_map(predicted.class_map),
+            # In the network's square, as in a training and an evaluation, not in the map as it is enlarged here.
+            evidence_in_lungs(predicted.class_map, predicted.mask_probs > self.threshold),
             area,
             _to_cm2(area, picture.spacing_mm),
-            check(picture.pixels, mask),
+            check_input(picture.pixels, mask),
         )
 
     def _predict(self, images: Sequence[One]) -> list[Prediction]:
         prepared = [self.prepare(image) for image in images]
-        found = self.run(np.stack([square for _, square in prepared]))
-        return [self.finish(picture, each) for (picture, _), each in zip(prepared, found, strict=True)]
+        predicted = self.run(np.stack([square for _, square in prepared]))
+        return [self.finish(picture, each) for (picture, _), each in zip(prepared, predicted, strict=True)]
+
+
+def load_backend(path: str | Path | None = None, device: str = "auto") -> Backend:
+    """Load a model of any kind; torch is imported only where the model needs it.
+
+    Args:
+        path: As of `Run.open`.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, `mps`; ONNX models run on the CPU, by
+            onnxruntime, or with `openvino` by OpenVINO.
+
+    Raises:
+        FileNotFoundError: No such model.
+        UserError: Not a model of lungseg, damaged, or a device that is not there.
+    """
+    run = Run.open(path)
+    if run.kind == "onnx":
+        from lungseg.inference.onnx_backend import load_onnx
+
+        return load_onnx(run.model, device)
+    with _without_wandb():
+        from lungseg.inference.torch_backend import load_torch
+
+    return load_torch(run, device)
 
 
 def _is_batch(array: NDArray[Any]) -> bool:
@@ -171,15 +192,21 @@ def _mean_of_mirrors(arrays: list[NDArray[np.float32]]) -> NDArray[np.float32]:
     return arrays[0] if len(arrays) == 1 else (arrays[0] + arrays[1][:, ::-1]) / np.float32(2)
 
 
-def _evidence_in_lungs(cam: NDArray[np.float32], lung: NDArray[np.bool_]) -> float | None:
-    """As `cam.lung.evidence_in_lungs`, None where the map (S, S) holds no positive evidence."""
-    positive = np.maximum(cam, 0)
-    total = float(positive.sum(dtype=np.float64))
-    return float(positive[lung].sum(dtype=np.float64)) / total if total > 0 else None
-
-
-def _to_cm2(area: Sides, spacing_mm: tuple[float, float] | None) -> Sides | None:
+def _to_cm2(area: LungAreas, spacing_mm: tuple[float, float] | None) -> LungAreas | None:
     if spacing_mm is None:
         return None
     pixel_cm2 = spacing_mm[0] * spacing_mm[1] / 100
-    return Sides(area.left * pixel_cm2, area.right * pixel_cm2)
+    return LungAreas(area.left * pixel_cm2, area.right * pixel_cm2)
+
+
+@contextmanager
+def _without_wandb() -> Iterator[None]:
+    """Let timm, which imports wandb where it is installed, do without: half a second, and nothing here logs."""
+    if "wandb" in sys.modules:
+        yield
+        return
+    sys.modules["wandb"] = None  # type: ignore[assignment]  # makes `import wandb` an ImportError
+    try:
+        yield
+    finally:
+        del sys.modules["wandb"]

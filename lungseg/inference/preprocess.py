@@ -44,7 +44,7 @@ def to_picture(array: NDArray[Any]) -> Picture:
         array: (H, W) uint8 or uint16 grey, or (H, W, 3 or 4) uint8 RGB(A), whose transparency is ignored.
 
     Raises:
-        ValueError: Another shape, type, or no pixels.
+        UserError: Another shape, type, or no pixels.
     """
     if array.ndim not in (2, 3) or array.size == 0 or (array.ndim == 3 and array.shape[2] not in (3, 4)):
         raise UserError(f"an image is an array (H, W), or (H, W, 3) RGB, got shape {array.shape!r}")
@@ -68,3 +68,10 @@ def enlarge_map(cam: NDArray[np.float32], info: ModelInfo) -> NDArray[np.float32
     size = (cam.shape[1] * info.map_stride, cam.shape[0] * info.map_stride)
     full = cv2.resize(np.ascontiguousarray(cam, np.float32), size, interpolation=cv2.INTER_LINEAR)
     return np.asarray(full, np.float32)[: info.image_size, : info.image_size]
+
+
+def evidence_in_lungs(cam: NDArray[np.float32], lung: NDArray[np.bool_]) -> float | None:
+    """As `cam.lung.evidence_in_lungs` with torch, of one map (H, W); None where it holds no positive evidence."""
+    positive = np.maximum(cam, 0)
+    total = float(positive.sum(dtype=np.float64))
+    return float(positive[lung].sum(dtype=np.float64)) / total if total > 0 else None

@@ -1,8 +1,13 @@
-"""A network as one file of tensors: safetensors, with all that rebuilds it as JSON in its header; no code in it."""
+"""A network as one file of tensors: safetensors, with all that rebuilds it as JSON in its header; no code in it.
+
+In the layout of the Hugging Face Hub such a file lies in a folder, with that JSON beside it and a model card.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +19,8 @@ from lungseg.config import ModelConfig
 from lungseg.errors import UserError
 from lungseg.models.network import LungNetwork
 from lungseg.runs.model_info import ModelInfo, info_from_json, info_to_json
-from lungseg.runs.run import HUB_CONFIG
-from lungseg.runs.whole_files import write_whole
+from lungseg.runs.run import HUB_CONFIG, HUB_WEIGHTS
+from lungseg.runs.whole_files import write_json, write_text, write_whole
 
 KEY = "lungseg"
 """Of the header's metadata."""
@@ -28,10 +33,10 @@ def write_model_file(path: Path, network: LungNetwork, info: ModelInfo, half: bo
         path: Ends in .safetensors.
         network: In any mode, on any device.
         info: Its description must hold `model`, the config section as plain values.
-        half: Store weights of two dimensions and more as float16, half the size; biases, statistics of BatchNorm and
+        half: Save weights of two dimensions and more as float16, half the size; biases, statistics of BatchNorm and
             the normalisation of the input stay float32. It is computed in float32 in any case.
     """
-    tensors = {name: _stored(tensor, half) for name, tensor in network.state_dict().items()}
+    tensors = {name: _as_saved(tensor, half) for name, tensor in network.state_dict().items()}
     write_whole(path, save(tensors, metadata={KEY: info_to_json(info), "format": "pt"}))
 
 
@@ -41,7 +46,7 @@ def read_model_file(path: Path) -> tuple[LungNetwork, ModelInfo]:
     A file without our header is taken with the config.json beside it (Hugging Face layout).
 
     Raises:
-        ValueError: One line naming the file: damaged, not of lungseg, or of a newer version.
+        UserError: One line naming the file: damaged, not of lungseg, or of a newer version.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -57,7 +62,47 @@ def read_model_file(path: Path) -> tuple[LungNetwork, ModelInfo]:
     return _build(path, config, info, tensors), info
 
 
-def _stored(tensor: torch.Tensor, half: bool) -> torch.Tensor:
+def write_hub_folder(folder: Path, network: LungNetwork, info: ModelInfo, half: bool = False) -> None:
+    """Write a network as a folder that `Run.open` takes, here or once it is uploaded (`hf upload`).
+
+    Args:
+        folder: Made if need be. A README.md that is there stays; otherwise a short model card is written.
+        network: In any mode, on any device.
+        info: As of `write_model_file`.
+        half: As of `write_model_file`.
+    """
+    write_model_file(folder / HUB_WEIGHTS, network, info, half)
+    write_json(folder / HUB_CONFIG, json.loads(info_to_json(info)))
+    if not (folder / "README.md").exists():
+        write_text(folder / "README.md", _card(info))
+
+
+def find_hub_folder(name: str | Path, revision: str | None = None) -> Path:
+    """Find a folder of `write_hub_folder`, which is downloaded once, and then kept, where it is not here.
+
+    Args:
+        name: The folder, or `OWNER/NAME` on the Hub.
+        revision: Branch, tag or commit on the Hub.
+
+    Raises:
+        FileNotFoundError: Neither a folder with a model nor a name on the Hub.
+        UserError: It could not be downloaded.
+    """
+    folder = Path(name).expanduser()
+    if (folder / HUB_WEIGHTS).is_file():
+        return folder
+    if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
+        raise FileNotFoundError(f"no model at {str(name)!r}: a folder with {HUB_WEIGHTS}, or OWNER/NAME on the Hub")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(name), revision=revision, allow_patterns=[HUB_CONFIG, HUB_WEIGHTS]))
+    except (OSError, ValueError) as error:  # all of its own errors are one of these
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{str(name)!r} could not be had from the Hub ({type(error).__name__}: {reason})") from error
+
+
+def _as_saved(tensor: torch.Tensor, half: bool) -> torch.Tensor:
     narrow = half and tensor.is_floating_point() and tensor.ndim >= 2
     return tensor.detach().cpu().to(torch.float16 if narrow else tensor.dtype).contiguous()
 
@@ -76,3 +121,27 @@ def _build(path: Path, config: ModelConfig, info: ModelInfo, tensors: dict[str, 
     except RuntimeError as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from error
     return network.eval()
+
+
+def _card(info: ModelInfo) -> str:
+    from huggingface_hub import ModelCardData
+
+    licence = str(info.description.get("licence", "not stated"))
+    # The Hub knows licences by identifiers of its own, such as `cc-by-sa-4.0`; a sentence is for readers alone.
+    known = licence if re.fullmatch(r"[a-z0-9.-]+", licence) else None
+    tags = ["chest-x-ray", "image-segmentation", "class-activation-map"]
+    return f"""---
+{ModelCardData(library_name="lungseg", tags=tags, license=known).to_yaml()}
+---
+
+# Lung mask, class and class map of a chest X-ray
+
+Classes: {", ".join(info.classes)}. Image side: {info.image_size} px. Licence: {licence}.
+Not a medical device.
+
+```python
+from lungseg.inference.predictor import Predictor
+
+prediction = Predictor.from_pretrained("FOLDER OR OWNER/NAME")("xray.png")
+```
+"""

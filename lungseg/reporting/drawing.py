@@ -45,6 +45,15 @@ def grey_to_rgb(image: Array) -> Array:
     return np.repeat(grey[..., None], 3, axis=2)
 
 
+def shrink(array: Array, longest_px: int) -> Array:
+    """Bring an array (H, W) to a longer side by area; one that is no larger stays as it is."""
+    scale = longest_px / max(array.shape)
+    if scale >= 1:
+        return array
+    size = (max(1, round(array.shape[1] * scale)), max(1, round(array.shape[0] * scale)))
+    return np.asarray(cv2.resize(array, size, interpolation=cv2.INTER_AREA))
+
+
 def draw_outline(picture: Array, mask: Array, colour: tuple[int, int, int], width_px: int = 1) -> Array:
     """The picture with the outline of a mask (H, W) bool."""
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)

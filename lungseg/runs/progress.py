@@ -51,16 +51,17 @@ class Progress:
         return tracked(batches, total, f"  {self._doing}")
 
 
-def tracked(items: Iterable[T], total: int | None, what: str) -> Iterator[T]:
+def tracked(items: Iterable[T], total: int | None, what: str, bar: bool = True) -> Iterator[T]:
     """Pass items on; on standard error a bar if it is a terminal, else a line now and then.
 
     Args:
         items: Whatever takes its time.
         total: How many there are, where they cannot be counted.
         what: Title of the bar and of the lines.
+        bar: False says lines on a terminal too.
     """
     total = len(items) if isinstance(items, Sized) else total
-    if sys.stderr.isatty():
+    if bar and sys.stderr.isatty():
         from tqdm import tqdm
 
         yield from tqdm(items, what, total, leave=False)

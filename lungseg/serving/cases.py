@@ -21,7 +21,7 @@ from lungseg.data.sample import CLASSES
 from lungseg.errors import DataError, UserError
 from lungseg.inference.backend import Outputs
 from lungseg.inference.prediction import Prediction
-from lungseg.inference.predictor import Found, Predictor
+from lungseg.inference.predictor import Predictor, SquarePrediction
 from lungseg.inference.preprocess import Picture, enlarge_map
 
 MOST_MEGAPIXELS = 64
@@ -106,7 +106,7 @@ class Reader:
         key = (method, case.label if label is None else label)
         if key not in case.maps:
             case.maps[key] = self._map(case, *key)
-        found = Found(case.outputs.mask_probs[0], case.outputs.class_probs[0], case.maps[key])
+        found = SquarePrediction(case.outputs.mask_probs[0], case.outputs.class_probs[0], case.maps[key])
         return self.predictor.finish(case.picture, found)
 
     def _pass(self, name: str, image: Path | NDArray[np.uint8]) -> Case:

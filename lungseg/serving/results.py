@@ -10,15 +10,11 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from lungseg import __version__
-from lungseg.inference.prediction import Prediction, png
-from lungseg.inference.writing import OVERLAY_PX
-from lungseg.reporting.drawing import PREDICTED_COLOUR, Array, draw_map, draw_outline, in_lung_units
+from lungseg.inference.prediction import OVERLAY_PX, Prediction, png
 from lungseg.runs.model_info import ModelInfo
 from lungseg.serving.cases import METHODS
-from lungseg.serving.viewer import NOTICE, shrink
+from lungseg.serving.viewer import NOTICE
 
 
 class View(NamedTuple):
@@ -53,21 +49,11 @@ def pack(results: Sequence[Result], view: View, info: ModelInfo) -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         for row, (_, prediction) in zip(rows, results, strict=True):
-            archive.writestr(row["mask"], png(prediction.mask.view(np.uint8) * np.uint8(255)))
-            archive.writestr(row["overlay"], png(overlay(prediction, view)))
+            archive.writestr(row["mask"], prediction.mask_png())
+            archive.writestr(row["overlay"], png(prediction.overlay(OVERLAY_PX, view.opacity, view.crop)))
         archive.writestr("results.csv", _csv(rows))
         archive.writestr("results.json", json.dumps({**_about(info), "images": rows}, indent=2) + "\n")
     return content.getvalue()
-
-
-def overlay(prediction: Prediction, view: View) -> Array:
-    """What the page shows, as a picture (H, W, 3) uint8, at most `writing.OVERLAY_PX` long."""
-    if view.crop:
-        return prediction.overlay(OVERLAY_PX, view.opacity)
-    grey, cam = shrink(prediction.image, OVERLAY_PX), shrink(prediction.class_map, OVERLAY_PX)
-    lungs = shrink(prediction.mask.astype(np.float32), OVERLAY_PX) > 0.5
-    mapped = draw_map(np.repeat(grey[..., None], 3, axis=2), in_lung_units(cam, lungs), view.opacity)
-    return draw_outline(mapped, lungs, PREDICTED_COLOUR, max(1, max(grey.shape) // 512))
 
 
 def _row(number: int, result: Result, view: View) -> dict[str, Any]:

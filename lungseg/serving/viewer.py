@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from lungseg.inference.prediction import Prediction, Sides
-from lungseg.reporting.drawing import PREDICTED_COLOUR, Array, in_lung_units, map_layer
+from lungseg.inference.prediction import LungAreas, Prediction
+from lungseg.reporting.drawing import PREDICTED_COLOUR, Array, in_lung_units, map_layer, shrink
 
 IMAGE_PX, MAP_PX = 1024, 512
 """Longer sides at most of what is sent to the browser."""
@@ -74,15 +74,6 @@ def list_notices(notices: Sequence[str]) -> str:
     return f'<div id="notices" role="alert"><ul>{"".join(f"<li>{escape(each)}</li>" for each in notices)}</ul></div>'
 
 
-def shrink(array: Array, side_px: int) -> Array:
-    """Bring an array (H, W) to a longer side by area, if it is larger."""
-    scale = side_px / max(array.shape)
-    if scale >= 1:
-        return array
-    size = (max(1, round(array.shape[1] * scale)), max(1, round(array.shape[0] * scale)))
-    return np.asarray(cv2.resize(array, size, interpolation=cv2.INTER_AREA))
-
-
 def _evidence(prediction: Prediction, of_class: str) -> str:
     share = prediction.evidence_in_lungs
     head = f"<h3>Evidence for {escape(of_class)} in the lungs</h3>"
@@ -105,7 +96,7 @@ def _areas(prediction: Prediction) -> str:
     return f'<h3>Lung area</h3><p id="areas">{text}</p>'
 
 
-def _sides(area: Sides, form: str, unit: str) -> str:
+def _sides(area: LungAreas, form: str, unit: str) -> str:
     return f"right {area.right:{form}} {unit}, left {area.left:{form}} {unit} (the patient's)"
 
 

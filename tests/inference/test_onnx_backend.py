@@ -15,9 +15,8 @@ import pytest
 
 from lungseg.data.geometry import Letterbox
 from lungseg.data.phantom.draw import draw_phantom
-from lungseg.inference.loading import load_backend
 from lungseg.inference.onnx_backend import load_onnx, open_session
-from lungseg.inference.predictor import Predictor
+from lungseg.inference.predictor import Predictor, load_backend
 from lungseg.inference.preprocess import to_picture
 
 pytest.importorskip("onnxruntime")

@@ -11,11 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lungseg.inference.hub import from_pretrained
 from lungseg.inference.predictor import Predictor
 from lungseg.inference.torch_backend import load_torch
 from lungseg.models.loading import load_model
-from lungseg.models.model_file import read_model_file, write_model_file
+from lungseg.models.model_file import find_hub_folder, read_model_file, write_model_file
 from lungseg.models.network import LungNetwork
 from lungseg.runs.model_info import ModelInfo, info_from_json, info_to_json
 from lungseg.runs.run import Run
@@ -109,7 +108,7 @@ def test_hub_folder_is_read_as_path_and_by_from_pretrained(
 def test_hub_folder_whose_tensors_were_saved_by_others_is_read_by_its_config(tmp_path: Path, untrained: Path) -> None:
     Predictor.load(untrained, "cpu").save_pretrained(tmp_path)
     save_file(load_file(tmp_path / "model.safetensors"), tmp_path / "model.safetensors")
-    assert from_pretrained(tmp_path)[1].image_size == 64
+    assert Predictor.from_pretrained(tmp_path, "cpu").info.image_size == 64
 
 
 def test_hub_name_is_asked_for_by_name_and_revision(
@@ -123,7 +122,7 @@ def test_hub_name_is_asked_for_by_name_and_revision(
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    assert from_pretrained("owner/name", "v2")[1].image_size == 64
+    assert Predictor.from_pretrained("owner/name", "cpu", "v2").info.image_size == 64
     assert asked == [
         ("owner/name", {"revision": "v2", "allow_patterns": ["config.json", "model.safetensors"]}),
     ]
@@ -132,6 +131,6 @@ def test_hub_name_is_asked_for_by_name_and_revision(
 def test_hub_name_that_cannot_be_had_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match=r"'owner/there-is-none' could not be had from the Hub \("):
-        from_pretrained("owner/there-is-none")
+        find_hub_folder("owner/there-is-none")
     with pytest.raises(FileNotFoundError, match=r"no model at '.*': a folder with model.safetensors, or OWNER/NAME"):
-        from_pretrained(tmp_path)
+        find_hub_folder(tmp_path)

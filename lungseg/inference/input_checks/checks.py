@@ -1,12 +1,14 @@
 """Reasons to doubt an input: what the image looks like, and whether the mask predicted in it looks like two lungs.
 
-The image is judged without a network (`view`), the mask by limits taken from true masks, so that no limit hangs on the
-faults of one network. The limits were read off the Train split of COVID-QU-Ex, of images `view` was not learned from.
+The image is judged without a network (`orientation`), the mask by limits taken from true masks, so that no limit hangs
+on the faults of one network. The limits were read off the Train split of COVID-QU-Ex, of images that `orientation` was
+not learned from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -14,8 +16,7 @@ from numpy.typing import NDArray
 
 from lungseg.auditing.integrity import LEAST_LUNG
 from lungseg.evaluation.lungs_apart import Sides, part_lungs
-from lungseg.inference.input_checks.midline import find_midline
-from lungseg.inference.input_checks.orientation import Likeness, compare
+from lungseg.inference.input_checks.orientation import Likeness, compare, grey_ranks
 from lungseg.inference.prediction import Flag
 
 IMAGE_FLAGS = ("blank", "not_chest", "rotated", "inverted", "mirrored", "cropped")
@@ -39,11 +40,20 @@ COLUMNS, ROWS = (0.25, 0.7), (0.17, 0.68)
 MOST_SLOPE = 0.6
 """How much higher one lung's centroid lies than the other's, in distances between them: at most 0.51."""
 LEAST_MIDLINE, LEAST_MIDLINE_CONTRAST = 0.14, 0.08
-"""Width and brightness of what lies between the lungs (`midline`); at least 0.154 and 0.099 in 1,243 true masks."""
-_MASK_PX = 256
+"""Width and brightness of what lies between the lungs (`Midline`); at least 0.154 and 0.099 in 1,243 true masks."""
+_SIDE_PX = 256
 
 
-def check(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> tuple[Flag, ...]:
+class Midline(NamedTuple):
+    """How wide and how bright what lies between the lungs is."""
+
+    width: float
+    """Median over the rows that hold both lungs of its share in the width from lung to lung."""
+    contrast: float
+    """How much brighter it is than the lungs, in [-1, 1]: the difference of mean ranks of the image's pixels."""
+
+
+def check_input(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> tuple[Flag, ...]:
     """Say what speaks against an image and the lungs predicted in it; empty where nothing does.
 
     Beside the flags of `check_image` and `check_mask`, and only where there are none, it gives `lateral`.
@@ -72,7 +82,7 @@ def check_image(image: NDArray[np.uint8]) -> tuple[Flag, ...]:
     if like.distance > MOST_DISTANCE:
         reason = f"not like a frontal chest X-ray: {like.distance:.2f} times the usual distance, limit {MOST_DISTANCE}"
         return (Flag("not_chest", reason, like.distance),)
-    return tuple(_view_flags(like))
+    return tuple(_orientation_flags(like))
 
 
 def check_mask(mask: NDArray[np.bool_]) -> tuple[Flag, ...]:
@@ -83,7 +93,29 @@ def check_mask(mask: NDArray[np.bool_]) -> tuple[Flag, ...]:
     return tuple(_mask_flags(_shrink(mask.view(np.uint8)).view(np.bool_), share))
 
 
-def _view_flags(like: Likeness) -> Iterator[Flag]:
+def find_midline(image: NDArray[np.uint8], sides: Sides) -> Midline | None:
+    """Measure between the two lungs of an image (H, W): heart, great vessels and spine in a frontal view.
+
+    They are bright there, and a third of the width. None where no row of the image holds both lungs.
+    """
+    left, right = sides
+    rows = left.any(axis=1) & right.any(axis=1)
+    if not rows.any():
+        return None
+    left, right = left[rows], right[rows]
+    columns = np.arange(left.shape[1])
+    outer_left, outer_right = left.argmax(axis=1), columns[-1] - right[:, ::-1].argmax(axis=1)
+    inner_left, inner_right = columns[-1] - left[:, ::-1].argmax(axis=1), right.argmax(axis=1)
+    gaps = np.maximum(inner_right - inner_left - 1, 0)
+    width = float(np.median(gaps / np.maximum(outer_right - outer_left + 1, 1)))
+    between = (columns > inner_left[:, None]) & (columns < inner_right[:, None])
+    if not between.any():
+        return Midline(width, 0.0)
+    ranks = grey_ranks(image)[image]  # what is bright in one exposure is mid grey in another
+    return Midline(width, float(ranks[rows][between].mean() - ranks[sides.left | sides.right].mean()))
+
+
+def _orientation_flags(like: Likeness) -> Iterator[Flag]:
     if like.turned > LIKELY:
         turn = f"by {like.degrees} degrees clockwise" if like.degrees else "by an unclear angle"
         yield Flag("rotated", f"looks turned {turn} (probability {like.turned:.2f})", like.turned)
@@ -124,15 +156,15 @@ def _mask_flags(mask: NDArray[np.bool_], share: float) -> Iterator[Flag]:
 
 def _midline_flags(image: NDArray[np.uint8], sides: Sides) -> Iterator[Flag]:
     """Where nothing else speaks against an image: lungs seen from the side lie over each other, or before the spine."""
-    found = find_midline(image, sides)
-    if found is None:
+    midline = find_midline(image, sides)
+    if midline is None:
         return
-    if found.width < LEAST_MIDLINE:
-        reason = f"only {found.width:.0%} of the chest's width lies between the lungs, as in a lateral view"
-        yield Flag("lateral", reason, found.width)
-    elif found.contrast < LEAST_MIDLINE_CONTRAST:
-        reason = f"what lies between the lungs is hardly brighter ({found.contrast:.2f} of 1), as in a lateral view"
-        yield Flag("lateral", reason, found.contrast)
+    if midline.width < LEAST_MIDLINE:
+        reason = f"only {midline.width:.0%} of the chest's width lies between the lungs, as in a lateral view"
+        yield Flag("lateral", reason, midline.width)
+    elif midline.contrast < LEAST_MIDLINE_CONTRAST:
+        reason = f"what lies between the lungs is hardly brighter ({midline.contrast:.2f} of 1), as in a lateral view"
+        yield Flag("lateral", reason, midline.contrast)
 
 
 def _uneven(sides: Sides) -> Iterator[Flag]:
@@ -148,9 +180,9 @@ def _uneven(sides: Sides) -> Iterator[Flag]:
 
 
 def _shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """To at most `_MASK_PX` a side; a mask of 0 and 1 stays one."""
+    """To at most `_SIDE_PX` a side; a mask of 0 and 1 stays one."""
     height, width = image.shape
-    if max(height, width) <= _MASK_PX:
+    if max(height, width) <= _SIDE_PX:
         return image
-    size = (min(width, _MASK_PX), min(height, _MASK_PX))
+    size = (min(width, _SIDE_PX), min(height, _SIDE_PX))
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)

@@ -2,7 +2,8 @@
 
 The numbers are a coarse picture and a histogram of oriented gradients (Dalal and Triggs, CVPR 2005) with signed
 directions. Turned, mirrored or inverted, an image has the same numbers in other places, so one vector of weights
-rates all 16 views of it. What was learned lies in `orientation.npz`, made by `python -m lungseg.benchmarks.fit_view`.
+rates all 16 orientations of it. What was learned lies in `orientation.npz`, which
+`python -m lungseg.benchmarks.fit_orientation` makes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ FEATURES = _GRADIENTS + _COARSE * _COARSE
 Array = NDArray[np.float32]
 
 
-class View(NamedTuple):
+class Orientation(NamedTuple):
     """What was done to an upright X-ray, in this order."""
 
     mirrored: bool
@@ -33,7 +34,9 @@ class View(NamedTuple):
     """Black and white exchanged."""
 
 
-VIEWS = tuple(View(mirror, turns, invert) for invert in (False, True) for mirror in (False, True) for turns in range(4))
+ORIENTATIONS = tuple(
+    Orientation(mirror, turns, invert) for invert in (False, True) for mirror in (False, True) for turns in range(4)
+)
 """The first is the upright one."""
 
 
@@ -41,7 +44,7 @@ class Known(NamedTuple):
     """What was learned from the F = `FEATURES` numbers of frontal chest X-rays; float32."""
 
     upright: Array
-    """(F,) weights: the product with the numbers of a view is the logit of that view among the 16."""
+    """(F,) weights: the product with the numbers of an image is the logit that it lies upright, among the 16."""
     cropped: Array
     """(F + 1,) weights and bias: the logit of a crop that leaves a third to a half of each side."""
     mean: Array
@@ -64,15 +67,15 @@ class Likeness(NamedTuple):
     mirrored: float
     """Probability."""
     cropped: float
-    """Probability that most of the chest is missing; as the distance, in the likeliest view."""
+    """Probability that most of the chest is missing; as the distance, in the likeliest orientation."""
     distance: float
     """From the frontal chest X-rays known; 1 is usual."""
 
 
-def apply_view(image: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
-    """Do to an image (H, W) what a view says."""
-    seen = np.rot90(image[:, ::-1] if view.mirrored else image, view.quarter_turns)
-    return np.ascontiguousarray(255 - seen if view.inverted else seen)
+def reorient(image: NDArray[np.uint8], orientation: Orientation) -> NDArray[np.uint8]:
+    """Mirror, turn and invert an image (H, W)."""
+    turned = np.rot90(image[:, ::-1] if orientation.mirrored else image, orientation.quarter_turns)
+    return np.ascontiguousarray(255 - turned if orientation.inverted else turned)
 
 
 def compare(image: NDArray[np.uint8]) -> Likeness:
@@ -81,17 +84,17 @@ def compare(image: NDArray[np.uint8]) -> Likeness:
     numbers = features(image)
     logits = numbers @ spread_out
     probs = np.exp(logits - logits.max())
-    probs /= probs.sum()
-    turns = [_sum(probs, quarter_turns=number) for number in range(4)]
-    place, sign = _places()[int(logits.argmax())]
-    righted = numbers[place] * sign
+    probs = (probs / probs.sum()).astype(np.float64).reshape(2, 2, 4)  # inverted, mirrored, turns: as `ORIENTATIONS`
+    turns = probs.sum(axis=(0, 1))
+    index, sign = _rearrangements()[int(logits.argmax())]
+    righted = numbers[index] * sign
     away = righted - known.mean
     left = max(0.0, float(np.square(away).sum()) - float(np.square(known.axes @ away).sum()))
     return Likeness(
-        max(0.0, 1 - turns[0]),
+        max(0.0, 1 - float(turns[0])),
         int(-90 * np.argmax(turns)) % 360,
-        _sum(probs, inverted=True),
-        _sum(probs, mirrored=True),
+        float(probs[1].sum()),
+        float(probs[:, 1].sum()),
         1 / (1 + float(np.exp(-(righted @ known.cropped[:-1] + known.cropped[-1])))),
         float(np.sqrt(left)) / float(known.usual[0]),
     )
@@ -109,8 +112,7 @@ def features(image: NDArray[np.uint8]) -> Array:
     (8 x 8), come first; then the picture of 16 x 16 pixels, of length 1.
     """
     small = np.asarray(cv2.resize(image, (_SIDE_PX, _SIDE_PX), interpolation=cv2.INTER_AREA), np.uint8)
-    counts = np.bincount(small.ravel(), minlength=256)
-    ranks = ((np.cumsum(counts) - counts / 2) / small.size - 0.5).astype(np.float32)
+    ranks = (grey_ranks(small) - 0.5).astype(np.float32)
     even = cv2.GaussianBlur(ranks[small], (0, 0), 1.0)
     coarse = np.asarray(cv2.resize(even, (_COARSE, _COARSE), interpolation=cv2.INTER_AREA), np.float32).ravel()
     cells = _gradients(np.asarray(even, np.float32))
@@ -118,17 +120,23 @@ def features(image: NDArray[np.uint8]) -> Array:
     return np.concatenate([strong, coarse / max(float(np.linalg.norm(coarse)), 1e-6)]).astype(np.float32)
 
 
+def grey_ranks(image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """The mean rank, in [0, 1], of an image's pixels of each grey value: (256,)."""
+    counts = np.bincount(image.ravel(), minlength=256)
+    return np.asarray((np.cumsum(counts) - counts / 2) / image.size)
+
+
 def spread(upright: NDArray[Any]) -> Array:
-    """Weights (F,) that rate an image as it is: (F, 16), that rate it as each of `VIEWS`."""
-    spread_out = np.zeros((FEATURES, len(VIEWS)), np.float32)
-    for column, (place, sign) in enumerate(_places()):
-        spread_out[place, column] = upright * sign
+    """Weights (F,) that rate an image as it is: (F, 16), that rate it as each of `ORIENTATIONS`."""
+    spread_out = np.zeros((FEATURES, len(ORIENTATIONS)), np.float32)
+    for column, (index, sign) in enumerate(_rearrangements()):
+        spread_out[index, column] = upright * sign
     return spread_out
 
 
 def gather(each: NDArray[Any]) -> NDArray[np.float64]:
     """The transpose of `spread`: (F, 16) to (F,), for the gradient of its weights."""
-    turned_back = [each[place, column] * sign for column, (place, sign) in enumerate(_places())]
+    turned_back = [each[index, column] * sign for column, (index, sign) in enumerate(_rearrangements())]
     return np.asarray(np.sum(turned_back, axis=0), np.float64)
 
 
@@ -144,39 +152,31 @@ def _gradients(even: Array) -> Array:
 
 
 @lru_cache(maxsize=1)
-def _places() -> list[tuple[NDArray[np.intp], Array]]:
-    """For each view: `features(view)[place] * sign` are those of the upright image; (F,) each."""
-    found = []
-    for view in VIEWS:
-        bins = (4 - np.arange(_BINS) if view.mirrored else np.arange(_BINS)) + 2 * view.quarter_turns
-        cells = _undo(np.arange(_GRADIENTS).reshape(_BINS, _CELLS, _CELLS), view)
-        cells = cells[(bins + (_BINS // 2 if view.inverted else 0)) % _BINS]
-        coarse = _undo(np.arange(_GRADIENTS, FEATURES).reshape(1, _COARSE, _COARSE), view)
+def _rearrangements() -> list[tuple[NDArray[np.intp], Array]]:
+    """For each orientation: `features(reoriented)[index] * sign` are those of the upright image; (F,) each."""
+    rearrangements = []
+    for each in ORIENTATIONS:
+        # Mirrored, a gradient to the right points to the left; turned by 90 degrees, it points two directions on;
+        # inverted, every gradient points the other way, and the coarse picture changes its sign.
+        bins = (4 - np.arange(_BINS) if each.mirrored else np.arange(_BINS)) + 2 * each.quarter_turns
+        cells = _undo(np.arange(_GRADIENTS).reshape(_BINS, _CELLS, _CELLS), each)
+        cells = cells[(bins + (_BINS // 2 if each.inverted else 0)) % _BINS]
+        coarse = _undo(np.arange(_GRADIENTS, FEATURES).reshape(1, _COARSE, _COARSE), each)
         sign = np.ones(FEATURES, np.float32)
-        sign[_GRADIENTS:] = -1 if view.inverted else 1
-        found.append((np.concatenate([cells.ravel(), coarse.ravel()]), sign))
-    return found
+        sign[_GRADIENTS:] = -1 if each.inverted else 1
+        rearrangements.append((np.concatenate([cells.ravel(), coarse.ravel()]), sign))
+    return rearrangements
 
 
-def _undo(planes: NDArray[np.intp], view: View) -> NDArray[np.intp]:
-    """Bring planes (N, S, S) of a view back to those of the upright image."""
-    back = np.rot90(planes, -view.quarter_turns, axes=(1, 2))
-    return back[..., ::-1] if view.mirrored else back
+def _undo(planes: NDArray[np.intp], orientation: Orientation) -> NDArray[np.intp]:
+    """Bring planes (N, S, S) of a reoriented image back to those of the upright one."""
+    back = np.rot90(planes, -orientation.quarter_turns, axes=(1, 2))
+    return back[..., ::-1] if orientation.mirrored else back
 
 
 @lru_cache(maxsize=1)
 def _load() -> tuple[Known, Array]:
-    """What was learned, and its weights spread over the views."""
-    with np.load(FILE, allow_pickle=False) as stored:
-        known = Known(*(stored[name].astype(np.float32) for name in Known._fields))
+    """What was learned, and its weights spread over the orientations."""
+    with np.load(FILE, allow_pickle=False) as arrays:
+        known = Known(*(arrays[name].astype(np.float32) for name in Known._fields))
     return known, spread(known.upright)
-
-
-def _sum(probs: Array, **wanted: object) -> float:
-    """Probability of all views that are as wanted."""
-    items = wanted.items()
-    return sum(
-        float(p)
-        for p, view in zip(probs, VIEWS, strict=True)
-        if all(getattr(view, name) == value for name, value in items)
-    )

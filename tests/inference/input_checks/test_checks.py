@@ -9,8 +9,15 @@ from numpy.typing import NDArray
 
 from lungseg.benchmarks.planted import CHANGES
 from lungseg.data.phantom.draw import Phantom, draw_phantom
-from lungseg.evaluation.lungs_apart import part_lungs
-from lungseg.inference.input_checks.checks import IMAGE_FLAGS, _midline_flags, check, check_image, check_mask
+from lungseg.evaluation.lungs_apart import Sides, part_lungs
+from lungseg.inference.input_checks.checks import (
+    IMAGE_FLAGS,
+    _midline_flags,
+    check_image,
+    check_input,
+    check_mask,
+    find_midline,
+)
 
 
 def _mask(*boxes: tuple[int, int, int, int]) -> NDArray[np.bool_]:
@@ -54,7 +61,7 @@ def test_a_reason_says_the_number() -> None:
 
 
 def test_a_good_image_with_its_mask_has_no_flag(good: list[Phantom]) -> None:
-    assert [check(phantom.image, phantom.lung) for phantom in good] == [()] * len(good)
+    assert [check_input(phantom.image, phantom.lung) for phantom in good] == [()] * len(good)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +109,7 @@ def test_lungs_that_touch_or_have_nothing_bright_between_them_look_lateral(good:
     for phantom in good:
         left, right = part_lungs(phantom.lung)
         reach = np.maximum.accumulate(left, axis=1) & np.maximum.accumulate(right[:, ::-1], axis=1)[:, ::-1]
-        (touching,) = check(phantom.image, phantom.lung | reach)
+        (touching,) = check_input(phantom.image, phantom.lung | reach)
         assert touching.name == "lateral" and touching.value < 0.14
         dark = phantom.image.copy()
         dark[reach & ~phantom.lung] = int(np.median(phantom.image[phantom.lung]))
@@ -126,3 +133,29 @@ def test_names_of_flags_of_the_image_are_listed(good: list[Phantom]) -> None:
     rng = np.random.default_rng(0)
     images = [change(phantom.image, rng) for change in CHANGES.values() for phantom in good]
     assert {flag.name for image in images for flag in check_image(image)} == set(IMAGE_FLAGS)
+
+
+def _lung(rows: slice, columns: slice) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    mask = np.zeros((10, 10), bool)
+    mask[rows, columns] = True
+    return mask
+
+
+def test_width_and_contrast_are_those_computed_by_hand() -> None:
+    image = np.full((10, 10), 50, np.uint8)
+    image[:, 4:6] = 200
+    sides = Sides(_lung(slice(2, 8), slice(1, 4)), _lung(slice(4, 10), slice(6, 9)))
+    found = find_midline(image, sides)
+    assert found is not None
+    assert found.width == pytest.approx(2 / 8)
+    assert found.contrast == pytest.approx(0.9 - 0.4)  # middle ranks of 20 bright and 80 dark pixels
+
+
+def test_lungs_that_touch_have_no_width_between_them() -> None:
+    sides = Sides(_lung(slice(2, 8), slice(1, 5)), _lung(slice(2, 8), slice(5, 9)))
+    assert find_midline(np.zeros((10, 10), np.uint8), sides) == (0.0, 0.0)
+
+
+def test_no_row_with_both_lungs_gives_nothing() -> None:
+    sides = Sides(_lung(slice(0, 4), slice(1, 5)), _lung(slice(5, 9), slice(5, 9)))
+    assert find_midline(np.zeros((10, 10), np.uint8), sides) is None

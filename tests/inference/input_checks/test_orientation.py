@@ -6,27 +6,27 @@ import pytest
 from lungseg.data.phantom.draw import draw_phantom
 from lungseg.inference.input_checks.orientation import (
     FEATURES,
-    VIEWS,
-    View,
-    apply_view,
+    ORIENTATIONS,
+    Orientation,
     compare,
     features,
     gather,
+    reorient,
     spread,
 )
 
 
-@pytest.mark.parametrize("view", VIEWS)
-def test_spread_weights_rate_the_view_as_the_weights_rate_the_upright_image(view: View) -> None:
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_spread_weights_rate_the_reoriented_image_as_the_weights_rate_the_upright_one(orientation: Orientation) -> None:
     image = draw_phantom(3, 0, 64).image  # of the side that the numbers are taken at: nothing is averaged
     weights = np.random.default_rng(0).normal(size=FEATURES).astype(np.float32)
-    logits = features(apply_view(image, view)) @ spread(weights)
-    assert logits[VIEWS.index(view)] == pytest.approx(float(features(image) @ weights), abs=1e-3)
+    logits = features(reorient(image, orientation)) @ spread(weights)
+    assert logits[ORIENTATIONS.index(orientation)] == pytest.approx(float(features(image) @ weights), abs=1e-3)
 
 
 def test_gather_is_the_transpose_of_spread() -> None:
     rng = np.random.default_rng(0)
-    weights, each = rng.normal(size=FEATURES), rng.normal(size=(FEATURES, len(VIEWS)))
+    weights, each = rng.normal(size=FEATURES), rng.normal(size=(FEATURES, len(ORIENTATIONS)))
     assert float((spread(weights) * each).sum()) == pytest.approx(float(weights @ gather(each)), rel=1e-4)
 
 
@@ -36,9 +36,9 @@ def test_numbers_do_not_know_brightness_contrast_and_gamma() -> None:
     np.testing.assert_allclose(features(brighter), features(image), atol=1e-5)
 
 
-def test_a_view_is_mirrored_then_turned_then_inverted() -> None:
+def test_an_image_is_mirrored_then_turned_then_inverted() -> None:
     image = np.array([[1, 2], [3, 4]], np.uint8)
-    assert apply_view(image, View(True, 1, True)).tolist() == [[254, 252], [253, 251]]
+    assert reorient(image, Orientation(True, 1, True)).tolist() == [[254, 252], [253, 251]]
 
 
 def test_a_blank_image_has_finite_numbers_and_a_likeness() -> None:

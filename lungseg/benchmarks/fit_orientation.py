@@ -1,8 +1,7 @@
-"""Learn `inference/input_checks/orientation.npz` from a Train split: `python -m lungseg.benchmarks.fit_view ROOT`.
+"""Learn `orientation.npz` of the input checks from a Train split: `python -m lungseg.benchmarks.fit_orientation ROOT`.
 
-Two thirds of Train and 200 phantoms are learned from; the limits in `inference.input_checks` are read off
-the last third.
-Only numbers averaged over thousands of images are stored; no mask and no network takes part.
+Two thirds of Train and 200 phantoms are learned from; the limits in `inference.input_checks` are read off the
+last third. Only numbers averaged over thousands of images are stored; no mask and no network takes part.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ def move(image: Image, rng: np.random.Generator) -> Image:
 
 
 def _fit_upright(good: Rows) -> Rows:
-    """Softmax over the 16 views, of which the first is right."""
+    """Softmax over the 16 orientations, of which the first is right."""
 
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         rated = good @ spread(weights)
@@ -127,7 +126,7 @@ def _quantiles(images: list[Image]) -> Iterator[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m lungseg.benchmarks.fit_view", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lungseg.benchmarks.fit_orientation", description=__doc__)
     parser.add_argument("root", type=Path, help="data set with a split Train, all images upright")
     return parser
 

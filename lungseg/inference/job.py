@@ -1,0 +1,170 @@
+"""The whole of `python -m lungseg.predict`: what is still to do, on one device or several, and what came of it.
+
+Several devices are one process each, with every n-th file. Prediction needs no collective calls, so nothing ties the
+processes together but the output folder: none waits for another, and the loss of one costs its shard alone.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from lungseg.errors import UserError
+from lungseg.inference.dicom_out import check_highdicom
+from lungseg.inference.inputs import Input, find_inputs
+from lungseg.inference.journal import Journal, Row, check_settings, done_ids
+from lungseg.inference.pipeline import predict_files, write_prediction
+from lungseg.inference.predictor import Predictor
+from lungseg.runs.progress import tracked
+from lungseg.runs.run import Run
+from lungseg.runs.whole_files import digest
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for."""
+
+    inputs: tuple[str, ...]
+    output: Path
+    checkpoint: Path | None = None
+    device: str = "auto"
+    """One, or several with commas: a process each."""
+    batch_size: int = 16
+    tta: bool = False
+    threshold: float = 0.5
+    dicom_out: bool = False
+    shard: str | None = None
+    """`I/N`: every N-th file, from the I-th on."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it, in numbers of files."""
+
+    inputs: int
+    before: int
+    """Done by an earlier run."""
+    done: int
+    skipped: int
+    """Could not be read."""
+    flagged: int
+    """With at least one flag, earlier ones included."""
+    lost: tuple[str, ...] = ()
+    """Devices whose process did not reach its end."""
+
+
+def predict(options: Options) -> Outcome:
+    """Predict all that is not done yet; see `lungseg.predict`.
+
+    Raises:
+        FileNotFoundError: An input or a model that is not there.
+        UserError: An option out of range, an output folder of other predictions, or in use.
+    """
+    devices = options.device.split(",")
+    shard = parse_shard(options.shard) if options.shard else None
+    if shard and len(devices) > 1:
+        raise UserError(f"--device: one device for a shard, got {options.device!r}")
+    if options.dicom_out:
+        check_highdicom()
+    inputs = find_inputs(options.inputs, options.output)
+    check_settings(options.output, _settings(options, inputs.root))
+    files = inputs.files[shard[0] :: shard[1]] if shard else inputs.files
+    journal = Journal(options.output, shard)
+    try:
+        if not shard:
+            journal.collect_shards()
+        done = done_ids(options.output, files)
+        todo, lost = [file for file in files if file.id not in done], []
+        journal.drop({file.id for file in todo})
+        if todo and len(devices) > 1:
+            lost = _run_shards(options, devices)
+            journal.collect_shards()
+        elif todo:
+            _predict_into(journal, options, todo)
+        return _outcome(journal, files, todo, lost)
+    finally:
+        if not shard:
+            journal.write_csv()
+        journal.close()
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """`I/N`, the I-th (from 0) of N shards.
+
+    Raises:
+        UserError: Anything else.
+    """
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise UserError(f"--shard: I/N with 0 <= I < N, such as 0/4, got {text!r}")
+    return int(index), int(count)
+
+
+def _settings(options: Options, root: Path) -> Row:
+    """What results depend on."""
+    return {
+        "inputs_below": str(root),
+        "model": digest(Run.open(options.checkpoint).model),
+        "tta": options.tta,
+        "threshold": options.threshold,
+        "dicom_out": options.dicom_out,
+    }
+
+
+def _predict_into(journal: Journal, options: Options, files: Sequence[Input]) -> None:
+    predictor = Predictor.load(
+        options.checkpoint,
+        options.device,
+        tta=options.tta,
+        threshold=options.threshold,
+        batch_size=options.batch_size,
+    )
+    calibration = str(predictor.info.description.get("calibration", ""))
+    if calibration.startswith("none"):
+        print(f"note: probabilities are not calibrated ({calibration})", file=sys.stderr)
+    rows = predict_files(predictor, files, partial(write_prediction, options.output, dicom=options.dicom_out))
+    title = f"predict {options.shard}" if options.shard else "predict"
+    # The bars of shards, which share a terminal, would draw over each other.
+    for row in tracked(rows, len(files), title, bar=options.shard is None):
+        if row["error"] is not None:
+            tqdm.write(f"skipped {row['id']}: {row['error']}", file=sys.stderr)  # above the bar, if there is one
+        journal.add(row)
+
+
+def _run_shards(options: Options, devices: Sequence[str]) -> list[str]:
+    """Run the command once a device and wait; all are ended should this process be.
+
+    Returns:
+        The devices whose process did not reach its end (bad files do not count).
+    """
+    command = [sys.executable, "-m", "lungseg.predict", "--output", str(options.output)]
+    command += ["--batch-size", str(options.batch_size), "--threshold", repr(options.threshold)]
+    command += ["--checkpoint", str(options.checkpoint)] if options.checkpoint else []
+    command += [*["--tta"] * options.tta, *["--dicom-out"] * options.dicom_out]
+    children = []
+    try:
+        for index, device in enumerate(devices):
+            words = ["--device", device, "--shard", f"{index}/{len(devices)}", "--", *options.inputs]
+            children.append(subprocess.Popen([*command, *words], stdout=subprocess.DEVNULL))
+        codes = [child.wait() for child in children]
+    finally:
+        for child in children:
+            child.terminate()
+    return [device for device, code in zip(devices, codes, strict=True) if code not in (0, 1)]
+
+
+def _outcome(journal: Journal, files: Sequence[Input], todo: Sequence[Input], lost: Sequence[str]) -> Outcome:
+    asked, new = {file.id for file in files}, {file.id for file in todo}
+    done = skipped = flagged = 0
+    for row in journal.rows():
+        if row["id"] in new:
+            done += row["error"] is None
+            skipped += row["error"] is not None
+        flagged += row["id"] in asked and bool(row.get("flags"))
+    return Outcome(len(files), len(files) - len(todo), done, skipped, flagged, tuple(lost))
