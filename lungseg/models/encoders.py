@@ -38,6 +38,7 @@ LITE_NORMALISATION = Normalisation(127 / 255, 128 / 255)
 def check_encoder(name: str) -> None:
     """Raise a ValueError with the nearest names if smp and timm know no encoder of that name."""
     known = list(smp.encoders.get_encoder_names())
+    # timm knows more names than smp lists, and imports slowly: it is asked only about its own.
     if name.startswith("tu-"):
         import timm
 
@@ -89,6 +90,7 @@ def load_encoder_weights(encoder: nn.Module, name: str, weights: str | None) -> 
         check_lite(name, weights)
         _load_exactly(encoder, _lite_tensors(weights), weights)
         return LITE_NORMALISATION
+    # The mean and std of a lungseg network travel with its tensors: they are buffers.
     tensors = _tensors_of_file(Path(weights))
     _load_exactly(encoder, tensors, weights)
     mean, std = tensors.get("network.mean"), tensors.get("network.std")
@@ -118,6 +120,7 @@ def _lite_tensors(weights: str) -> dict[str, Tensor]:
     path = getattr(package, f"Efficientnet{weights.capitalize()}ModelFile").get_model_file_path()
     stored = torch.load(path, map_location="cpu", weights_only=True)
     values = [value for key, value in stored.items() if not key.endswith("num_batches_tracked")]
+    # On the meta device a model costs no memory and no initialisation: only its names are wanted.
     with torch.device("meta"):
         model = timm.create_model(LITES[weights].removeprefix("tu-"))
     names = [key for key in model.state_dict() if "num_batches" not in key]
@@ -137,12 +140,14 @@ def _tensors_of_file(path: Path) -> dict[str, Tensor]:
     else:
         try:
             found = torch.load(path, map_location="cpu", weights_only=True)
+        # torch.load raises whatever unpickling comes to: a dozen types and no common base.
         except Exception as error:
             raise UserError(
                 f"model.encoder_weights: {str(path)!r} is not a file of tensors ({type(error).__name__})"
             ) from error
     found = found.get("state_dict", found)  # type: ignore[assignment]
     tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
+    # A checkpoint of lungseg holds a whole network, or a Lightning module around it; only its encoder is wanted.
     own = {k.split("segmenter.encoder.", 1)[1]: v for k, v in tensors.items() if "segmenter.encoder." in k}
     own |= {k: v for k, v in tensors.items() if k in ("network.mean", "network.std")}
     return own if len(own) > 2 else tensors
@@ -159,6 +164,7 @@ def _load_exactly(encoder: nn.Module, tensors: Mapping[str, Tensor], source: str
             continue
         value = tensors.get(key)
         if value is not None and value.dim() == 4 and value.shape[1] == 3 and target.shape[1] == 1:
+            # Three equal channels through an RGB filter give the sum of its weights times the grey value.
             value = value.sum(dim=1, keepdim=True)
         if value is None or value.shape != target.shape:
             wrong.append(key)

@@ -50,6 +50,7 @@ def stages_to_merge(out_channels: Sequence[int], encoder_stride: int, map_stride
         ValueError: The encoder is no pyramid of halvings, or has no such stage.
     """
     deepest = len(out_channels) - 1
+    # Encoders with a dilated or a patch-sized stage have no feature map at the strides between.
     if encoder_stride != 2**deepest:
         raise UserError(f"model.map_stride: this encoder is no pyramid of halvings (got {map_stride}); set it to null")
     first = map_stride.bit_length() - 1

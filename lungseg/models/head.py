@@ -49,7 +49,9 @@ class MapClassifier(nn.Module):
 
     def class_maps(self, deep: Tensor) -> tuple[Tensor, Tensor]:
         """(B, K, h, w) -> class_maps (B, C, h, w) float32 and the features (B, K', h, w) they are read from."""
+        # Whole channels are dropped: neighbours in a feature map say the same, and would stand in for each other.
         features: Tensor = self.dropout(self.module(deep))
+        # Centred at each use rather than once after training: so the optimiser trains what is shown.
         weight = self.project.weight - self.project.weight.mean(dim=0, keepdim=True)
         return F.conv2d(features, weight).float(), features
 
@@ -58,6 +60,7 @@ class MapClassifier(nn.Module):
         size = (class_maps.shape[-2], class_maps.shape[-1])
         if self.pooling == "average":
             return class_maps.new_full((1, 1, *size), 1 / (size[0] * size[1]))
+        # Detached: else the classifier could move the lungs to where its evidence is.
         lung = F.adaptive_avg_pool2d(lung_probs.detach().float(), size)
         return lung / lung.sum(dim=(2, 3), keepdim=True).clamp_min(1e-3)
 

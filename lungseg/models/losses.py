@@ -59,6 +59,7 @@ def cross_entropy_term(
         class_weights: (C,) float32, positive; only their ratios matter to `Term.mean`.
         label_smoothing: Share of the target spread evenly over all classes, in [0, 1).
     """
+    # An unknown label may be any number, and cross_entropy raises on one that is no class.
     label = label.where(known, label.new_zeros(()))
     loss = F.cross_entropy(class_logits, label, reduction="none", label_smoothing=label_smoothing)
     return Term(loss, class_weights[label] * known.float())
@@ -77,6 +78,7 @@ def evidence_term(class_maps: Tensor, lung: Tensor, stride: int) -> Term:
         stride: Image pixels per map pixel; what a map covers beyond the image is outside.
     """
     height, width = class_maps.shape[-2] * stride, class_maps.shape[-1] * stride
+    # What the maps cover beyond the image is padding of the network: evidence there is outside of any lung.
     padded = F.pad(lung[:, None], (0, width - lung.shape[-1], 0, height - lung.shape[-2]))
     area = F.avg_pool2d(padded, stride)
     positive = class_maps.clamp_min(0)

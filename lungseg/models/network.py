@@ -53,10 +53,12 @@ class LungNetwork(nn.Module):
         super().__init__()
         self.segmenter = _segmenter(config)
         encoder = self.segmenter.encoder
+        # smp gives None where an encoder does not say its stride; 32 is that of every classic one.
         self.multiple = int(encoder.output_stride) if isinstance(encoder.output_stride, int) else 2**5
         """Stride of the deepest features, pixels; the input is padded to a multiple of it."""
         self.stride = config.map_stride or self.multiple
         """Input pixels per class-map pixel."""
+        # Inside the network, so that neither a data loader nor an exported file can normalise twice or not at all.
         normalisation = load_encoder_weights(encoder, config.encoder, config.encoder_weights)
         self.register_buffer("mean", torch.tensor(normalisation.mean))
         self.register_buffer("std", torch.tensor(normalisation.std))
@@ -81,6 +83,8 @@ class LungNetwork(nn.Module):
         height, width = image.shape[-2:]
         encoded = self._encode(image)
         decoded = self.segmenter.decoder(*encoded)
+        # Padding is cut off the masks, which have the image's size, and stays in the maps, which have the features'.
+        # Under autocast the rest is half precision; losses and scores want float32.
         mask_logits = self.segmenter.segmentation_head(decoded)[..., :height, :width].float()
         class_logits, class_maps, features = self.classifier(self._deep(*encoded), mask_logits[:, :1].sigmoid())
         return LungOutput(mask_logits, class_logits, class_maps, features)
@@ -98,6 +102,7 @@ class LungNetwork(nn.Module):
 
     def _encode(self, image: Tensor) -> tuple[Any, ...]:
         """What the decoder takes: the encoder's stages; vision transformers (DPT) hand prefix tokens on too."""
+        # Most encoders refuse a size that they cannot halve often enough; zeros at the border would look like an edge.
         encoded = self.segmenter.encoder(self._pad((image - self.mean) / self.std))
         return encoded if isinstance(encoded, tuple) else (encoded,)
 
@@ -114,6 +119,7 @@ class LungNetwork(nn.Module):
         training = self.training
         self.eval()  # BatchNorm and random state stay as they are
         with torch.inference_mode(False), torch.enable_grad():
+            # Asking autograd finds them in any architecture; a list of unused stages would have to be kept for each.
             output = self(torch.zeros(1, 1, *self._smallest_size()))
             reached = output.mask_logits.sum() + output.class_logits.sum()
             slopes = torch.autograd.grad(reached, parameters, allow_unused=True)
@@ -123,6 +129,7 @@ class LungNetwork(nn.Module):
 
     def _smallest_size(self) -> tuple[int, int]:
         """(height, width) in pixels that any encoder can take: transformers of timm may have a fixed one."""
+        # A smaller image saves most of the time, where the encoder does not insist on its own.
         fixed = [
             m.img_size for m in self.segmenter.encoder.modules() if isinstance(getattr(m, "img_size", None), tuple)
         ]
@@ -141,6 +148,7 @@ def _segmenter(config: ModelConfig) -> Any:
         known = ", ".join(a.__name__ for a in smp.MODEL_ARCHITECTURES_MAPPING.values())
         raise UserError(f"model.architecture: unknown architecture {config.architecture!r}; choose from {known}")
     check_encoder(config.encoder)
+    # Architectures differ in what they accept; their own signature is the only list that stays true.
     options = _options(config, set(inspect.signature(architecture.__init__).parameters))
     weights = smp_weights(config.encoder, config.encoder_weights)
     try:

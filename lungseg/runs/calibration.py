@@ -50,8 +50,10 @@ def read_calibration(run: Run, classes: Sequence[str], sensitivity: float) -> tu
     if not path.is_file():
         return None, f"the run has no {path.name} yet; evaluate it on its own data first"
     kept = json.loads(path.read_text())
+    # A run that was resumed has another best checkpoint under the same name; its old temperature would mislead.
     if kept.get("checkpoint_digest") != digest(run.model):
         return None, f"{path.name} was made for another checkpoint; evaluate this one on its own data first"
+    # The temperature does not depend on the sensitivity wanted, the thresholds do.
     there = kept["thresholds"] if kept.get("sensitivity") == sensitivity else {}
     thresholds = np.array([there[name] if there.get(name) is not None else math.nan for name in classes], np.float64)
     temperature = math.nan if kept["temperature"] is None else float(kept["temperature"])

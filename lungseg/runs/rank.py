@@ -48,10 +48,12 @@ def detect_rank(environment: Mapping[str, str] = os.environ) -> Rank:
     def number(name: str, default: int = 0) -> int:
         return int(environment.get(name) or default)
 
+    # The innermost launcher decides: torchrun started by srun inherits variables of Slurm that speak of torchrun itself.
     if environment.get("RANK"):
         world = number("WORLD_SIZE", 1)
         nodes = world // number("LOCAL_WORLD_SIZE", world)
         return Rank("torchrun", number("RANK"), number("LOCAL_RANK"), world_size=world, nodes=nodes)
+    # Lightning ignores Slurm in an interactive shell too; both must agree on who starts the processes.
     if environment.get("SLURM_JOB_NAME") not in ("bash", "interactive") and number("SLURM_NTASKS", 1) > 1:
         rank, world = number("SLURM_PROCID"), number("SLURM_NTASKS")
         return Rank("srun", rank, number("SLURM_LOCALID"), world_size=world, nodes=number("SLURM_NNODES", 1))

@@ -59,6 +59,7 @@ class Run:
             raise FileNotFoundError(f"no model at {str(path)!r}; give a run folder, .ckpt, .safetensors or .onnx file")
         if path.suffix.lower() not in _KINDS:
             raise UserError(f"{path}: not a model; give a run folder, .ckpt, .safetensors or .onnx file")
+        # A checkpoint lies in RUN/checkpoints/; resolved, since `cd RUN/checkpoints` leaves a path without parents.
         is_checkpoint = path.suffix.lower() == ".ckpt"
         return cls(path.resolve().parents[1] if is_checkpoint else path.parent, path)
 
