@@ -53,7 +53,7 @@ class MetricsCsv(Logger):
         if row["epoch"] != "":
             row["epoch"] = int(row["epoch"])
         new = sorted(set(row) - set(self._columns))
-        # A scalar that appears late (the first validation, the test) needs a column: the whole file is written anew, once.
+        # A scalar that appears late (the first validation, the test) needs a column: the file is written anew, once.
         if new or not self.path.exists():
             self._columns += new
             self._rewrite(self.rows())

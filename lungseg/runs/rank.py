@@ -48,7 +48,7 @@ def detect_rank(environment: Mapping[str, str] = os.environ) -> Rank:
     def number(name: str, default: int = 0) -> int:
         return int(environment.get(name) or default)
 
-    # The innermost launcher decides: torchrun started by srun inherits variables of Slurm that speak of torchrun itself.
+    # The innermost launcher decides: under srun, Slurm's variables speak of torchrun, not of what it starts.
     if environment.get("RANK"):
         world = number("WORLD_SIZE", 1)
         nodes = world // number("LOCAL_WORLD_SIZE", world)
