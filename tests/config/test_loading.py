@@ -263,7 +263,7 @@ def test_old_name_of_a_section_is_still_read_with_one_warning_that_names_the_new
 
 def test_unknown_key_that_is_near_to_nothing_lists_its_section(write: Write) -> None:
     known = ", ".join(field.name for field in fields(schema.OverlayConfig))
-    assert _message(write("overlays: {zzz: 1}")) == f"configs/x.yaml: overlays.zzz: unknown key; known here: {known}"
+    assert _message(write("overlays: {zzzzzzzz: 1}")) == f"configs/x.yaml: overlays.zzzzzzzz: unknown key; known here: {known}"
 
 
 def test_dump_has_the_schemas_order_and_floats_that_yaml_reads_as_floats() -> None:
