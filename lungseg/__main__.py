@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lungseg import __version__
-from lungseg.config.fields import did_you_mean
+from lungseg.errors import did_you_mean
 
 _NAMES = ("fit", "evaluate", "predict", "export", "app", "audit", "sweep", "compare", "bench")
 

@@ -15,8 +15,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-from lungseg.config.fields import did_you_mean
-from lungseg.errors import UserError
+from lungseg.errors import UserError, did_you_mean
 
 _FILE_ERRORS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 """Of files that the user named, or of folders that may not be written."""

@@ -6,6 +6,8 @@ may not be read stays Python's own FileNotFoundError, PermissionError and the li
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class UserError(ValueError):
     """A mistake in an option, a value or a file; its message says what, where, the value got and what to do."""
@@ -31,3 +33,8 @@ def check(holds: bool, key: str, rule: str, value: object) -> None:
     """Raise a UserError that names the full key, the rule and the value got: what every range goes through."""
     if not holds:
         raise UserError(f"{key}: must be {rule}, got {value!r}")
+
+
+def did_you_mean(names: Sequence[str]) -> str:
+    """End a message with the nearest right names; empty without any."""
+    return f"; did you mean {' or '.join(map(repr, names))}?" if names else ""

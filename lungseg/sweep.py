@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lungseg.command import run_command
-from lungseg.config.fields import did_you_mean
-from lungseg.errors import UserError
+from lungseg.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from lungseg.sweeping.spec import Sweep

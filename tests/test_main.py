@@ -62,8 +62,9 @@ def test_command_named_runs_as_if_by_python_m_and_counts_as_the_package(
         '"""Fail. \n\nMore."""\n'
         "import argparse\n"
         "from lungseg.command import add_config_arguments, run_command\n"
+        "from lungseg.errors import UserError\n"
         "def main(arguments):\n"
-        "    raise ValueError(f'got {arguments.words}')\n"
+        "    raise UserError(f'got {arguments.words}')\n"
         "if __name__ == '__main__':\n"
         "    parser = argparse.ArgumentParser(prog='fake')\n"
         "    add_config_arguments(parser)\n"

@@ -25,10 +25,8 @@ class PhantomConfig:
     """Folder that takes one sub-folder per distinct phantom set."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         for name in ("train", "val", "test"):
-            count = getattr(self, name)
-            check(count >= 3, f"data.phantom.{name}", ">= 3 (one a class)", count)
+            check(getattr(self, name) >= 3, f"data.phantom.{name}", ">= 3 (one a class)", getattr(self, name))
         check(64 <= self.size_px <= 2048, "data.phantom.size_px", "in 64..2048 pixels", self.size_px)
         check(self.seed >= 0, "data.phantom.seed", ">= 0", self.seed)
 
@@ -65,7 +63,6 @@ class DataConfig:
     phantom: PhantomConfig = field(default_factory=PhantomConfig)
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         check(32 <= self.image_size <= 2048, "data.image_size", "in 32..2048 pixels", self.image_size)
         check(self.batch_size >= 1, "data.batch_size", ">= 1", self.batch_size)
         check(self.workers is None or self.workers >= 0, "data.workers", ">= 0 or null", self.workers)
@@ -96,9 +93,7 @@ class AugmentConfig:
     """Largest standard deviation of Gaussian noise as a share of full scale, in [0, 0.5]."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
-        limits = {"shift": 0.5, "scale": 0.5, "rotate": 180, "flip": 1, "brightness": 1, "contrast": 1}
-        limits |= {"gamma": 0.9, "noise": 0.5}
-        for name, high in limits.items():
-            value = getattr(self, name)
+        highest = {"rotate": 180, "flip": 1, "brightness": 1, "contrast": 1, "gamma": 0.9}
+        for name, value in vars(self).items():
+            high = highest.get(name, 0.5)
             check(0 <= value <= high, f"augment.{name}", f"in [0, {high}]", value)

@@ -44,7 +44,6 @@ class ModelConfig:
     """Predict the infection mask too; images without one do not enter its loss."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         depth, channels = self.encoder_depth, self.decoder_channels
         check(depth is None or 3 <= depth <= 5, "model.encoder_depth", "3, 4, 5 or null", depth)
         check(channels is None or all(c >= 1 for c in channels), "model.decoder_channels", "positive", channels)
@@ -73,9 +72,8 @@ class LossConfig:
     """Share of the target spread over all classes, in [0, 1)."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         for name in ("dice", "bce", "cross_entropy", "evidence_weight", "evidence_warmup_epochs"):
-            check(getattr(self, name) >= 0, f"loss.{name}", ">= 0", getattr(self, name))
+            check(0 <= getattr(self, name) < math.inf, f"loss.{name}", ">= 0 and finite", getattr(self, name))
         check(self.dice + self.bce + self.cross_entropy > 0, "loss", "above 0 in sum", 0)
         check(0 <= self.label_smoothing < 1, "loss.label_smoothing", "in [0, 1)", self.label_smoothing)
         self.costs()
@@ -119,12 +117,10 @@ class OptimConfig:
     tested; null keeps the weights as they are."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         check(0 < self.lr <= 1, "optim.lr", "in (0, 1]", self.lr)
         check(0 < self.encoder_lr_factor <= 1, "optim.encoder_lr_factor", "in (0, 1]", self.encoder_lr_factor)
         check(0 <= self.final_lr_factor < 1, "optim.final_lr_factor", "in [0, 1)", self.final_lr_factor)
-        check(self.weight_decay >= 0, "optim.weight_decay", ">= 0", self.weight_decay)
-        check(self.warmup_epochs >= 0, "optim.warmup_epochs", ">= 0", self.warmup_epochs)
+        for name in ("weight_decay", "warmup_epochs", "frozen_encoder_epochs"):
+            check(0 <= getattr(self, name) < math.inf, f"optim.{name}", ">= 0 and finite", getattr(self, name))
         average = self.average
         check(average is None or 0 < average < 1, "optim.average", "in (0, 1) or null", average)
-        check(self.frozen_encoder_epochs >= 0, "optim.frozen_encoder_epochs", ">= 0", self.frozen_encoder_epochs)

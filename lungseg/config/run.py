@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from lungseg.errors import check
 
@@ -33,12 +34,10 @@ class RunConfig:
     """Also log to TensorBoard (extra `tensorboard`)."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         check(self.seed >= 0, "run.seed", ">= 0", self.seed)
         check(self.patience is None or self.patience >= 1, "run.patience", ">= 1 epoch or null", self.patience)
-        check(
-            self.name is None or self.name.strip(" ./") == self.name != "", "run.name", "a plain folder name", self.name
-        )
+        plain = self.name is None or self.name.strip(" ./") == self.name != ""
+        check(plain, "run.name", "a plain folder name", self.name)
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class TrainerConfig:
 
     max_epochs: int = 50
     accelerator: str = "auto"
-    devices: Any = "auto"
+    devices: int | str | list[int] = "auto"
     """A count, a list of indices, or `auto`."""
     num_nodes: int = 1
     strategy: str = "auto"
@@ -62,16 +61,12 @@ class TrainerConfig:
     log_every_n_steps: int = 10
 
     def __post_init__(self) -> None:
-        """Check ranges; names of accelerators, strategies and precisions are Lightning's to check."""
-        check(self.max_epochs >= 1, "trainer.max_epochs", ">= 1", self.max_epochs)
-        check(self.num_nodes >= 1, "trainer.num_nodes", ">= 1", self.num_nodes)
+        # Names of accelerators, strategies and precisions are Lightning's to check: it knows those of this machine.
+        for name in ("max_epochs", "num_nodes", "accumulate_grad_batches", "log_every_n_steps"):
+            check(getattr(self, name) >= 1, f"trainer.{name}", ">= 1", getattr(self, name))
         clip, limit = self.gradient_clip_val, self.limit_train_batches
-        check(clip is None or clip > 0, "trainer.gradient_clip_val", "> 0 or null", clip)
+        check(clip is None or 0 < clip < math.inf, "trainer.gradient_clip_val", "> 0 and finite, or null", clip)
         check(limit is None or 0 < limit <= 1, "trainer.limit_train_batches", "in (0, 1] or null", limit)
-        check(
-            self.accumulate_grad_batches >= 1, "trainer.accumulate_grad_batches", ">= 1", self.accumulate_grad_batches
-        )
-        check(self.log_every_n_steps >= 1, "trainer.log_every_n_steps", ">= 1", self.log_every_n_steps)
 
 
 @dataclass(frozen=True)
@@ -85,7 +80,6 @@ class OverlayConfig:
     """Most contact sheets a run writes; when epochs exceed it they are thinned evenly, the last is always kept."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         for name in ("samples", "every_n_epochs", "max_sheets"):
             check(getattr(self, name) >= 1, f"overlays.{name}", ">= 1", getattr(self, name))
 

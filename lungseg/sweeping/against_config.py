@@ -9,9 +9,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from lungseg.config import Config, LossConfig, ModelConfig
-from lungseg.config.fields import did_you_mean
 from lungseg.config.loading import COMMAND_LINE
-from lungseg.errors import ConfigError, SweepError
+from lungseg.errors import ConfigError, SweepError, did_you_mean
 
 if TYPE_CHECKING:
     from lungseg.sweeping.spec import Sweep

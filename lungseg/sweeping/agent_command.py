@@ -13,8 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from lungseg.config.fields import did_you_mean
-from lungseg.errors import SweepError
+from lungseg.errors import SweepError, did_you_mean
 
 MACRO = "${args_no_hyphens}"
 EXAMPLE = ("${env}", "${interpreter}", "-m", "lungseg.fit", "--config", "configs/demo.yaml", MACRO)

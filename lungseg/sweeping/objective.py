@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from lungseg.config.fields import did_you_mean
-from lungseg.errors import SweepError
+from lungseg.errors import SweepError, did_you_mean
 from lungseg.sweeping.schema import check_keys, is_int, number, section_of
 
 Goal = Literal["minimize", "maximize"]

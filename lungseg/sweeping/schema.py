@@ -13,8 +13,7 @@ from typing import Any, Literal, cast
 
 import yaml
 
-from lungseg.config.fields import did_you_mean
-from lungseg.errors import SweepError
+from lungseg.errors import SweepError, did_you_mean
 
 Method = Literal["grid", "random", "bayes"]
 METHODS = ("grid", "random", "bayes")

@@ -8,9 +8,11 @@ from typing import Any, Literal
 import pytest
 
 from lungseg.config import Config
-from lungseg.config.fields import did_you_mean, field_types, from_word, from_yaml, section_keys
+from lungseg.config.fields import field_types, from_word, from_yaml, section_keys
+from lungseg.errors import did_you_mean
 
 Choice = Literal["none", "balanced"]
+Devices = int | str | list[int]
 
 
 def _leaves(config: Any, prefix: str = "") -> list[str]:
@@ -68,11 +70,11 @@ def test_section_keys_hold_nested_sections() -> None:
         (list[str], str(['it\'s "x"', "a\nb"]), ['it\'s "x"', "a\nb"]),
         (list[int], "[256, 128]", [256, 128]),
         (list[int], "[256,128]", [256, 128]),
-        (Any, "2", 2),
-        (Any, "-1", -1),
-        (Any, "auto", "auto"),
-        (Any, "[0, 1]", [0, 1]),
-        (Any, "0,1", "0,1"),
+        (Devices, "2", 2),
+        (Devices, "-1", -1),
+        (Devices, "auto", "auto"),
+        (Devices, "[0, 1]", [0, 1]),
+        (Devices, "0,1", "0,1"),
         (float, "${optim.lr}", "${optim.lr}"),
     ],
 )
@@ -91,9 +93,6 @@ def test_word_is_read_by_the_fields_type(kind: Any, text: str, value: object) ->
         (float, "fast", "expected a number (float), got 'fast'"),
         (float, "None", "expected a number (float), got 'None'"),
         (float, "True", "expected a number (float), got 'True'"),
-        (float, "nan", "must be finite, got 'nan'"),
-        (float, "-inf", "must be finite, got '-inf'"),
-        (float, "1e999", "must be finite, got '1e999'"),
         (int, "1.5", "expected a whole number (int), got '1.5'"),
         (int, "nan", "expected a whole number (int), got 'nan'"),
         (int, "inf", "expected a whole number (int), got 'inf'"),
@@ -105,11 +104,11 @@ def test_word_is_read_by_the_fields_type(kind: Any, text: str, value: object) ->
         (list[str], "a", "expected a list of str, got 'a'"),
         (list[str], "[a", "expected a list of str, got '[a'"),
         (list[int], "[1, x]", "expected a list of int, got ['1', 'x']"),
-        (list[int], "[[1]]", "expected a list of int, got [['1']]"),
-        (Any, "None", "may not be null"),
-        (Any, "1.5", "expected a whole number, text or a list of int, got 1.5"),
-        (Any, "true", "expected a whole number, text or a list of int, got True"),
-        (Any, "[0, a]", "expected a list of int, got [0, 'a']"),
+        (list[int], "[[1]]", "expected a list of int, got '[[1]]'"),
+        (Devices, "None", "may not be null"),
+        (Devices, "1.5", "expected a whole number (int) or text (str) or a list of int, got 1.5"),
+        (Devices, "true", "expected a whole number (int) or text (str) or a list of int, got True"),
+        (Devices, "[0, a]", "expected a whole number (int) or text (str) or a list of int, got [0, 'a']"),
         (str, "???", "must be given a value, got '???'"),
     ],
 )
@@ -130,7 +129,7 @@ def test_word_that_breaks_a_rule_names_rule_and_value(kind: Any, text: str, rule
         (float, "1e-4", 1e-4),
         (bool, False, False),
         (list[str], ["a"], ["a"]),
-        (Any, "2", "2"),
+        (Devices, "2", "2"),
     ],
 )
 def test_yaml_value_keeps_quoted_text_and_takes_equal_numbers(kind: Any, value: object, read: object) -> None:
@@ -143,7 +142,7 @@ def test_yaml_value_keeps_quoted_text_and_takes_equal_numbers(kind: Any, value: 
     ("kind", "value", "rule"),
     [
         (int, None, "may not be null"),
-        (Any, None, "may not be null"),
+        (Devices, None, "may not be null"),
         (str, 7, "expected text (str), got 7; put it in quotes"),
         (str | None, True, "expected text (str), got True; put it in quotes"),
         (str, {"a": 1}, "expected text (str), got {'a': 1}"),
@@ -151,13 +150,12 @@ def test_yaml_value_keeps_quoted_text_and_takes_equal_numbers(kind: Any, value: 
         (int, 0.5, "expected a whole number (int), got 0.5"),
         (float, True, "expected a number (float), got True"),
         (float, b"1", "expected a number (float), got b'1'"),
-        (float, float("nan"), "must be finite, got nan"),
         (float, [1.0], "expected a number (float), got [1.0]"),
         (bool, 1, "expected true or false (bool), got 1"),
         (Choice, 0, "must be one of 'none', 'balanced', got 0"),
         (list[str], ["a", 1], "expected a list of str, got ['a', 1]"),
         (list[str], [None], "expected a list of str, got [None]"),
-        (Any, {"a": 1}, "expected a whole number, text or a list of int, got {'a': 1}"),
+        (Devices, {"a": 1}, "expected a whole number (int) or text (str) or a list of int, got {'a': 1}"),
     ],
 )
 def test_yaml_value_of_another_type_is_refused(kind: Any, value: object, rule: str) -> None:
@@ -166,8 +164,8 @@ def test_yaml_value_of_another_type_is_refused(kind: Any, value: object, rule: s
     assert str(caught.value) == rule
 
 
-def test_a_number_too_large_for_a_float_is_not_finite() -> None:
-    with pytest.raises(ValueError, match="must be finite"):
+def test_a_number_too_large_for_a_float_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected a number"):
         from_yaml(float, 10**400)
 
 
