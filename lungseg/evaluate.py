@@ -16,7 +16,8 @@ from lungseg.command import run_command
 def main(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from lungseg.evaluation.distributed import join
-    from lungseg.evaluation.results import Options, parse_way
+    from lungseg.evaluation.pipeline import Options, parse_way
+    from lungseg.evaluation.plain_data import to_plain
     from lungseg.reporting.evaluation_summary import evaluation_lines
     from lungseg.reporting.report_run import assist_run, report_run
 
@@ -37,7 +38,7 @@ def main(arguments: argparse.Namespace) -> int:
             assist_run(arguments.checkpoint, words, split, options, team)
             return 0
         found = report_run(arguments.checkpoint, words, split, options, arguments.output, page, team)
-    for line in evaluation_lines(found.content):
+    for line in evaluation_lines(to_plain(found.results)):
         print(line)
     written = "metrics.json, scores.csv, per_image.csv"
     if found.page:

@@ -21,7 +21,7 @@ from lungseg.data.datamodule import LungDataModule
 from lungseg.data.index import load_index
 from lungseg.data.phantom.write import write_phantoms
 from lungseg.data.sample import CLASSES, Sample
-from lungseg.evaluation.results import Options, evaluate
+from lungseg.evaluation.pipeline import Options, evaluate
 from lungseg.evaluation.target import Subject
 from lungseg.models.network import LungNetwork
 from lungseg.reporting.report.figures import write_figures

@@ -94,9 +94,9 @@ def _maps(measured: Measured) -> list[str]:
     first = next(iter(measured.maps.values()))
     two = any(len(values) == 2 for values in first.threshold.values())
     notes = ["the map threshold of iou_tuned was tuned on each half of the images for the other"] if two else []
-    empty = first.evidence["all"]["no_evidence"]
+    empty = first.evidence["all"].no_evidence
     if empty:
-        notes.append(f"{int(empty)} images have a class map without positive evidence: no share in the lungs, no peak")
+        notes.append(f"{empty} images have a class map without positive evidence: no share in the lungs, no peak")
     return notes
 
 

@@ -29,6 +29,7 @@ from lungseg.cam.localize import (
 from lungseg.cam.lung import resize_map
 from lungseg.evaluation.outputs import Look, Way
 from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic, means
+from lungseg.evaluation.study_results import EvidenceSummary
 from lungseg.evaluation.target import Subject
 from lungseg.runs.progress import cores
 
@@ -38,18 +39,18 @@ it is shown, and the lungs."""
 EVIDENCE = ("evidence_in_lungs", "lung_area", "peak_in_lungs", "evidence_outside")
 _LOCALISATION = ("hit", "iou_otsu", "energy", "average_precision", "iou_tuned")
 MAP_COLUMNS = (*EVIDENCE, *(f"{target}_{score}" for target in TARGETS for score in _LOCALISATION))
-"""Columns of `MapResults.per_image` that are averaged; the last may be lacking."""
+"""Columns of `MapMeasurements.per_image` that are averaged; the last may be lacking."""
 TOGETHER = 8
 """Images whose pixels are sorted at a time: what that takes is many times the images themselves."""
 
 
 @dataclass
-class MapResults:
+class MapMeasurements:
     """What was measured of one way to class maps."""
 
-    evidence: dict[str, dict[str, float]]
+    evidence: dict[str, EvidenceSummary]
     """For all images and each true class: mean share of evidence in the lungs, peaks in the lungs, counts."""
-    localisation: dict[str, dict[str, dict[str, float]]]
+    localisation: dict[str, dict[str, dict[str, float | None]]]
     """For each of `TARGETS` the groups of `LocalisationScores.compute`."""
     per_image: list[dict[str, Any]]
     """One row an image, in the order of the split."""
@@ -62,7 +63,7 @@ class MapResults:
 
 def measure_maps(
     subject: Subject, way: Way, looks: Sequence[Look], tuning: Sequence[Look] | None, halves: Integers
-) -> MapResults:
+) -> MapMeasurements:
     """Measure one way to class maps.
 
     Args:
@@ -99,10 +100,10 @@ def measure_maps(
     localisation = {name: score.compute() for name, score in scores.items()}
     label = np.concatenate([look.label for look in looks])
     evidence = _evidence_summary(per_image, _groups(label, subject.classes))
-    return MapResults(evidence, localisation, per_image, thresholds, broken)  # type: ignore[arg-type]  # no None left
+    return MapMeasurements(evidence, localisation, per_image, thresholds, broken)  # type: ignore[arg-type]  # no None left
 
 
-def map_statistic(results: MapResults, label: Integers, classes: Sequence[str]) -> Statistic:
+def map_statistic(results: MapMeasurements, label: Integers, classes: Sequence[str]) -> Statistic:
     """Means over all images, each true class and each size of lesion of what `per_image` holds of maps."""
     columns = [name for name in results.per_image[0] if name in MAP_COLUMNS]
     values = map_values({n: np.array([row[n] for row in results.per_image], np.float64) for n in columns})
@@ -113,7 +114,7 @@ def map_statistic(results: MapResults, label: Integers, classes: Sequence[str]) 
 
 
 def map_values(columns: dict[str, Floats]) -> dict[str, Floats]:
-    """Columns (N,) of `MapResults.per_image` as they are averaged: without evidence there is no peak to speak of."""
+    """Columns (N,) of `MapMeasurements.per_image` as they are averaged: without evidence a map has no peak."""
     empty = np.isnan(columns["evidence_in_lungs"])
     peaks = {name: np.where(empty, np.nan, columns[name]) for name in ("peak_in_lungs", "evidence_outside")}
     return {**columns, **peaks}
@@ -218,20 +219,17 @@ def _rows(evidence: Evidence, found: dict[str, dict[str, Tensor]], share: Tensor
     return rows
 
 
-def _evidence_summary(per_image: list[dict[str, Any]], classes: dict[str, Flags]) -> dict[str, dict[str, float]]:
+def _evidence_summary(per_image: list[dict[str, Any]], classes: dict[str, Flags]) -> dict[str, EvidenceSummary]:
     """Means over the images whose map holds evidence, for all and each true class."""
     everyone = np.ones(len(per_image), np.bool_)
     summary = {}
     for group, members in ({"all": everyone} | classes).items():
         rows = [row for row, member in zip(per_image, members, strict=True) if member]
         shown = [row for row in rows if not math.isnan(row["evidence_in_lungs"])]
-        averages = {
-            name: float(np.mean([row[name] for row in shown])) if shown else math.nan
+        share, area, peak = (
+            float(np.mean([row[name] for row in shown])) if shown else math.nan
             for name in ("evidence_in_lungs", "lung_area", "peak_in_lungs")
-        }
-        summary[group] = averages | {
-            "outside": sum(row["evidence_outside"] for row in rows),
-            "n": len(shown),
-            "no_evidence": len(rows) - len(shown),
-        }
+        )
+        outside = sum(row["evidence_outside"] for row in rows)
+        summary[group] = EvidenceSummary(share, area, peak, outside, len(shown), len(rows) - len(shown))
     return summary

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
@@ -14,9 +12,10 @@ from lungseg.cam.lung import resize_map
 from lungseg.cam.methods import class_activation_map
 from lungseg.data.batch import unpack
 from lungseg.data.selection import spread_over_classes
-from lungseg.evaluation.intervals import bootstrap
+from lungseg.evaluation.intervals import Numbers, bootstrap, numbers_of
 from lungseg.evaluation.outputs import Way
 from lungseg.evaluation.statistics import means
+from lungseg.evaluation.study_results import FaithfulnessResults
 from lungseg.evaluation.target import Subject
 
 RANDOMISED = 16
@@ -24,7 +23,7 @@ RANDOMISED = 16
 REPLICATES = 2_000
 
 
-def measure_trust(subject: Subject, way: Way, images: int, batch_size: int = 32) -> dict[str, Any]:
+def measure_trust(subject: Subject, way: Way, images: int, batch_size: int = 32) -> FaithfulnessResults:
     """Faithfulness of the maps of the predicted classes on images spread over the classes.
 
     Args:
@@ -32,11 +31,6 @@ def measure_trust(subject: Subject, way: Way, images: int, batch_size: int = 32)
         way: Method and layer.
         images: How many; all there are if that is fewer.
         batch_size: Most images in one pass.
-
-    Returns:
-        Mean areas under the deletion and insertion curves, the same for a misplaced map, `intervals` of them and of the
-        gains over the misplaced map, the mean curves, and for each stage of the weight randomisation the mean rank
-        correlation with the maps of the network as it is.
     """
     batch = _chosen(subject, images)
     curves = []
@@ -48,27 +42,30 @@ def measure_trust(subject: Subject, way: Way, images: int, batch_size: int = 32)
         cam = resize_map(cam, layer_stride(subject.network, way[1]), (part.shape[-2], part.shape[-1]))
         curves.append(faithfulness(subject.network, part, cam, target, batch_size=batch_size))
     values = {name: torch.cat([getattr(curve, name) for curve in curves]) for name in curves[0]._fields}
-    areas = {name: float(value.mean()) for name, value in values.items() if value.ndim == 1}
-    mean_curves = {f"{name}_curve": value.mean(0).tolist() for name, value in values.items() if value.ndim == 2}
-    return {
-        "images": len(batch),
-        **areas,
-        "intervals": _intervals(values),
-        "randomisation": _randomisation(subject, way, batch[:RANDOMISED]),
-        **mean_curves,
-    }
+    return FaithfulnessResults(
+        images=len(batch),
+        intervals=_intervals(values),
+        randomisation=_randomisation(subject, way, batch[:RANDOMISED]),
+        deletion_area=float(values["deletion_area"].mean()),
+        insertion_area=float(values["insertion_area"].mean()),
+        random_deletion_area=float(values["random_deletion_area"].mean()),
+        random_insertion_area=float(values["random_insertion_area"].mean()),
+        deletion_curve=values["deletion"].mean(0).tolist(),
+        insertion_curve=values["insertion"].mean(0).tolist(),
+        random_deletion_curve=values["random_deletion"].mean(0).tolist(),
+        random_insertion_curve=values["random_insertion"].mean(0).tolist(),
+    )
 
 
-def _intervals(values: dict[str, Tensor]) -> dict[str, dict[str, float]]:
+def _intervals(values: dict[str, Tensor]) -> Numbers:
     """Means of the areas with their intervals, and by how much the map beats the same one misplaced."""
     areas = {name: value.double().cpu().numpy() for name, value in values.items() if value.ndim == 1}
     areas["deletion_gain"] = areas["random_deletion_area"] - areas["deletion_area"]
     areas["insertion_gain"] = areas["insertion_area"] - areas["random_insertion_area"]
-    found = bootstrap([means(areas)], len(areas["deletion_gain"]), replicates=REPLICATES)
-    return {name: dict(interval._asdict()) for name, interval in found.items()}
+    return numbers_of(bootstrap([means(areas)], len(areas["deletion_gain"]), replicates=REPLICATES))
 
 
-def _randomisation(subject: Subject, way: Way, images: Tensor) -> dict[str, float]:
+def _randomisation(subject: Subject, way: Way, images: Tensor) -> dict[str, float | None]:
     """Mean rank correlation by stage; the classifier goes first, then the encoder from its deepest stage."""
 
     def maps(network: nn.Module, images: Tensor, target: Tensor) -> Tensor:

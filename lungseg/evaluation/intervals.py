@@ -8,12 +8,14 @@ higher in resamples than in the set: its interval lies high, and may even begin 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from lungseg.errors import UserError
+from lungseg.evaluation.plain_data import stored
 from lungseg.evaluation.statistics import Floats, Integers, Statistic, score_set
 
 CONFIDENCE = 0.95
@@ -32,6 +34,36 @@ class Interval(NamedTuple):
     """NaN, as `low`, where no resample defines the score. With one image (or one group) both equal `value`."""
     undefined: int
     """Resamples that do not define the score (a class that was not drawn); the interval is that of the others."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """An interval as it stands in results: None for what is undefined, and how many images are behind a mean."""
+
+    value: float | None
+    """None where it is undefined."""
+    low: float | None
+    high: float | None
+    """None, as `low`, where no resample defines the score."""
+    undefined: int
+    """Resamples that do not define the score; the interval is that of the others."""
+    images: int | None = field(default=None, metadata=stored(none_as="nothing"))
+    """Images behind a mean; None for scores that are no mean over images."""
+
+    @staticmethod
+    def of(interval: Interval, images: int | None = None) -> Number:
+        """The number of an interval."""
+        return Number(*interval, images)
+
+
+Numbers = dict[str, Number]
+"""By the name of the score, as `dice`, `dice_Normal` (over the images of a class), `infection_dice_infected`."""
+
+
+def numbers_of(intervals: Mapping[str, Interval], images: Mapping[str, int] | None = None) -> Numbers:
+    """Numbers by name; `images` gives how many are behind those that are means."""
+    counts = images or {}
+    return {name: Number.of(interval, counts.get(name)) for name, interval in intervals.items()}
 
 
 class Difference(NamedTuple):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lungseg.cam.layers import FEATURES
 from lungseg.data.sample import Sample
-from lungseg.evaluation.class_maps import MapResults, measure_maps
+from lungseg.evaluation.class_maps import MapMeasurements, measure_maps
 from lungseg.evaluation.outputs import Look, Picture, Target, Way, check_ways, look_at
 from lungseg.evaluation.segmentation import measure_masks
 from lungseg.evaluation.spacing import read_spacings
@@ -51,7 +51,7 @@ class Measured:
     """`lung`, and `infection` if the network predicts it; only kinds of which there is a true mask."""
     broken_masks: int
     """Images whose mask logits are not all finite."""
-    maps: dict[Way, MapResults]
+    maps: dict[Way, MapMeasurements]
     val_logits: Floats | None
     """(M, C) of Val; None if that is the split itself, is not there, or belongs to another data set."""
     val_label: Integers | None

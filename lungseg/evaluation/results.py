@@ -1,236 +1,196 @@
-"""An evaluation from a subject to files: metrics.json, per_image.csv, scores.csv, calibration.json beside the model."""
+"""What an evaluation found, typed: the content of metrics.json, which every table, chart and page is made from.
+
+None stands for a number that is undefined, and for a part that was not measured. `plain_data.to_plain` gives the
+dictionary that metrics.json holds, `read_results` reads it back.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import datetime
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from lungseg.cam.layers import FEATURES
 from lungseg.errors import UserError
-from lungseg.evaluation.caveats import all_notes
-from lungseg.evaluation.faithfulness_study import measure_trust
-from lungseg.evaluation.intervals import REPLICATES
-from lungseg.evaluation.measure import CAM, Measured, measure, run_network
-from lungseg.evaluation.outputs import Picture, Target, Way
-from lungseg.evaluation.rows import image_rows
-from lungseg.evaluation.scoreboard import scoreboard
-from lungseg.evaluation.sections import (
-    calibration_section,
-    classification_section,
-    confusion_section,
-    curves_section,
-    map_numbers,
-    operating_section,
-    segmentation_section,
-)
-from lungseg.evaluation.segmentation import mask_counts
-from lungseg.evaluation.tables import per_image_csv, scores_csv
-from lungseg.evaluation.target import Subject
-from lungseg.evaluation.tuning import Tuned, apply, choose, cross_fit, nothing
-from lungseg.runs.calibration import read_calibration, write_calibration
-from lungseg.runs.environment import environment
-from lungseg.runs.progress import no_word
-from lungseg.runs.whole_files import digest, without_nan, write_json, write_text
+from lungseg.evaluation.intervals import Number, Numbers
+from lungseg.evaluation.plain_data import from_plain, stored
+from lungseg.evaluation.study_results import ClassMapResults, RobustnessResults, ShortcutResults, Verdict
 
-Say = Callable[[str], None]
+METRICS_FILE = "metrics.json"
 
 
 @dataclass(frozen=True)
-class Options:
-    """How much is measured."""
+class EvaluationSetup:
+    """What was evaluated, on what, with what; no path of an image."""
 
-    ways: tuple[Way, ...] = (CAM,)
-    """Ways to class maps; `per_image.csv` and the pictures hold the first."""
-    target: Target = "predicted"
-    faithfulness: int = 60
-    """Images for deletion, insertion and weight randomisation; 0 leaves them out."""
-    bootstraps: int = REPLICATES
-    sensitivity: float = 0.95
-    """Of the operating points, in (0, 1]."""
-    shortcuts: bool = True
-    """Whether the network is also shown images with parts hidden."""
-    shortcut_images: int = 1_000
-    """Images that it is shown so, spread over the classes: `shortcut.PASSES` forward passes each."""
-    robustness: int = 200
-    """Images for the perturbations; 0 leaves them out."""
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        for name, least in (("faithfulness", 0), ("robustness", 0), ("bootstraps", 1), ("shortcut_images", 1)):
-            value = getattr(self, name)
-            if value < least:
-                raise UserError(
-                    f"--{name.replace('shortcut_images', 'shortcuts')}: must be {least} or more, got {value}"
-                )
-        if not 0 < self.sensitivity <= 1:
-            raise UserError(f"--sensitivity: must lie in (0, 1], got {self.sensitivity}")
-
-
-def parse_way(text: str) -> Way:
-    """`NAME` or `NAME@LAYER`."""
-    method, _, layer = text.strip().partition("@")
-    return method, layer or FEATURES
-
-
-def name_of(way: Way) -> str:
-    """The inverse of `parse_way`."""
-    return way[0] if way[1] == FEATURES else f"{way[0]}@{way[1]}"
+    checkpoint: str
+    """Path of the file."""
+    checkpoint_digest: str
+    split: str
+    """`test`, `val`, or `all` of another data set."""
+    images: int
+    data_name: str
+    """What the data set is called, without the path to it."""
+    origin: str
+    """`own`, `changed` or `other`: whether these are the data of the training."""
+    data: dict[str, Any]
+    """The config section."""
+    data_fingerprint: str | None
+    classes: list[str]
+    class_images: dict[str, int]
+    """Images by true class."""
+    network: dict[str, Any]
+    """The config section `model`, and the number of `parameters`."""
+    target: str
+    """Whose class maps: of the class `predicted`, or of the true one (`label`)."""
+    bootstraps: int
+    """Resamples behind every interval."""
+    versions: dict[str, str | None]
+    """Of Python and of packages."""
+    devices: list[str]
+    git_revision: str | None
+    lungseg: str
+    """Version."""
+    date: str
+    """ISO 8601, in UTC."""
 
 
-def evaluate(
-    subject: Subject,
-    options: Options,
-    output: Path,
-    show: Callable[[Picture], None] | None = None,
-    say: Say = no_word,
-) -> dict[str, Any]:
-    """Measure everything and write it.
+@dataclass(frozen=True)
+class MaskCounts:
+    """How many images the rules for empty masks and unknown pixel spacings touch."""
 
-    Args:
-        subject: Network and data.
-        options: How much.
-        output: Folder; files of an earlier evaluation there are replaced.
-        show: Given every image while the network passes over them.
-        say: Told what is being done.
+    images: int
+    """Images with a true mask."""
+    empty_truth: int
+    empty_prediction: int
+    both_empty: int
+    surface_undefined: int
+    spacing_unknown: int
 
-    Returns:
-        What metrics.json holds, None for what is undefined.
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """A bin of the reliability diagram."""
+
+    low: float
+    """Lower edge; the upper one is the next bin's."""
+    images: int
+    confidence: float | None
+    """Mean probability of the predicted class; None in an empty bin."""
+    accuracy: float | None
+    """Share of right predictions; None in an empty bin."""
+
+
+@dataclass(frozen=True)
+class CalibrationResults:
+    """Whether probabilities are frequencies, before and after temperature scaling."""
+
+    temperature: float | None
+    """Kept with the model."""
+    used: list[float | None]
+    """Applied here: one, two where Val is measured by halves, none where nothing is known."""
+    fitted_on: str
+    """In words; empty where no temperature is known."""
+    before: Numbers
+    """`ece`, `ece_classwise`, `brier` of the probabilities as they are."""
+    reliability: list[ReliabilityBin]
+    after: Numbers | None = field(default=None, metadata=stored(none_as="nothing"))
+    """After temperature scaling; None, as `reliability_after`, without a temperature."""
+    reliability_after: list[ReliabilityBin] | None = field(default=None, metadata=stored(none_as="nothing"))
+
+
+@dataclass(frozen=True)
+class CurvePoints:
+    """Points of a curve from the strictest threshold on."""
+
+    x: list[float]
+    y: list[float]
+    threshold: list[float | None]
+    """None at the first point, where nothing is called positive."""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Curves of each class against the rest, by class, where they are defined."""
+
+    roc: dict[str, CurvePoints] = field(default_factory=dict)
+    """False against true positive rate."""
+    precision_recall: dict[str, CurvePoints] = field(default_factory=dict)
+    """Recall against precision."""
+
+
+@dataclass(frozen=True)
+class OperatingPoints:
+    """Each class against the rest at the thresholds that reach a sensitivity on other images."""
+
+    sensitivity_wanted: float
+    chosen_on: str
+    """Images that the thresholds were chosen on, in words."""
+    thresholds: dict[str, list[float | None]]
+    """By class; two where Val is measured by halves."""
+    scores: Numbers
+    """`sensitivity_at_threshold_CLASS`, and so for `specificity` and `precision`."""
+
+
+@dataclass(frozen=True)
+class ScoreboardRow:
+    """A number of this run or of a paper."""
+
+    what: str
+    value: float | None
+    """None where this run has no such number; `data` then says why."""
+    low: float | None
+    high: float | None
+    """None, as `low`, of published numbers."""
+    data: str
+    """What it was measured on."""
+    source: str
+    published: bool
+
+
+@dataclass(frozen=True)
+class EvaluationResults:
+    """Everything of metrics.json. A section of numbers is empty where nothing could be measured for it."""
+
+    setup: EvaluationSetup = field(metadata=stored("what"))
+    segmentation: Numbers = field(default_factory=dict)
+    """Of the lung masks, and as `infection_...` of the infection masks."""
+    mask_counts: dict[str, MaskCounts] = field(default_factory=dict)
+    """By kind: `lung`, `infection`."""
+    classification: Numbers = field(default_factory=dict)
+    calibration: CalibrationResults | None = field(default=None, metadata=stored(none_as="empty"))
+    confusion: list[list[int]] = field(default_factory=list)
+    """Images, rows true, columns predicted."""
+    curves: Curves = field(default_factory=Curves)
+    operating_points: OperatingPoints | None = field(default=None, metadata=stored(none_as="empty"))
+    class_maps: dict[str, ClassMapResults] = field(default_factory=dict)
+    """By CAM method, `NAME` or `NAME@LAYER`; per_image.csv and the pictures hold the first."""
+    shortcuts: ShortcutResults | None = None
+    robustness: RobustnessResults | None = None
+    verdict: Verdict | None = None
+    scoreboard: list[ScoreboardRow] = field(default_factory=list)
+    caveats: list[str] = field(default_factory=list, metadata=stored("notes"))
+    """What was left out or is undefined, and how to read a number: a sentence each."""
+
+    def headline(self, section: str, name: str) -> Number | None:
+        """A number of `segmentation` or `classification` that was measured and is defined."""
+        numbers = {"segmentation": self.segmentation, "classification": self.classification}[section]
+        number = numbers.get(name)
+        return None if number is None or number.value is None else number
+
+
+def read_results(folder: Path) -> EvaluationResults:
+    """Read the metrics.json of an evaluation's folder.
 
     Raises:
-        ValueError: Unknown method or layer.
+        FileNotFoundError: It is not there.
+        UserError: It is no JSON, or of another version.
     """
-    measured = measure(subject, options.ways, options.target, show, say)
-    tuned, why = _tune(subject, measured, options)
-    say("statistics")
-    content = _sections(subject, measured, tuned, options)
-    content["class_maps"] = {name_of(way): _map_section(subject, measured, way, options, say) for way in options.ways}
-    content |= _beyond_the_image(subject, options, say)
-    data = f"{subject.scope} of {subject.data_name}, {len(measured.samples)} images"
-    content["scoreboard"] = scoreboard(content, data)
-    content["notes"] = all_notes(subject, measured, tuned, why)
-    plain: dict[str, Any] = without_nan(content)
-    write_text(output / "per_image.csv", per_image_csv(image_rows(measured, options.ways[0], tuned)))
-    write_text(output / "scores.csv", scores_csv(plain))
-    write_json(output / "metrics.json", plain)
-    return plain
-
-
-def assist(subject: Subject, options: Options) -> None:
-    """What a process other than rank zero does of `evaluate`: its share of the forward passes, in the same order."""
-    from lungseg.evaluation.robustness import show_perturbed
-    from lungseg.evaluation.shortcut.study import show_views
-
-    run_network(subject, options.ways, options.target)
-    if options.shortcuts:
-        show_views(subject, images=options.shortcut_images)
-    if options.robustness:
-        show_perturbed(subject, images=options.robustness)
-
-
-def _tune(subject: Subject, measured: Measured, options: Options) -> tuple[Tuned, str]:
-    """What is chosen on Val, kept with the model if the data are its own; and why not, where there is nothing."""
-    images, classes = measured.logits.shape
-    if subject.origin == "other":
-        choice, told = read_calibration(subject.run, measured.classes, options.sensitivity)
-        return (nothing(images, classes), told) if choice is None else (apply(choice, images, told), "")
-    if subject.split == "val":
-        tuned = cross_fit(measured.logits, measured.label, measured.halves, options.sensitivity)
-    elif measured.val_logits is None or measured.val_label is None:
-        return nothing(images, classes), "there is no Val split to choose them on"
-    else:
-        choice = choose(measured.val_logits, measured.val_label, options.sensitivity)
-        tuned = apply(choice, images, "val")
-    if tuned.stored is None or np.isnan(tuned.stored.temperature):
-        return nothing(images, classes), "no image of Val has both a label and finite class outputs"
-    if subject.origin == "own":
-        write_calibration(subject.run, tuned.stored, measured.classes, _about_choice(subject, options))
-    return tuned, ""
-
-
-def _about_choice(subject: Subject, options: Options) -> dict[str, Any]:
-    return {
-        "sensitivity": options.sensitivity,
-        "split": "val",
-        "images": len(subject.data.samples["val"]),
-        "data_fingerprint": subject.data.fingerprint,
-    }
-
-
-def _sections(subject: Subject, measured: Measured, tuned: Tuned, options: Options) -> dict[str, Any]:
-    """What follows from the pass over the split, but for the maps."""
-    draws = options.bootstraps
-    return {
-        "what": _what(subject, options),
-        "segmentation": segmentation_section(measured, draws),
-        "mask_counts": {kind: mask_counts(result.found) for kind, result in measured.masks.items()},
-        "classification": classification_section(measured, draws),
-        "calibration": calibration_section(measured, tuned, draws),
-        "confusion": confusion_section(measured),
-        "curves": curves_section(measured),
-        "operating_points": operating_section(measured, tuned, options.sensitivity, draws),
-    }
-
-
-def _what(subject: Subject, options: Options) -> dict[str, Any]:
-    """What was evaluated, on what, with what; no path of an image."""
-    model, found = subject.config.model, environment(subject.data.fingerprint)
-    return {
-        "checkpoint": str(subject.run.model),
-        "checkpoint_digest": digest(subject.run.model),
-        "split": subject.scope,
-        "images": len(subject.samples),
-        "data_name": subject.data_name,
-        "origin": subject.origin,
-        "data": dataclasses.asdict(subject.config.data),
-        "data_fingerprint": subject.data.fingerprint,
-        "classes": list(subject.classes),
-        "class_images": {
-            name: sum(sample.label == index for sample in subject.samples) for index, name in enumerate(subject.classes)
-        },
-        "network": dataclasses.asdict(model) | {"parameters": sum(p.numel() for p in subject.network.parameters())},
-        "target": options.target,
-        "bootstraps": options.bootstraps,
-        "versions": {"python": found["python"], **found["packages"]},
-        "devices": found["devices"],
-        "git_revision": found["git_revision"],
-        "lungseg": found["lungseg"],
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _map_section(subject: Subject, measured: Measured, way: Way, options: Options, say: Say) -> dict[str, Any]:
-    """Everything of one way to class maps."""
-    results = measured.maps[way]
-    trust = None
-    if options.faithfulness and not results.broken:
-        say(f"faithfulness of {name_of(way)}")
-        trust = measure_trust(subject, way, options.faithfulness)
-    return {
-        "evidence": results.evidence,
-        "localisation": results.localisation,
-        "tuned_threshold": results.threshold,
-        "intervals": map_numbers(measured, way, options.bootstraps),
-        "faithfulness": trust,
-    }
-
-
-def _beyond_the_image(subject: Subject, options: Options, say: Say) -> dict[str, Any]:
-    """The shortcut report and the robustness curves; None for what is left out."""
-    from lungseg.evaluation.robustness import measure_robustness
-    from lungseg.evaluation.shortcut.section import robustness_section, shortcut_section, verdict_section
-    from lungseg.evaluation.shortcut.study import measure_shortcuts
-    from lungseg.evaluation.shortcut.verdict import verdict
-
-    found: dict[str, Any] = {"shortcuts": None, "robustness": None, "verdict": None}
-    if options.shortcuts:
-        results = measure_shortcuts(subject, say, options.shortcut_images)
-        found |= {"shortcuts": shortcut_section(results), "verdict": verdict_section(verdict(results))}
-    if options.robustness:
-        found["robustness"] = robustness_section(measure_robustness(subject, say, options.robustness))
-    return found
+    path = folder / METRICS_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not there; `python -m lungseg.evaluate --checkpoint RUN` writes it")
+    try:
+        plain = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: is no JSON ({error}); evaluate again") from None
+    return from_plain(EvaluationResults, plain, str(path))

@@ -28,8 +28,8 @@ PASSES = 1 + sum(len(perturbation.strengths) for perturbation in PERTURBATIONS.v
 
 
 @dataclass(frozen=True)
-class Point:
-    """What is left at one strength, over N images; rows in the order of `RobustnessResults.ids`."""
+class PointMeasurements:
+    """What is left at one strength, over N images; rows in the order of `RobustnessMeasurements.ids`."""
 
     strength: float
     class_probs: Floats
@@ -48,7 +48,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class RobustnessResults:
+class RobustnessMeasurements:
     """A curve a perturbation; every curve starts with the same point at strength 0."""
 
     classes: tuple[str, ...]
@@ -56,7 +56,7 @@ class RobustnessResults:
     groups: list[str | None]
     label: Integers
     """(N,), -1 where unknown."""
-    curves: dict[str, list[Point]]
+    curves: dict[str, list[PointMeasurements]]
     """By the names of `PERTURBATIONS`."""
     left_out: int
     """Images whose class probabilities were not finite at some strength."""
@@ -64,7 +64,7 @@ class RobustnessResults:
 
 def measure_robustness(
     subject: Subject, progress: Callable[[str], None] = lambda line: None, images: int | None = None
-) -> RobustnessResults:
+) -> RobustnessMeasurements:
     """Run the network on every perturbation of every image; `PASSES` forward passes an image.
 
     Args:
@@ -80,7 +80,7 @@ def measure_robustness(
     label = np.array([-1 if sample.label is None else sample.label for sample in samples], np.int64)
     before = found[_UNCHANGED]["class_probs"].argmax(axis=1)
     points = {at: _point(at[1], rows, label, before, subject.classes) for at, rows in found.items()}
-    return RobustnessResults(
+    return RobustnessMeasurements(
         classes=subject.classes,
         ids=[sample.id for sample in samples],
         groups=[sample.group for sample in samples],
@@ -132,7 +132,7 @@ def _rows(output: LungOutput, lung: Tensor, known: Tensor, stride: int) -> dict[
 
 def _point(
     strength: float, rows: dict[str, NDArray[Any]], label: Integers, before: Integers, classes: tuple[str, ...]
-) -> Point:
+) -> PointMeasurements:
     """A point of a curve from the rows of all images; before (N,) is the class predicted at strength 0."""
     now = rows["class_probs"].argmax(axis=1)
     flipped, counts = now != before, np.bincount(now[now != before], minlength=len(classes))
@@ -141,7 +141,7 @@ def _point(
         means({"dice": rows["dice"], "evidence_in_lungs": rows["evidence_in_lungs"], "flipped": flipped}),
     )
     scores = {name: value for part in statistics for name, value in score_set(part, len(label)).items()}
-    return Point(
+    return PointMeasurements(
         strength=strength,
         flipped=flipped,
         scores={name: scores[name] for name in SCORES},

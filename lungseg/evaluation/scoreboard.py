@@ -7,8 +7,10 @@ way of averaging, which the papers do not all give. The accuracy of the paper is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from lungseg.evaluation.intervals import Numbers
+from lungseg.evaluation.results import ScoreboardRow
 
 PAPER = "Schraut et al., Discover Artificial Intelligence 3 (2023), doi 10.1007/s44163-022-00045-1"
 TAHIR = "Tahir et al., Comput. Biol. Med. 139:105002 (2021), best network"
@@ -60,26 +62,26 @@ BOARD: tuple[Own | Published, ...] = (
 """Rows in the order shown."""
 
 
-def scoreboard(sections: Mapping[str, Mapping[str, Mapping[str, Any]]], data: str) -> list[dict[str, Any]]:
+def scoreboard(segmentation: Numbers, classification: Numbers, data: str) -> list[ScoreboardRow]:
     """The rows of the table.
 
     Args:
-        sections: `segmentation` and `classification`, as they stand in metrics.json.
+        segmentation: The section of the results.
+        classification: The section of the results.
         data: What this run was measured on, in words.
 
     Returns:
-        Rows of `what`, `value`, `low`, `high`, `data`, `source`, and `published`. Where this run has no number the
-        values are None, and `data` says `not measured` and why. Published numbers come without an interval.
+        Rows in the order of `BOARD`. Published numbers come without an interval.
     """
+    sections = {"segmentation": segmentation, "classification": classification}
     rows = []
     for entry in BOARD:
-        row: dict[str, Any] = {"what": entry.what, "value": None, "low": None, "high": None}
         if isinstance(entry, Published):
-            row |= {"value": entry.value, "data": entry.data, "source": entry.source, "published": True}
+            rows.append(ScoreboardRow(entry.what, entry.value, None, None, entry.data, entry.source, True))
+        elif (number := sections[entry.section].get(entry.name)) is None:
+            why = f"{NOT_MEASURED}: {entry.lacking}"
+            rows.append(ScoreboardRow(entry.what, None, None, None, why, "this run", False))
         else:
-            found = sections.get(entry.section, {}).get(entry.name)
-            row |= {"data": f"{NOT_MEASURED}: {entry.lacking}", "source": "this run", "published": False}
-            if found is not None:
-                row |= {key: found[key] for key in ("value", "low", "high")} | {"data": data}
-        rows.append(row)
+            ends = number.value, number.low, number.high
+            rows.append(ScoreboardRow(entry.what, *ends, data, "this run", False))
     return rows

@@ -1,32 +1,28 @@
-"""The sections of metrics.json: every number with its interval, as plain values. NaN stands for undefined."""
+"""The sections of `results.EvaluationResults` on masks, classes and maps: every number with its interval."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from lungseg.evaluation.calibration import calibration_scores, reliability
 from lungseg.evaluation.class_maps import map_statistic
 from lungseg.evaluation.classification import class_scores, confusion_matrix, usable
-from lungseg.evaluation.intervals import Interval, bootstrap
+from lungseg.evaluation.intervals import Interval, Numbers, bootstrap, numbers_of
 from lungseg.evaluation.measure import MaskResults, Measured
 from lungseg.evaluation.outputs import Way
 from lungseg.evaluation.ranking import (
-    Curve,
     operating_scores,
     precision_recall_curve,
     ranking_scores,
     roc_curve,
 )
+from lungseg.evaluation.results import CalibrationResults, CurvePoints, Curves, OperatingPoints, ReliabilityBin
 from lungseg.evaluation.segmentation import global_scores, mask_scores
 from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic, count_defined, means
 from lungseg.evaluation.tuning import Tuned, softmax
-
-Numbers = dict[str, dict[str, float]]
-"""By name `value`, `low`, `high`, `undefined` (resamples that do not define it), and for means `images` behind it."""
 
 
 def segmentation_section(measured: Measured, replicates: int) -> Numbers:
@@ -49,60 +45,59 @@ def classification_section(measured: Measured, replicates: int) -> Numbers:
     if not usable(measured.probs, measured.label).any():
         return {}
     arguments = measured.probs, measured.label, measured.classes
-    return _numbers(_bootstrap([class_scores(*arguments), ranking_scores(*arguments)], measured, replicates))
+    return numbers_of(_bootstrap([class_scores(*arguments), ranking_scores(*arguments)], measured, replicates))
 
 
-def calibration_section(measured: Measured, tuned: Tuned, replicates: int) -> dict[str, Any]:
-    """Errors of calibration and the reliability diagram, before and after temperature scaling; empty without labels.
-
-    `temperature` is what is kept with the model; `used` what was applied here, two where Val is halved.
-    """
+def calibration_section(measured: Measured, tuned: Tuned, replicates: int) -> CalibrationResults | None:
+    """Errors of calibration and the reliability diagram, before and after temperature scaling; None without labels."""
     probs, label = measured.probs, measured.label
     if not usable(probs, label).any():
-        return {}
-    section: dict[str, Any] = {
-        "temperature": tuned.stored.temperature if tuned.stored else math.nan,
-        "used": [choice.temperature for choice in tuned.choices],
-        "fitted_on": tuned.on,
-        "before": _numbers(_bootstrap([calibration_scores(probs, label)], measured, replicates)),
-        "reliability": _reliability(probs, label),
-    }
+        return None
+    after, reliability_after = None, None
     scaled = softmax(measured.logits / tuned.temperature[:, None])
     if usable(scaled, label).any():
-        section["after"] = _numbers(_bootstrap([calibration_scores(scaled, label)], measured, replicates))
-        section["reliability_after"] = _reliability(scaled, label)
-    return section
+        after = numbers_of(_bootstrap([calibration_scores(scaled, label)], measured, replicates))
+        reliability_after = _reliability(scaled, label)
+    return CalibrationResults(
+        temperature=tuned.stored.temperature if tuned.stored else math.nan,
+        used=[choice.temperature for choice in tuned.choices],
+        fitted_on=tuned.on,
+        before=numbers_of(_bootstrap([calibration_scores(probs, label)], measured, replicates)),
+        reliability=_reliability(probs, label),
+        after=after,
+        reliability_after=reliability_after,
+    )
 
 
-def operating_section(measured: Measured, tuned: Tuned, sensitivity: float, replicates: int) -> dict[str, Any]:
-    """Each class against the rest at the thresholds chosen for a sensitivity; empty where none are known."""
+def operating_section(measured: Measured, tuned: Tuned, sensitivity: float, replicates: int) -> OperatingPoints | None:
+    """Each class against the rest at the thresholds chosen for a sensitivity; None where no threshold is known."""
     probs, label, classes = measured.probs, measured.label, measured.classes
     missing = np.isnan(tuned.thresholds).any(axis=0)
     if not usable(probs, label).any() or missing.all():
-        return {}
+        return None
     # of two halves each has its own thresholds: what counts is how far above its own a probability lies
     above = probs - np.where(missing, 0.0, tuned.thresholds)
     statistic = operating_scores(above, label, classes, np.where(missing, np.nan, 0.0))
     chosen = np.stack([choice.thresholds for choice in tuned.choices], axis=1)
-    return {
-        "sensitivity_wanted": sensitivity,
-        "chosen_on": tuned.on,
-        "thresholds": {name: chosen[index].tolist() for index, name in enumerate(classes)},
-        "scores": _numbers(_bootstrap([statistic], measured, replicates)),
-    }
+    return OperatingPoints(
+        sensitivity_wanted=sensitivity,
+        chosen_on=tuned.on,
+        thresholds={name: chosen[index].tolist() for index, name in enumerate(classes)},
+        scores=numbers_of(_bootstrap([statistic], measured, replicates)),
+    )
 
 
-def curves_section(measured: Measured) -> dict[str, Any]:
+def curves_section(measured: Measured) -> Curves:
     """ROC and precision-recall curves of each class against the rest, where they are defined."""
     known = usable(measured.probs, measured.label)
     probs, label = measured.probs[known], measured.label[known]
-    found: dict[str, Any] = {"roc": {}, "precision_recall": {}}
+    curves = Curves()
     for index, name in enumerate(measured.classes):
-        for curve, make in (("roc", roc_curve), ("precision_recall", precision_recall_curve)):
-            points: Curve = make(probs[:, index], label == index)
+        for make, of_class in ((roc_curve, curves.roc), (precision_recall_curve, curves.precision_recall)):
+            points = make(probs[:, index], label == index)
             if len(points.x):
-                found[curve][name] = {axis: values.tolist() for axis, values in points._asdict().items()}
-    return found
+                of_class[name] = CurvePoints(*(axis.tolist() for axis in points))
+    return curves
 
 
 def confusion_section(measured: Measured) -> list[list[int]]:
@@ -114,12 +109,7 @@ def confusion_section(measured: Measured) -> list[list[int]]:
 def map_numbers(measured: Measured, way: Way, replicates: int) -> Numbers:
     """Means of what was measured of one way to class maps."""
     statistic = map_statistic(measured.maps[way], measured.label, measured.classes)
-    return _numbers(_bootstrap([statistic], measured, replicates))
-
-
-def plain_intervals(intervals: Mapping[str, Interval]) -> Numbers:
-    """Intervals as plain values."""
-    return {name: dict(interval._asdict()) for name, interval in intervals.items()}
+    return numbers_of(_bootstrap([statistic], measured, replicates))
 
 
 def _mask_numbers(measured: Measured, result: MaskResults, groups: dict[str, Flags], replicates: int) -> Numbers:
@@ -130,18 +120,11 @@ def _mask_numbers(measured: Measured, result: MaskResults, groups: dict[str, Fla
     statistics = [means(values, groups), global_scores(result.found)]
     belong = [measured.samples[index].group for index in result.index]
     intervals = bootstrap(statistics, len(result.index), belong, replicates)
-    return _numbers(intervals, count_defined(values, groups))
+    return numbers_of(intervals, count_defined(values, groups))
 
 
 def _bootstrap(statistics: Sequence[Statistic], measured: Measured, replicates: int) -> dict[str, Interval]:
     return bootstrap(statistics, len(measured.label), measured.groups, replicates)
-
-
-def _numbers(intervals: Mapping[str, Interval], images: Mapping[str, int] | None = None) -> Numbers:
-    numbers = plain_intervals(intervals)
-    for name, count in (images or {}).items():
-        numbers[name]["images"] = count
-    return numbers
 
 
 def _classes_of(label: Integers, classes: Sequence[str]) -> dict[str, Flags]:
@@ -153,8 +136,6 @@ def _present(groups: dict[str, Flags]) -> dict[str, Flags]:
     return {name: members for name, members in groups.items() if members.any()}
 
 
-def _reliability(probs: Floats, label: Integers) -> list[dict[str, float]]:
-    """One entry a bin: `low`, `images`, `confidence`, `accuracy`."""
-    diagram = reliability(probs, label)
-    columns = {name: values.tolist() for name, values in diagram._asdict().items()}
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+def _reliability(probs: Floats, label: Integers) -> list[ReliabilityBin]:
+    columns = [values.tolist() for values in reliability(probs, label)]
+    return [ReliabilityBin(*row) for row in zip(*columns, strict=True)]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lungseg.evaluation.distributed import Team
 from lungseg.evaluation.outputs import check_ways
-from lungseg.evaluation.results import Options, assist, evaluate
+from lungseg.evaluation.pipeline import Options, assist, evaluate
+from lungseg.evaluation.results import EvaluationResults
 from lungseg.evaluation.target import load_subject
 from lungseg.reporting.report.figures import write_figures
 from lungseg.reporting.report.page import write_report
@@ -22,8 +23,7 @@ AFTER_TRAINING = Options(shortcut_images=300, robustness=100, faithfulness=30)
 class Reported(NamedTuple):
     """An evaluation that is written."""
 
-    content: dict[str, Any]
-    """Of metrics.json."""
+    results: EvaluationResults
     folder: Path
     page: Path | None
     """report.html; None if it was not asked for."""
@@ -61,12 +61,12 @@ def report_run(
     folder = output or subject.output
     (folder / "report.html").unlink(missing_ok=True)  # of an earlier evaluation, whose numbers are replaced
     pictures = PictureWriter(folder) if page else None
-    content = evaluate(subject, options, folder, pictures.add if pictures else None, progress.say)
+    results = evaluate(subject, options, folder, pictures.add if pictures else None, progress.say)
     if pictures is None:
-        return Reported(content, folder, None)
+        return Reported(results, folder, None)
     pictures.close()
     write_figures(folder)
-    return Reported(content, folder, write_report(folder))
+    return Reported(results, folder, write_report(folder))
 
 
 def assist_run(run: Path, words: Sequence[str], split: str | None, options: Options, team: Team) -> None:

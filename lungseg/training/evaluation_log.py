@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger, WandbLogger
 
+from lungseg.evaluation.intervals import Number
+from lungseg.evaluation.results import EvaluationResults
 from lungseg.evaluation.tables import HEADLINES
 from lungseg.reporting.report_run import AFTER_TRAINING, Reported, report_run
 
@@ -35,27 +37,27 @@ def report_training(folder: Path, has_test: bool, loggers: Iterable[Logger] = ()
     reported = report_run(folder, (), "test" if has_test else "val", AFTER_TRAINING)
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            send_evaluation(logger.experiment, reported.content)
+            send_evaluation(logger.experiment, reported.results)
     return reported
 
 
-def send_evaluation(run: Any, content: Mapping[str, Any]) -> None:
+def send_evaluation(run: Any, results: EvaluationResults) -> None:
     """Log an evaluation to a W&B run, all in one step that goes on from the last.
 
     Args:
         run: What `wandb.init` gave, or stands for it.
-        content: Of metrics.json.
+        results: What `evaluate` gave.
     """
     import wandb
 
-    prefix = f"evaluation_{content['what']['split']}"
-    logged: dict[str, Any] = {f"{prefix}/{name}": value for name, value in headline_values(content).items()}
-    for name, (columns, rows) in evaluation_tables(content).items():
+    prefix = f"evaluation_{results.setup.split}"
+    logged: dict[str, Any] = {f"{prefix}/{name}": value for name, value in headline_values(results).items()}
+    for name, (columns, rows) in evaluation_tables(results).items():
         logged[f"{prefix}/{name}"] = wandb.Table(columns=list(columns), data=[list(row) for row in rows])
     for kind, axes in _CURVES.items():
-        curves = content["curves"][kind]
+        curves = getattr(results.curves, kind)
         if curves:
-            thinned = {name: (thin(curve["x"]), thin(curve["y"])) for name, curve in curves.items()}
+            thinned = {name: (thin(curve.x), thin(curve.y)) for name, curve in curves.items()}
             logged[f"{prefix}/{kind}_curve"] = wandb.plot.line_series(
                 xs=[x for x, _ in thinned.values()],
                 ys=[y for _, y in thinned.values()],
@@ -64,38 +66,37 @@ def send_evaluation(run: Any, content: Mapping[str, Any]) -> None:
                 xname=axes[0],
             )
     run.log(logged)
-    if content["verdict"] is not None:
-        run.summary[f"{prefix}/shortcuts"] = content["verdict"]["flag"]
+    if results.verdict is not None:
+        run.summary[f"{prefix}/shortcuts"] = results.verdict.flag
 
 
-def headline_values(content: Mapping[str, Any]) -> dict[str, float]:
+def headline_values(results: EvaluationResults) -> dict[str, float | None]:
     """The numbers of the summary by name, those that are defined."""
-    found = {name: content[section].get(name) for section, name, _ in HEADLINES}
-    return {name: number["value"] for name, number in found.items() if number and number["value"] is not None}
+    found = {name: results.headline(section, name) for section, name, _ in HEADLINES}
+    return {name: number.value for name, number in found.items() if number is not None}
 
 
-def evaluation_tables(content: Mapping[str, Any]) -> dict[str, tuple[Sequence[str], list[Sequence[Any]]]]:
+def evaluation_tables(results: EvaluationResults) -> dict[str, tuple[Sequence[str], list[Sequence[Any]]]]:
     """Columns and rows by name: `scores`, `confusion_matrix`, `reliability`, `robustness`, `scoreboard`."""
-    classes = content["what"]["classes"]
-    scores = [
-        (section, name, *(number[end] for end in ("value", "low", "high")))
-        for section in ("segmentation", "classification")
-        for name, number in content[section].items()
-    ]
+    classes = results.setup.classes
+    sections = {"segmentation": results.segmentation, "classification": results.classification}
+    scores = [(section, name, *_ends(n)) for section, numbers in sections.items() for name, n in numbers.items()]
     cells = [
         (true, guess, count)
-        for true, row in zip(classes, content["confusion"], strict=True)
+        for true, row in zip(classes, results.confusion, strict=True)
         for guess, count in zip(classes, row, strict=True)
     ]
-    bins = ("low", "images", "confidence", "accuracy")
-    diagram = [tuple(entry[name] for name in bins) for entry in content["calibration"].get("reliability", ())]
-    board = ("what", "value", "low", "high", "data", "source")
+    diagram = results.calibration.reliability if results.calibration else []
+    board = [(row.what, row.value, row.low, row.high, row.data, row.source) for row in results.scoreboard]
     tables: dict[str, tuple[Sequence[str], list[Sequence[Any]]]] = {
         "scores": (("section", "name", "value", "low", "high"), [*scores]),
         "confusion_matrix": (("true", "predicted", "images"), [*cells]),
-        "reliability": (bins, [*diagram]),
-        "robustness": (("perturbation", "strength", "score", "value", "low", "high"), _robustness(content)),
-        "scoreboard": (board, [tuple(row[name] for name in board) for row in content["scoreboard"]]),
+        "reliability": (
+            ("low", "images", "confidence", "accuracy"),
+            [(entry.low, entry.images, entry.confidence, entry.accuracy) for entry in diagram],
+        ),
+        "robustness": (("perturbation", "strength", "score", "value", "low", "high"), _robustness(results)),
+        "scoreboard": (("what", "value", "low", "high", "data", "source"), [*board]),
     }
     return {name: table for name, table in tables.items() if table[1]}
 
@@ -107,11 +108,15 @@ def thin(values: Sequence[float]) -> list[float]:
     return [values[place] for place in places]
 
 
-def _robustness(content: Mapping[str, Any]) -> list[Sequence[Any]]:
-    curves = (content["robustness"] or {}).get("curves", {})
+def _robustness(results: EvaluationResults) -> list[Sequence[Any]]:
+    curves = results.robustness.curves if results.robustness else {}
     return [
-        (name, point["strength"], score, *(number[end] for end in ("value", "low", "high")))
+        (name, point.strength, score, *_ends(number))
         for name, curve in curves.items()
-        for point in curve["points"]
-        for score, number in point["scores"].items()
+        for point in curve.points
+        for score, number in point.scores.items()
     ]
+
+
+def _ends(number: Number) -> tuple[float | None, float | None, float | None]:
+    return number.value, number.low, number.high

@@ -10,7 +10,7 @@ import torch
 from lungseg.cam.localize import ThresholdTuner, measure_localisation
 from lungseg.cam.lung import evidence_in_lungs, resize_map
 from lungseg.cam.methods import class_map_of
-from lungseg.evaluation.class_maps import MapResults, map_statistic, measure_maps
+from lungseg.evaluation.class_maps import MapMeasurements, map_statistic, measure_maps
 from lungseg.evaluation.faithfulness_study import measure_trust
 from lungseg.evaluation.measure import CAM, measure
 from lungseg.evaluation.outputs import Target, Way, look_at
@@ -23,7 +23,7 @@ def subject(untrained: Path) -> Subject:
     return load_subject(untrained, [], "val")
 
 
-def maps_of(subject: Subject, way: Way = CAM, target: Target = "predicted") -> MapResults:
+def maps_of(subject: Subject, way: Way = CAM, target: Target = "predicted") -> MapMeasurements:
     return measure(subject, [way], target).maps[way]
 
 
@@ -52,8 +52,8 @@ def test_images_without_infection_are_counted_as_undefined_and_never_scored(subj
 def test_means_are_those_of_the_rows(subject: Subject) -> None:
     found = maps_of(subject)
     shares = [row["evidence_in_lungs"] for row in found.per_image if not math.isnan(row["evidence_in_lungs"])]
-    assert found.evidence["all"]["evidence_in_lungs"] == pytest.approx(sum(shares) / len(shares))
-    assert found.evidence["all"]["n"] + found.evidence["all"]["no_evidence"] == len(found.per_image)
+    assert found.evidence["all"].evidence_in_lungs == pytest.approx(sum(shares) / len(shares))
+    assert found.evidence["all"].n + found.evidence["all"].no_evidence == len(found.per_image)
     hits = [row["lungs_hit"] for row in found.per_image]
     assert found.localisation["lungs"]["all"]["hit"] == pytest.approx(sum(hits) / len(hits))
 
@@ -91,7 +91,7 @@ def test_intervals_are_around_the_means_by_group(subject: Subject) -> None:
     measured = measure(subject)
     found = measured.maps[CAM]
     scores = score_set(map_statistic(found, measured.label, measured.classes), len(measured.label))
-    assert scores["evidence_in_lungs"] == pytest.approx(found.evidence["all"]["evidence_in_lungs"])
+    assert scores["evidence_in_lungs"] == pytest.approx(found.evidence["all"].evidence_in_lungs)
     for name in measured.classes:
         assert scores[f"lungs_hit_{name}"] == pytest.approx(found.localisation["lungs"][name]["hit"])
         assert scores[f"infection_energy_{name}"] == pytest.approx(
@@ -116,11 +116,12 @@ def test_other_methods_and_layers_are_measured_at_the_images_size(subject: Subje
 
 def test_trust_holds_curves_and_every_stage(subject: Subject) -> None:
     found = measure_trust(subject, CAM, images=4)
-    assert found["images"] == 4 and len(found["deletion_curve"]) == 21
-    assert list(found["randomisation"])[:2] == ["classifier", "merge"]
-    interval = found["intervals"]["deletion_area"]
-    assert interval["value"] == pytest.approx(found["deletion_area"])
-    assert interval["low"] <= interval["value"] <= interval["high"]
-    gain = found["random_deletion_area"] - found["deletion_area"]
-    assert found["intervals"]["deletion_gain"]["value"] == pytest.approx(gain, abs=1e-6)
-    assert found["deletion_curve"][0] == pytest.approx(found["insertion_curve"][-1], abs=1e-5)
+    assert found.images == 4 and len(found.deletion_curve) == 21
+    assert list(found.randomisation)[:2] == ["classifier", "merge"]
+    interval = found.intervals["deletion_area"]
+    assert interval.value is not None and interval.low is not None
+    assert interval.value == pytest.approx(found.deletion_area)
+    assert interval.low <= interval.value
+    gain = found.random_deletion_area - found.deletion_area
+    assert found.intervals["deletion_gain"].value == pytest.approx(gain, abs=1e-6)
+    assert found.deletion_curve[0] == pytest.approx(found.insertion_curve[-1], abs=1e-5)

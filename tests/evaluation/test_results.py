@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from lungseg.evaluation.results import Options, evaluate, name_of, parse_way
+from lungseg.evaluation.pipeline import Options, evaluate, name_of, parse_way
+from lungseg.evaluation.plain_data import to_plain
+from lungseg.evaluation.results import read_results
 from lungseg.evaluation.target import Subject, load_subject
 from lungseg.models.network import LungNetwork
 from lungseg.reporting.evaluation_summary import evaluation_lines, told
@@ -42,7 +44,9 @@ def run(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def evaluated(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[dict[str, str]]]:
     """metrics.json and per_image.csv of the Test split, everything measured."""
     folder = tmp_path_factory.mktemp("evaluated")
-    evaluate(load_subject(run, []), Options(faithfulness=2, bootstraps=100, robustness=3), folder)
+    results = evaluate(load_subject(run, []), Options(faithfulness=2, bootstraps=100, robustness=3), folder)
+    assert read_results(folder) == results
+    assert to_plain(results) == read(folder)[0]
     return read(folder)
 
 
@@ -82,7 +86,7 @@ def test_means_and_their_intervals_follow_from_the_rows(evaluated) -> None:
 
 
 def test_every_number_with_an_interval_is_a_line_of_scores_csv(run: Path, tmp_path: Path) -> None:
-    content = evaluate(load_subject(run, []), QUICK, tmp_path)
+    content = to_plain(evaluate(load_subject(run, []), QUICK, tmp_path))
     with (tmp_path / "scores.csv").open(newline="") as file:
         lines = {(row["section"], row["name"]): row for row in csv.DictReader(file)}
     number = content["segmentation"]["dice"]
@@ -105,7 +109,7 @@ def test_the_temperature_of_val_is_kept_with_the_model_and_used(run: Path, evalu
 
 
 def test_val_is_measured_by_halves_and_keeps_the_same_temperature(run: Path, tmp_path: Path, evaluated) -> None:
-    content = evaluate(load_subject(run, [], "val"), QUICK, tmp_path)
+    content = to_plain(evaluate(load_subject(run, [], "val"), QUICK, tmp_path))
     assert len(content["calibration"]["used"]) == 2
     assert content["calibration"]["temperature"] == evaluated[0]["calibration"]["temperature"]
     assert json.loads((run / "calibration.json").read_text())["temperature"] == content["calibration"]["temperature"]
@@ -151,7 +155,7 @@ FULL = dataclasses.replace(QUICK, faithfulness=2, shortcuts=True, robustness=2)
 
 @pytest.mark.filterwarnings("error")
 def test_one_image_is_enough(run: Path, tmp_path: Path, set_of, evaluated) -> None:
-    content = evaluate(load_subject(run, [set_of({"Normal": 1})]), FULL, tmp_path / "out")
+    content = to_plain(evaluate(load_subject(run, [set_of({"Normal": 1})]), FULL, tmp_path / "out"))
     dice = content["segmentation"]["dice"]
     assert dice["low"] == dice["value"] == dice["high"] and content["what"]["images"] == 1
     assert content["classification"]["auroc"]["value"] is None and content["curves"]["roc"] == {}
@@ -163,7 +167,7 @@ def test_one_image_is_enough(run: Path, tmp_path: Path, set_of, evaluated) -> No
 def test_images_of_one_class_leave_undefined_what_compares_classes(
     run: Path, tmp_path: Path, set_of, evaluated
 ) -> None:
-    content = evaluate(load_subject(run, [set_of({"Normal": 2})]), FULL, tmp_path / "out")
+    content = to_plain(evaluate(load_subject(run, [set_of({"Normal": 2})]), FULL, tmp_path / "out"))
     assert content["classification"]["sensitivity_Normal"]["value"] is not None
     assert content["classification"]["specificity_Normal"]["value"] is None
     assert "dice_Normal" in content["segmentation"] and "dice_COVID-19" not in content["segmentation"]
@@ -173,7 +177,7 @@ def test_images_of_one_class_leave_undefined_what_compares_classes(
 
 @pytest.mark.filterwarnings("error")
 def test_without_labels_masks_and_maps_are_still_measured(run: Path, tmp_path: Path, set_of) -> None:
-    content = evaluate(load_subject(run, [set_of({"": 2})]), FULL, tmp_path / "out")
+    content = to_plain(evaluate(load_subject(run, [set_of({"": 2})]), FULL, tmp_path / "out"))
     assert content["classification"] == content["calibration"] == content["operating_points"] == {}
     assert content["segmentation"]["dice"]["images"] == 2
     assert content["class_maps"]["cam"]["evidence"]["all"]["n"] == 2
@@ -184,7 +188,9 @@ def test_without_labels_masks_and_maps_are_still_measured(run: Path, tmp_path: P
 
 @pytest.mark.filterwarnings("error")
 def test_without_masks_classes_are_still_measured(run: Path, tmp_path: Path, set_of) -> None:
-    content = evaluate(load_subject(run, [set_of({"Normal": 1, "COVID-19": 1}, masks=False)]), FULL, tmp_path / "out")
+    content = to_plain(
+        evaluate(load_subject(run, [set_of({"Normal": 1, "COVID-19": 1}, masks=False)]), FULL, tmp_path / "out")
+    )
     assert content["segmentation"] == {} and content["classification"]["accuracy"]["value"] is not None
     assert "lung masks are not measured: no image has a lung mask" in content["notes"] and evaluation_lines(content)
 
@@ -195,7 +201,7 @@ def test_a_network_that_gives_nan_is_told_and_never_scored(run: Path, tmp_path: 
     subject = load_subject(run, [])
     subject = dataclasses.replace(subject, network=copy.deepcopy(subject.network), origin="changed")
     _break(subject, first=images)
-    content = evaluate(subject, FULL, tmp_path)
+    content = to_plain(evaluate(subject, FULL, tmp_path))
     _, rows = read(tmp_path)
     assert sum(row["predicted"] == "" for row in rows) == images
     assert any(f"{images} of 6 images have class probabilities that are not finite" in n for n in content["notes"])
@@ -229,12 +235,12 @@ def test_another_set_is_measured_with_the_temperature_kept_with_the_model(run: P
     fresh = tmp_path / "fresh"
     shutil.copytree(run, fresh, ignore=shutil.ignore_patterns("calibration.json"))
     word = set_of({"Normal": 2, "COVID-19": 2})
-    without = evaluate(load_subject(fresh, [word]), QUICK, tmp_path / "out")
+    without = to_plain(evaluate(load_subject(fresh, [word]), QUICK, tmp_path / "out"))
     assert "after" not in without["calibration"] and without["operating_points"] == {}
     assert any("no temperature" in note and "evaluate it on its own data first" in note for note in without["notes"])
     evaluate(load_subject(fresh, []), QUICK, tmp_path / "own")
     kept = (fresh / "calibration.json").read_text()
-    content = evaluate(load_subject(fresh, [word]), QUICK, tmp_path / "out")
+    content = to_plain(evaluate(load_subject(fresh, [word]), QUICK, tmp_path / "out"))
     assert content["calibration"]["used"] == [json.loads(kept)["temperature"]]
     assert content["calibration"]["fitted_on"] == "val of the data of the training"
     assert (fresh / "calibration.json").read_text() == kept
@@ -248,7 +254,7 @@ def test_a_network_that_predicts_infections_is_scored_on_them(run: Path, tmp_pat
     subject = dataclasses.replace(
         subject, network=network, config=dataclasses.replace(subject.config, model=model), origin="changed"
     )
-    content = evaluate(subject, QUICK, tmp_path)
+    content = to_plain(evaluate(subject, QUICK, tmp_path))
     _, rows = read(tmp_path)
     infected = [float(row["infection_dice"]) for row in rows if int(row["infection_pixels_true"])]
     number = content["segmentation"]["infection_dice_infected"]
@@ -264,7 +270,7 @@ def test_images_of_one_patient_are_drawn_together(run: Path, tmp_path: Path) -> 
     subject = load_subject(run, ["data.cache=false"])
     one = [dataclasses.replace(sample, group="the same") for sample in subject.samples]
     subject.data.samples["test"] = one
-    content = evaluate(subject, QUICK, tmp_path)
+    content = to_plain(evaluate(subject, QUICK, tmp_path))
     for number in (content["segmentation"]["dice"], content["class_maps"]["cam"]["intervals"]["lungs_hit"]):
         assert number["low"] == pytest.approx(number["value"]) == number["high"]
     assert any("over groups (1 known)" in note for note in content["notes"])

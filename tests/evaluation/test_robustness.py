@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lungseg.data.sample import Sample
 from lungseg.evaluation.distributed import Team
 from lungseg.evaluation.perturbations import PERTURBATIONS, rotate
-from lungseg.evaluation.robustness import PASSES, SCORES, RobustnessResults, measure_robustness
+from lungseg.evaluation.robustness import PASSES, SCORES, RobustnessMeasurements, measure_robustness
 from lungseg.evaluation.target import Subject, load_subject
 from lungseg.models.network import LungOutput
 
@@ -67,7 +67,7 @@ def toy(lung: Tensor = LUNG, batch_size: int = 5, **changes: Any) -> Subject:
     )
 
 
-def scores(results: RobustnessResults, name: str, score: str) -> list[float]:
+def scores(results: RobustnessMeasurements, name: str, score: str) -> list[float]:
     return [point.scores[score] for point in results.curves[name]]
 
 

@@ -1,16 +1,11 @@
 from __future__ import annotations
 
-from typing import Any
-
+from lungseg.evaluation.intervals import Number
 from lungseg.evaluation.scoreboard import BOARD, NOT_MEASURED, Own, Published, scoreboard
 
 
-def number(value: float) -> dict[str, Any]:
-    return {"value": value, "low": value - 0.01, "high": value + 0.01, "undefined": 0}
-
-
-def rows(sections: dict[str, dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
-    return {(row["what"], row["source"]): row for row in scoreboard(sections, "test of here, 5 images")}
+def number(value: float) -> Number:
+    return Number(value, value - 0.01, value + 0.01, 0)
 
 
 def test_published_numbers_stand_as_they_are_in_the_papers() -> None:
@@ -26,19 +21,20 @@ def test_published_numbers_stand_as_they_are_in_the_papers() -> None:
 
 
 def test_numbers_of_this_run_come_with_their_interval_and_its_data() -> None:
-    found = rows({"segmentation": {"dice": number(0.9)}, "classification": {"accuracy": number(0.7)}})
-    dice = found["lung dice, mean over images", "this run"]
-    assert (dice["value"], dice["low"], dice["high"]) == (0.9, 0.89, 0.91)
-    assert dice["data"] == "test of here, 5 images" and not dice["published"]
-    assert found["image accuracy of the class", "this run"]["value"] == 0.7
+    board = scoreboard({"dice": number(0.9)}, {"accuracy": number(0.7)}, "test of here, 5 images")
+    found = {row.what: row for row in board if row.source == "this run"}
+    dice = found["lung dice, mean over images"]
+    assert (dice.value, dice.low, dice.high) == (0.9, 0.89, 0.91)
+    assert dice.data == "test of here, 5 images" and not dice.published
+    assert found["image accuracy of the class"].value == 0.7
 
 
 def test_what_was_not_measured_says_so_and_why() -> None:
-    for row in scoreboard({"segmentation": {}, "classification": {}}, "nothing"):
-        if row["published"]:
-            assert row["value"] is not None and row["data"].startswith("COVID-QU-Ex")
+    for row in scoreboard({}, {}, "nothing"):
+        if row.published:
+            assert row.value is not None and row.data.startswith("COVID-QU-Ex")
         else:
-            assert row["value"] is None and row["data"].startswith(f"{NOT_MEASURED}: ")
+            assert row.value is None and row.data.startswith(f"{NOT_MEASURED}: ")
 
 
 def test_the_accuracy_of_the_paper_shares_its_name_with_no_number_of_this_run() -> None:

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lungseg.evaluation.plain_data import to_plain
+from lungseg.evaluation.results import EvaluationResults
 from lungseg.reporting.report_run import AFTER_TRAINING
 from lungseg.training.evaluation_log import (
     MOST_POINTS,
@@ -30,47 +33,48 @@ class Recorder:
 
 
 @pytest.fixture(scope="module")
-def reported(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def reported(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, EvaluationResults]:
     run = tmp_path_factory.mktemp("reported") / "run"
     shutil.copytree(untrained, run)
     with pytest.MonkeyPatch.context() as patch:
         small = {"faithfulness": 0, "robustness": 3, "bootstraps": 20, "shortcut_images": 3}
         patch.setattr("lungseg.training.evaluation_log.AFTER_TRAINING", type(AFTER_TRAINING)(**small))
-        return run, report_training(run, has_test=True).content
+        return run, report_training(run, has_test=True).results
 
 
-def test_a_trained_run_gets_its_report_on_test(reported: tuple[Path, dict[str, Any]]) -> None:
-    run, content = reported
+def test_a_trained_run_gets_its_report_on_test(reported: tuple[Path, EvaluationResults]) -> None:
+    run, results = reported
     folder = run / "evaluation" / "test"
     assert (folder / "report.html").is_file() and (folder / "table.tex").is_file()
-    assert json.loads((folder / "metrics.json").read_text())["what"] == content["what"]
-    assert content["shortcuts"]["images"] == content["robustness"]["images"] == 3
+    assert json.loads((folder / "metrics.json").read_text())["what"] == to_plain(results.setup)
+    assert results.shortcuts is not None and results.robustness is not None
+    assert results.shortcuts.images == results.robustness.images == 3
 
 
-def test_wandb_gets_numbers_tables_and_curves_but_no_names_of_files(reported: tuple[Path, dict[str, Any]]) -> None:
+def test_wandb_gets_numbers_tables_and_curves_but_no_names_of_files(reported: tuple[Path, EvaluationResults]) -> None:
     import wandb
 
-    run, content = reported
+    run, results = reported
     recorder = Recorder()
-    send_evaluation(recorder, content)
+    send_evaluation(recorder, results)
     assert len(recorder.logged) == 1, "one step"
     logged = recorder.logged[0]
-    assert logged["evaluation_test/dice"] == content["segmentation"]["dice"]["value"]
+    assert logged["evaluation_test/dice"] == results.segmentation["dice"].value
     matrix = logged["evaluation_test/confusion_matrix"]
     assert isinstance(matrix, wandb.Table)
-    assert [row[2] for row in matrix.data] == [count for row in content["confusion"] for count in row]
+    assert [row[2] for row in matrix.data] == [count for row in results.confusion for count in row]
     assert {"evaluation_test/roc_curve", "evaluation_test/precision_recall_curve"} <= logged.keys()
-    assert recorder.summary == {"evaluation_test/shortcuts": content["verdict"]["flag"]}
+    assert recorder.summary == {"evaluation_test/shortcuts": results.verdict.flag if results.verdict else None}
     said = repr([table.data for table in logged.values() if isinstance(table, wandb.Table)])
     assert str(run) not in said and ".png" not in said
 
 
-def test_tables_hold_every_number_and_leave_out_what_was_not_measured(reported: tuple[Path, dict[str, Any]]) -> None:
-    content = dict(reported[1])
-    tables = evaluation_tables(content)
-    assert len(tables["scores"][1]) == len(content["segmentation"]) + len(content["classification"])
+def test_tables_hold_every_number_and_leave_out_what_was_not_measured(reported: tuple[Path, EvaluationResults]) -> None:
+    results = reported[1]
+    tables = evaluation_tables(results)
+    assert len(tables["scores"][1]) == len(results.segmentation) + len(results.classification)
     assert all(len(row) == len(columns) for columns, rows in tables.values() for row in rows)
-    without = content | {"robustness": None, "calibration": {}, "segmentation": {}, "classification": {}}
+    without = replace(results, robustness=None, calibration=None, segmentation={}, classification={})
     assert set(evaluation_tables(without)) == {"confusion_matrix", "scoreboard"}
     assert headline_values(without) == {}
 

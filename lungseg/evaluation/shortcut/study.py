@@ -55,7 +55,7 @@ PASSES = len(LOOKS)
 
 
 @dataclass(frozen=True)
-class View:
+class ViewMeasurements:
     """What the network makes of one view of every image."""
 
     margin: float | None
@@ -69,7 +69,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class ShortcutResults:
+class ShortcutMeasurements:
     """The hide-and-seek test of N images, all those with a label, lungs, and finite probabilities in every view."""
 
     classes: tuple[str, ...]
@@ -79,11 +79,11 @@ class ShortcutResults:
     """(N,)."""
     lung_known: Flags
     """(N,): the true lungs were hidden or shown; else those predicted on the full image."""
-    views: dict[str, View]
+    views: dict[str, ViewMeasurements]
     """`full`, `lungs`, `blanked`, `box`, `border`: the keys of `regions.VIEWS`."""
-    lungs_curve: list[View]
+    lungs_curve: list[ViewMeasurements]
     """The lungs alone, dilated by each of `DILATIONS`."""
-    blanked_curve: list[View]
+    blanked_curve: list[ViewMeasurements]
     """The same dilated lungs blanked."""
     evidence_in_lungs: Floats
     """(N,) share of the predicted class's evidence on the full image; NaN where the map holds none."""
@@ -95,7 +95,7 @@ class ShortcutResults:
 
 def measure_shortcuts(
     subject: Subject, progress: Callable[[str], None] = lambda line: None, images: int | None = None
-) -> ShortcutResults:
+) -> ShortcutMeasurements:
     """Show the network the views of every labelled image of the split; `PASSES` forward passes an image.
 
     Args:
@@ -115,7 +115,7 @@ def measure_shortcuts(
     used = ~np.any(list(lacking.values()), axis=0)
     label, named = found["label"][used], [group for group, use in zip(groups, used, strict=True) if use]
     views = {name: _view(name, found, used, label, named, subject.classes) for name in LOOKS}
-    return ShortcutResults(
+    return ShortcutMeasurements(
         classes=subject.classes,
         ids=[sample.id for sample, use in zip(samples, used, strict=True) if use],
         groups=named,
@@ -183,15 +183,15 @@ def _view(
     label: Integers,
     groups: list[str | None],
     classes: tuple[str, ...],
-) -> View:
+) -> ViewMeasurements:
     """The scores of a look on the images used; NaN without any."""
     probs = found[name][used]
     if not len(label):
-        return View(LOOKS[name].margin, math.nan, probs, dict.fromkeys(SCORES, _UNDEFINED))
+        return ViewMeasurements(LOOKS[name].margin, math.nan, probs, dict.fromkeys(SCORES, _UNDEFINED))
     scores = bootstrap([view_scores(probs, label, classes)], len(label), groups, REPLICATES)
-    return View(LOOKS[name].margin, float(found[f"{name} kept"][used].mean()), probs, scores)
+    return ViewMeasurements(LOOKS[name].margin, float(found[f"{name} kept"][used].mean()), probs, scores)
 
 
-def _curve(views: dict[str, View], name: str) -> list[View]:
+def _curve(views: dict[str, ViewMeasurements], name: str) -> list[ViewMeasurements]:
     """The view of that name at each of `DILATIONS`."""
     return [views[name if margin == MARGIN else f"{name} {margin:g}"] for margin in DILATIONS]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
 
-from lungseg.evaluation.intervals import Interval, bootstrap
-from lungseg.evaluation.shortcut.study import REPLICATES, ShortcutResults, view_scores
+from lungseg.evaluation.intervals import Interval, bootstrap, numbers_of
+from lungseg.evaluation.shortcut.study import REPLICATES, ShortcutMeasurements, view_scores
 from lungseg.evaluation.statistics import Floats, Statistic, divide
+from lungseg.evaluation.study_results import Flag, Verdict
 
-Flag = Literal["shortcut", "no sign", "unclear"]
 CLEARLY_LEFT, HARDLY_LEFT = 0.15, 0.3
 """Of the skill on full images: a shortcut surely leaves more than the first without the lungs; less than the second is
 no sign. They lie apart so that small sets can clear a network, which one number between them could not."""
@@ -36,22 +33,7 @@ LIMITS = (
 )
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What follows, and why."""
-
-    flag: Flag
-    reasons: list[str]
-    """What was found, a sentence each; the first one decides."""
-    rule: str
-    """How the flag follows."""
-    limits: str
-    """What it does not say."""
-    skill_left: dict[str, Interval]
-    """Without the lungs, `balanced_accuracy` and `auroc`: 0 is chance, 1 what full images give."""
-
-
-def verdict(results: ShortcutResults, seed: int = 0) -> Verdict:
+def verdict(results: ShortcutMeasurements, seed: int = 0) -> Verdict:
     """Judge by `RULE`.
 
     Args:
@@ -72,16 +54,16 @@ def verdict(results: ShortcutResults, seed: int = 0) -> Verdict:
             f"on full images the balanced accuracy is {_told(full)}, chance {chance:.2f}: too little skill on these "
             "images to ask where it comes from (a shortcut that training images hold and these do not looks so)"
         )
-        return Verdict("unclear", [unskilled, *reasons], RULE, LIMITS, left)
+        return Verdict("unclear", [unskilled, *reasons], RULE, LIMITS, numbers_of(left))
     flag: Flag = "unclear"
     if any(interval.low > CLEARLY_LEFT for interval in left.values()):
         flag = "shortcut"
     elif all(interval.high < HARDLY_LEFT for interval in left.values()):
         flag = "no sign"
-    return Verdict(flag, reasons, RULE, LIMITS, left)
+    return Verdict(flag, reasons, RULE, LIMITS, numbers_of(left))
 
 
-def _independent(results: ShortcutResults) -> dict[str, int]:
+def _independent(results: ShortcutMeasurements) -> dict[str, int]:
     """How many images of each class there are, those of one group counted once."""
     found: dict[str, set[str]] = {name: set() for name in results.classes}
     for label, name, group in zip(results.label, results.ids, results.groups, strict=True):
@@ -89,7 +71,7 @@ def _independent(results: ShortcutResults) -> dict[str, int]:
     return {name: len(units) for name, units in found.items()}
 
 
-def _skill_left(results: ShortcutResults) -> Statistic:
+def _skill_left(results: ShortcutMeasurements) -> Statistic:
     """Share of the skill on full images that is left with the lungs blanked; undefined where full images show none."""
     one_hot = np.eye(len(results.classes))[results.label]
     full, blanked = (
@@ -110,7 +92,7 @@ def _skill_left(results: ShortcutResults) -> Statistic:
     return statistic
 
 
-def _decisive(results: ShortcutResults, left: dict[str, Interval]) -> list[str]:
+def _decisive(results: ShortcutMeasurements, left: dict[str, Interval]) -> list[str]:
     """What the rule looks at, the score with more skill left first."""
     words = {"balanced_accuracy": "balanced accuracy", "auroc": "AUROC"}
     full, blanked = (results.views[name].scores for name in ("full", "blanked"))
@@ -121,7 +103,7 @@ def _decisive(results: ShortcutResults, left: dict[str, Interval]) -> list[str]:
     ]
 
 
-def _circumstances(results: ShortcutResults) -> list[str]:
+def _circumstances(results: ShortcutMeasurements) -> list[str]:
     """What else a reader wants to know; none of it decides."""
     scores = {name: view.scores["balanced_accuracy"] for name, view in results.views.items()}
     lungs, box, border = (scores[name] for name in ("lungs", "box", "border"))

@@ -7,7 +7,7 @@ import pytest
 
 from lungseg.evaluation.intervals import bootstrap
 from lungseg.evaluation.shortcut.regions import VIEWS
-from lungseg.evaluation.shortcut.study import ShortcutResults, View, view_scores
+from lungseg.evaluation.shortcut.study import ShortcutMeasurements, ViewMeasurements, view_scores
 from lungseg.evaluation.shortcut.verdict import LIMITS, RULE, verdict
 
 CLASSES = ("COVID-19", "Non-COVID", "Normal")
@@ -22,7 +22,9 @@ def _probs(label: np.ndarray, right: float, seed: int) -> np.ndarray:
     return probs
 
 
-def _results(full: float, blanked: float, each: int = 40, groups: list[str | None] | None = None) -> ShortcutResults:
+def _results(
+    full: float, blanked: float, each: int = 40, groups: list[str | None] | None = None
+) -> ShortcutMeasurements:
     """Results of a network that knows the class in these shares of the images."""
     label = np.tile(np.arange(3), each)
     groups = groups if groups is not None else [None] * len(label)
@@ -31,8 +33,8 @@ def _results(full: float, blanked: float, each: int = 40, groups: list[str | Non
     for seed, (name, right) in enumerate(shares.items()):
         probs = _probs(label, right, seed)
         scores = bootstrap([view_scores(probs, label, CLASSES)], len(label), groups, 500)
-        views[name] = View(None if name == "full" else 0.02, 0.5, probs, scores)
-    return ShortcutResults(
+        views[name] = ViewMeasurements(None if name == "full" else 0.02, 0.5, probs, scores)
+    return ShortcutMeasurements(
         classes=CLASSES,
         ids=[str(index) for index in range(len(label))],
         groups=groups,
@@ -72,9 +74,9 @@ def test_a_constant_guess_leaves_exactly_nothing() -> None:
     results = _results(1.0, 0.0)
     probs = np.tile([0.6, 0.3, 0.1], (120, 1))
     scores = bootstrap([view_scores(probs, results.label, CLASSES)], 120, None, 500)
-    views = results.views | {"blanked": View(0.02, 0.5, probs, scores)}
+    views = results.views | {"blanked": ViewMeasurements(0.02, 0.5, probs, scores)}
     left = verdict(dataclasses.replace(results, views=views)).skill_left
-    assert [tuple(left[name])[:3] for name in left] == [pytest.approx((0, 0, 0), abs=1e-12)] * 2
+    assert [(n.value, n.low, n.high) for n in left.values()] == [pytest.approx((0, 0, 0), abs=1e-12)] * 2
 
 
 def test_a_bias_to_one_class_does_not_hide_what_the_probabilities_rank() -> None:
@@ -82,7 +84,9 @@ def test_a_bias_to_one_class_does_not_hide_what_the_probabilities_rank() -> None
     probs = 0.05 * np.eye(3)[results.label] + [0.0, 0.0, 0.9]
     scores = bootstrap([view_scores(probs, results.label, CLASSES)], 120, None, 500)
     assert scores["balanced_accuracy"].value == pytest.approx(1 / 3)
-    found = verdict(dataclasses.replace(results, views=results.views | {"blanked": View(0.02, 0.5, probs, scores)}))
+    found = verdict(
+        dataclasses.replace(results, views=results.views | {"blanked": ViewMeasurements(0.02, 0.5, probs, scores)})
+    )
     assert found.flag == "shortcut" and "AUROC 1.00" in found.reasons[0]
 
 

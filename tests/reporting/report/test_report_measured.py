@@ -12,7 +12,7 @@ import pytest
 import torch
 from wellformed import checked
 
-from lungseg.evaluation.results import Options, evaluate
+from lungseg.evaluation.pipeline import Options, evaluate
 from lungseg.evaluation.target import Subject, load_subject
 from lungseg.reporting.report.content import load_content
 from lungseg.reporting.report.figures import draw_figures
