@@ -20,7 +20,7 @@ from urllib.request import ProxyHandler, build_opener
 import cv2
 import pytest
 
-from lungseg.data.phantom.draw import draw_phantom
+from lungseg.data.phantom.generator import draw_phantom
 from lungseg.serving.cases import METHODS, Reader
 from lungseg.serving.server import running
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lungseg.command import run_command
-from lungseg.data.phantom.draw import draw_phantom
+from lungseg.data.phantom.generator import draw_phantom
 from lungseg.export import FORMATS, PRECISIONS, _parser, main
 from lungseg.exporting import files, self_check
 from lungseg.exporting.files import SUFFIXES, Order, Precision, format_of

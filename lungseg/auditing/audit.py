@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 
 from lungseg.auditing.class_probes import Probe, probe_shortcuts
-from lungseg.auditing.integrity import COVER_PX, Fault, Inspection, inspect
+from lungseg.auditing.integrity import THUMBNAIL_PX, Fault, Inspection, inspect, thumbnail
 from lungseg.auditing.inventory import (
     NO_LUNG_MASK,
     Cell,
-    Tree,
     count_cells,
     count_faults,
     list_trees,
@@ -56,7 +54,7 @@ class Audit:
 
     @property
     def is_clean(self) -> bool:
-        """Whether there is nothing to tell."""
+        """Whether nothing is wrong with the data set."""
         shortcuts = any(probe.is_shortcut for probe in self.probes)
         return not (self.problems or self.faults or self.moved or self.leaks or shortcuts)
 
@@ -72,7 +70,7 @@ class Audit:
 
 
 def audit(root: Path, quiet: bool = False) -> Audit:
-    """Look at every file of a data set once and tell all that is wrong with it.
+    """Read every file of a data set once and list all that is wrong with it.
 
     Args:
         root: Folder or CSV manifest, as for `load_index`.
@@ -86,63 +84,47 @@ def audit(root: Path, quiet: bool = False) -> Audit:
     reading = read_index(root)
     trees = list_trees(root, reading)
     base = root if root.is_dir() else root.parent
-    inspections = _inspect_all(base, trees, quiet)
+    samples = [sample for tree in trees for sample in tree.samples]
+    results = in_threads(partial(inspect, root=base), samples, "reading images", quiet)
+    by_id = {sample.id: inspection for sample, inspection in zip(samples, results, strict=True)}
     merged = list({sample.id: sample for sample in reading.samples}.values())
-    twins, differing = match_twins(base, merged, trees, inspections)
+    inspections = [by_id[sample.id] for sample in merged]
+    twins, differing = match_twins(base, merged, trees, by_id)
     cells = count_cells(trees)
+    # A set, for an image that both trees hold is inspected in each of them.
     faults = {
-        *(fault for inspection in inspections.values() for fault in inspection.faults),
+        *(fault for inspection in by_id.values() for fault in inspection.faults),
         *differing,
         *count_faults(cells),
         *missing_masks(trees),
         *(stray_masks(root, trees) if root.is_dir() else ()),
     }
-    seen = [inspections[sample.id] for sample in merged]
+    sizes = Counter(f"{shape[1]}x{shape[0]}" for inspection in inspections if (shape := inspection.shape))
     return Audit(
-        root,
-        reading.layout,
-        reading.has_splits,
-        len(merged),
-        _sizes(seen),
-        cells,
-        [problem for problem in reading.problems if not problem.startswith(f"{NO_LUNG_MASK}:")],
-        sorted(faults),
-        sum(twin.first.split == twin.second.split for twin in twins),
-        [Leak("exact", 1.0, *twin) for twin in twins if twin.first.split != twin.second.split],
-        find_leaks(merged, [inspection.signature for inspection in seen], quiet),
-        _probe(merged, seen),
+        root=root,
+        layout=reading.layout,
+        has_splits=reading.has_splits,
+        images=len(merged),
+        sizes=dict(sizes.most_common()),
+        cells=cells,
+        problems=[problem for problem in reading.problems if not problem.startswith(f"{NO_LUNG_MASK}:")],
+        faults=sorted(faults),
+        in_both_trees=sum(first.split == second.split for first, second in twins),
+        moved=[Leak("exact", 1.0, *twin) for twin in twins if twin[0].split != twin[1].split],
+        leaks=find_leaks(merged, [inspection.signature for inspection in inspections], quiet),
+        probes=_probe(merged, inspections),
     )
 
 
-def _inspect_all(base: Path, trees: Sequence[Tree], quiet: bool) -> Mapping[str, Inspection]:
-    """Inspect the samples of all trees, by id."""
-    samples = [sample for tree in trees for sample in tree.samples]
-
-    def look(sample: Sample) -> Inspection:
-        return inspect(sample, base)
-
-    looks = in_threads(look, samples, "reading images", quiet)
-    return {sample.id: look for sample, look in zip(samples, looks, strict=True)}
-
-
-def _sizes(seen: Sequence[Inspection]) -> dict[str, int]:
-    counts = Counter(f"{look.shape[1]}x{look.shape[0]}" for look in seen if look.shape)
-    return dict(counts.most_common())
-
-
-def _probe(samples: Sequence[Sample], seen: Sequence[Inspection]) -> list[Probe]:
+def _probe(samples: Sequence[Sample], inspections: Sequence[Inspection]) -> list[Probe]:
     """Run the shortcut probe on the images that could be read."""
-    used = [at for at, look in enumerate(seen) if look.signature]
-    thumbnails = np.zeros((len(used), COVER_PX, COVER_PX), np.uint8)
-    covers = np.zeros_like(thumbnails)
-    for row, at in enumerate(used):
-        signature, cover = seen[at].signature, seen[at].cover
-        if signature is not None:
-            thumbnails[row] = _thumbnail(signature.whole)
-        if cover is not None:
-            covers[row] = cover
-    return probe_shortcuts([samples[at] for at in used], thumbnails, covers)
-
-
-def _thumbnail(whole: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    return np.asarray(cv2.resize(whole, (COVER_PX, COVER_PX), interpolation=cv2.INTER_AREA), np.uint8)
+    no_lung = np.zeros((THUMBNAIL_PX, THUMBNAIL_PX), np.uint8)
+    used = [
+        (sample, thumbnail(signature.whole), no_lung if inspection.cover is None else inspection.cover)
+        for sample, inspection in zip(samples, inspections, strict=True)
+        if (signature := inspection.signature)
+    ]
+    thumbnails, covers = (
+        np.array([views[at] for views in used], np.uint8).reshape(-1, *no_lung.shape) for at in (1, 2)
+    )
+    return probe_shortcuts([sample for sample, _, _ in used], thumbnails, covers)

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lungseg.auditing.integrity import COVER_PX
+from lungseg.auditing.integrity import THUMBNAIL_PX
 from lungseg.data.sample import Sample
 
 VIEWS = ("thumbnail", "border", "lungs blanked")
@@ -31,6 +31,7 @@ standard deviations of what guessing would give."""
 
 Features = npt.NDArray[np.float32]
 """(n, d) float32 in [0, 1]."""
+Flags = npt.NDArray[np.bool_]
 
 
 class Probe(NamedTuple):
@@ -72,62 +73,58 @@ def probe_shortcuts(
         used = np.linspace(0, len(samples) - 1, MOST_IMAGES).astype(int)
         samples, thumbnails, covers = [samples[at] for at in used], thumbnails[used], covers[used]
     labels = np.array([-1 if sample.label is None else sample.label for sample in samples])
-    parts = _parts(samples)
     has_lungs = covers.any(axis=(1, 2)) if len(covers) else np.zeros(0, np.bool_)
+    held_out = _held_out(samples)
     probes = []
     for view in VIEWS:
         used = np.flatnonzero((labels >= 0) & has_lungs if view == "lungs blanked" else labels >= 0)
-        part = [(np.isin(used, fit), np.isin(used, test)) for fit, test in parts]
-        features = _features(view, thumbnails[used], covers[used])
-        probe = _probe(view, features.astype(np.float32) / np.float32(255), labels[used], part)
+        features = _features(view, thumbnails[used], covers[used]).astype(np.float32) / np.float32(255)
+        probe = _probe(view, features, labels[used], [(fit[used], test[used]) for fit, test in held_out])
         probes += [probe] if probe else []
     return probes
 
 
-def _parts(samples: Sequence[Sample]) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
-    """Indices to fit and to test on, once or once a fold."""
+def _held_out(samples: Sequence[Sample]) -> list[tuple[Flags, Flags]]:
+    """Which samples are fitted and which are tested, once or once a fold."""
     splits = np.array([sample.split for sample in samples])
-    for held_out in ("val", "test"):
-        if (splits == held_out).any() and (splits == "train").any():
-            return [(np.flatnonzero(splits == "train"), np.flatnonzero(splits == held_out))]
+    for tested in ("val", "test"):
+        if (splits == tested).any() and (splits == "train").any():
+            return [(splits == "train", splits == tested)]
     names = (sample.group or sample.id for sample in samples)
     folds = np.array([hashlib.blake2b(name.encode("utf-8", "surrogateescape")).digest()[0] % FOLDS for name in names])
-    return [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in range(FOLDS)]
+    return [(folds != fold, folds == fold) for fold in range(FOLDS)]
 
 
 def _features(view: str, thumbnails: npt.NDArray[np.uint8], covers: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """(n, 32, 32) -> (n, d): the pixels of a view."""
     if view == "border":
-        border = np.ones((COVER_PX, COVER_PX), np.bool_)
+        border = np.ones((THUMBNAIL_PX, THUMBNAIL_PX), np.bool_)
         border[BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX] = False
         return thumbnails[:, border]
     pictures = thumbnails.copy()
     if view == "lungs blanked":
-        kernel = np.ones((3, 3), np.uint8)
         for picture, cover in zip(pictures, covers, strict=True):
-            picture[cv2.dilate(cover, kernel) > 0] = 128
-    return pictures.reshape(len(pictures), COVER_PX**2)
+            picture[cv2.dilate(cover, np.ones((3, 3), np.uint8)) > 0] = 128
+    return pictures.reshape(len(pictures), THUMBNAIL_PX**2)
 
 
 def _probe(
-    view: str,
-    features: Features,
-    labels: npt.NDArray[np.int64],
-    parts: Sequence[tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]],
+    view: str, features: Features, labels: npt.NDArray[np.int64], held_out: Sequence[tuple[Flags, Flags]]
 ) -> Probe | None:
     guesses = np.full(len(labels), -1)
     fitted = 0
-    for fit, test in parts:
+    for fit, test in held_out:
         if len(np.unique(labels[fit])) > 1 and test.any():
             guesses[test] = _ridge(features[fit], labels[fit], features[test])
-            fitted += int(np.count_nonzero(fit)) if len(parts) == 1 else int(np.count_nonzero(test))
+            fitted += int(np.count_nonzero(fit if len(held_out) == 1 else test))
     tested = guesses >= 0
-    classes, counts = np.unique(labels[tested], return_counts=True)
-    if len(classes) < 2 or counts.sum() < 10:
-        return None
     guesses, truth = guesses[tested], labels[tested]
+    classes, counts = np.unique(truth, return_counts=True)
+    if len(classes) < 2 or len(truth) < 10:
+        return None
     recalls = [float((guesses[truth == label] == label).mean()) for label in classes]
     rates = np.array([(guesses == label).mean() for label in classes])
+    # Guesses with these rates are right by chance: each recall is then binomial, and the accuracy is their mean.
     deviation = math.sqrt(float((rates * (1 - rates) / counts).sum())) / len(classes)
     return Probe(view, float(np.mean(recalls)), 1 / len(classes), deviation, fitted, len(truth))
 
@@ -144,30 +141,28 @@ def _ridge(fit: Features, labels: npt.NDArray[np.int64], test: Features) -> npt.
     targets = np.eye(len(classes), dtype=np.float32)[which]
     middle = weights @ targets
     root = np.sqrt(weights)[:, None]
-    axes, strength, along = _decompose((fit - centre) * root, (targets - middle) * root)
+    y = (targets - middle) * root
+    axes, strength, along = _decompose((fit - centre) * root, y)
     if not len(strength):  # all pictures are the same
         return np.full(len(test), classes[0])
-    power = float((((targets - middle) * root) ** 2).sum())
-    errors = []
-    penalties = strength.mean() * np.logspace(-5, 3, 17)
+    # In the basis of principal axes every penalty costs a few products, so all are tried.
+    power, penalties, errors = float((y**2).sum()), strength.mean() * np.logspace(-5, 3, 17), []
     for penalty in penalties:
         kept = strength / (strength + penalty)
         rest = power - float((along**2 / (strength + penalty)[:, None] * (2 - kept)[:, None]).sum())
         errors.append(rest / max(1e-9, 1 - (1 + kept.sum()) / len(fit)) ** 2)
-    penalty = penalties[int(np.argmin(errors))]
-    slopes = axes @ (along / (strength + penalty)[:, None])
+    slopes = axes @ (along / (strength + penalties[int(np.argmin(errors))])[:, None])
     guesses: npt.NDArray[np.int64] = classes[np.argmax((test - centre) @ slopes + middle, axis=1)]
     return guesses
 
 
 def _decompose(x: Features, y: Features) -> tuple[npt.NDArray[np.float64], ...]:
     """Principal axes (d, k) of x (n, d), sums of squares (k,) along them, and their products (k, c) with y (n, c)."""
-    if len(x) < x.shape[1]:
-        strength, vectors = np.linalg.eigh((x @ x.T).astype(np.float64))
-        used = strength > 1e-7 * strength[-1]
-        strength, vectors = strength[used], vectors[:, used]
-        axes = x.T.astype(np.float64) @ vectors / np.sqrt(strength)
-        return axes, strength, np.sqrt(strength)[:, None] * (vectors.T @ y)
-    strength, axes = np.linalg.eigh((x.T @ x).astype(np.float64))
+    few = len(x) < x.shape[1]  # then the products of images with images are the smaller matrix, of the same strength
+    strength, vectors = np.linalg.eigh((x @ x.T if few else x.T @ x).astype(np.float64))
     used = strength > 1e-7 * strength[-1]
-    return axes[:, used], strength[used], (axes[:, used].T @ (x.T @ y))
+    strength, vectors = strength[used], vectors[:, used]
+    if few:
+        root = np.sqrt(strength)
+        return x.T.astype(np.float64) @ vectors / root, strength, root[:, None] * (vectors.T @ y)
+    return vectors, strength, vectors.T @ (x.T @ y)

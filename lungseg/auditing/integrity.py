@@ -1,6 +1,6 @@
 """What is wrong with the files of one sample, each fault by file name; the audit calls it once a sample.
 
-Every file is decoded once, and what the other parts of the audit need of it is kept in a few kilobytes.
+Every file is decoded once, and what the rest of the audit needs of it is kept in a few kilobytes.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lungseg.data.folders import lung_parts
-from lungseg.data.images import read_image
+from lungseg.data.decode import LEAST_LUNG, LEAST_SIDE
+from lungseg.data.folders import lung_files
+from lungseg.data.images import fit_mask, has_same_aspect, read_image
 from lungseg.data.likeness import Signature, is_blank, sign
 from lungseg.data.sample import CLASSES, Sample
 from lungseg.errors import DataError
@@ -31,13 +32,8 @@ OUTSIDE = "infection outside the lung"
 NO_INFECTION = "infection in a class that has none"
 EMPTY_INFECTION = "empty infection mask of COVID-19"
 
-COVER_PX = 32
-LEAST_LUNG = 0.1
-"""Share of a lung mask below which a part of it is a speck, no lung. The least second part of 4,660 masks of
-COVID-QU-Ex has 0.23."""
-LEAST_SIDE = 0.2
-"""Two lungs in one part have at least this share of it on each side of the image's middle; of those masks 99.9 % have
-more than 0.24, and 99 % of lungs alone less than 0.14."""
+THUMBNAIL_PX = 32
+# The limits were read off 4,660 masks of COVID-QU-Ex, so that none of its sound masks counts as a fault.
 MOST_FRAME = 0.5
 """Share of the frame's pixels in the mask above which it is whole, full or inverted; at most 0.2 in those masks."""
 MOST_OUTSIDE = 0.01
@@ -57,7 +53,7 @@ class Fault(NamedTuple):
 
 
 class Inspection(NamedTuple):
-    """What one look at the files of a sample gives."""
+    """What is known of a sample once its files have been read."""
 
     faults: list[Fault]
     signature: Signature | None
@@ -65,7 +61,7 @@ class Inspection(NamedTuple):
     lung_digest: bytes | None
     """Hash of the lung mask, None without one."""
     cover: Grey | None
-    """(COVER_PX, COVER_PX) uint8: share of each cell that is lung, of 255; None without a lung mask."""
+    """(THUMBNAIL_PX, THUMBNAIL_PX) uint8: share of each cell that is lung, of 255; None without a lung mask."""
     shape: tuple[int, int] | None
     """Height and width of the image."""
 
@@ -75,29 +71,33 @@ def inspect(sample: Sample, root: Path) -> Inspection:
     faults: list[Fault] = []
     image = _read(sample.image, root, faults)
     if image is not None and is_blank(image):
-        faults.append(Fault(BLANK, place_of(sample.image, root)))
-    lung = _read_masks(lung_parts(sample.lung) if sample.lung else (), root, faults)
+        faults.append(Fault(BLANK, name_of(sample.image, root)))
+    lung = _read_masks(lung_files(sample.lung) if sample.lung else (), root, faults)
     infection = _read_masks((sample.infection,) if sample.infection else (), root, faults)
-    for path, mask in ((sample.lung, lung), (sample.infection, infection)):
-        if path and mask is not None and image is not None:
-            faults += _size_faults(place_of(path, root), mask.shape, image.shape, sample.fit_masks)
-    if sample.lung and lung is not None:
-        faults += [Fault(kind, place_of(sample.lung, root), detail) for kind, detail in _lung_faults(lung)]
-    if sample.infection and infection is not None:
-        told = _infection_faults(infection, lung, sample.label)
-        faults += [Fault(kind, place_of(sample.infection, root), detail) for kind, detail in told]
+    for path, mask, rules in (
+        (sample.lung, lung, _lung_faults(lung)),
+        (sample.infection, infection, _infection_faults(infection, lung, sample.label)),
+    ):
+        if path is not None and mask is not None:
+            found = [*_size_faults(mask, image, sample.fit_masks), *rules]
+            faults += [Fault(kind, name_of(path, root), detail) for kind, detail in found]
     return Inspection(
         faults,
         _signature(image, lung, sample.fit_masks),
         None if lung is None else hashlib.blake2b(lung.tobytes(), digest_size=16).digest(),
-        None if lung is None else _cover(lung),
+        None if lung is None else thumbnail(lung.view(np.uint8) * np.uint8(255)),
         None if image is None else (image.shape[0], image.shape[1]),
     )
 
 
-def place_of(path: Path, root: Path) -> str:
+def name_of(path: Path, root: Path) -> str:
     """Name a file relative to the root, or in full where it lies elsewhere."""
     return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+
+
+def thumbnail(image: Grey) -> Grey:
+    """Average an image (H, W) uint8 down to (THUMBNAIL_PX, THUMBNAIL_PX)."""
+    return np.asarray(cv2.resize(image, (THUMBNAIL_PX, THUMBNAIL_PX), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _read(path: Path, root: Path, faults: list[Fault]) -> Grey | None:
@@ -105,25 +105,26 @@ def _read(path: Path, root: Path, faults: list[Fault]) -> Grey | None:
         return read_image(path)
     except DataError as error:
         reason = str(error).removeprefix(f"{path}: ").partition("; ")[0]
-        faults.append(Fault(UNREADABLE, place_of(path, root), reason))
+        faults.append(Fault(UNREADABLE, name_of(path, root), reason))
         return None
 
 
-def _read_masks(parts: Sequence[Path], root: Path, faults: list[Fault]) -> Mask | None:
-    """Unite the files of one mask; None without any, or where one of them cannot be read or fits no other."""
+def _read_masks(files: Sequence[Path], root: Path, faults: list[Fault]) -> Mask | None:
+    """Unite the files of one mask; None without any, or where one of them cannot be read or fits no other.
+
+    `images.read_mask` would refuse a faulty mask; here it is read as an image, so that all its faults are found.
+    """
     union: Mask | None = None
-    for part in parts:
-        grey = _read(part, root, faults)
+    for file in files:
+        grey = _read(file, root, faults)
         if grey is None:
             return None
-        levels = _odd_levels(grey)
-        if levels:
-            faults.append(Fault(VALUES, place_of(part, root), levels))
+        if levels := _odd_levels(grey):
+            faults.append(Fault(VALUES, name_of(file, root), levels))
         mask = grey > (127 if int(grey.max()) > 127 else 0)
         if union is not None and union.shape != mask.shape:
-            faults.append(
-                Fault(SIZE, place_of(part, root), f"{_size(mask.shape)}, the other side {_size(union.shape)}")
-            )
+            sizes = f"{_size(mask.shape)}, the other side {_size(union.shape)}"
+            faults.append(Fault(SIZE, name_of(file, root), sizes))
             return None
         union = mask if union is None else union | mask
     return union
@@ -139,15 +140,15 @@ def _odd_levels(grey: Grey) -> str:
     return f"holds {shown}" + (f" ({len(levels)} values)" if len(levels) > 4 else "")
 
 
-def _size_faults(file: str, mask: Sequence[int], image: Sequence[int], fit: bool) -> Iterator[Fault]:
-    """The rule of `read_mask`."""
-    same_aspect = abs(mask[1] * image[0] / (mask[0] * image[1]) - 1) <= 0.01
-    if tuple(mask) != tuple(image) and not (fit and same_aspect):
-        yield Fault(SIZE, file, f"{_size(mask)}, the image {_size(image)}")
+def _size_faults(mask: Mask, image: Grey | None, fit: bool) -> Iterator[tuple[str, str]]:
+    if image is None or mask.shape == image.shape or (fit and has_same_aspect(mask.shape, image.shape)):
+        return
+    yield SIZE, f"{_size(mask.shape)}, the image {_size(image.shape)}"
 
 
-def _lung_faults(lung: Mask) -> Iterator[tuple[str, str]]:
+def _lung_faults(lung: Mask | None) -> Iterator[tuple[str, str]]:
     """At most one: the later ones follow from the earlier."""
+    assert lung is not None
     frame = np.concatenate([lung[0], lung[-1], lung[:, 0], lung[:, -1]]).mean()
     if not lung.any():
         yield EMPTY_LUNG, ""
@@ -158,22 +159,23 @@ def _lung_faults(lung: Mask) -> Iterator[tuple[str, str]]:
 
 
 def _is_one_lung(lung: Mask) -> bool:
-    """Whether, specks aside, the mask is one connected part and lies on one side of the middle."""
-    _, parts, stats, _ = cv2.connectedComponentsWithStats(lung.view(np.uint8), connectivity=8)
+    """Whether, specks aside, the mask is one connected component and lies on one side of the middle."""
+    _, components, stats, _ = cv2.connectedComponentsWithStats(lung.view(np.uint8), connectivity=8)
     areas = stats[1:, cv2.CC_STAT_AREA]
     if np.count_nonzero(areas > LEAST_LUNG * areas.sum()) > 1:
         return False
-    part = parts == 1 + int(areas.argmax())
-    left = np.count_nonzero(part[:, : part.shape[1] // 2])
-    area = int(areas.max())
+    largest = components == 1 + int(areas.argmax())
+    left, area = np.count_nonzero(largest[:, : largest.shape[1] // 2]), int(areas.max())
     return bool(min(left, area - left) < LEAST_SIDE * area)
 
 
-def _infection_faults(infection: Mask, lung: Mask | None, label: int | None) -> Iterator[tuple[str, str]]:
+def _infection_faults(infection: Mask | None, lung: Mask | None, label: int | None) -> Iterator[tuple[str, str]]:
+    assert infection is not None
     area = np.count_nonzero(infection)
     name = "" if label is None else CLASSES[label]
     if area and name == "Normal":
         yield NO_INFECTION, f"{area} pixels in {name}"
+    # Nobody drew the infections of Non-COVID images, so their masks are black and no fault.
     if not area and name == "COVID-19":
         yield EMPTY_INFECTION, ""
     if area and lung is not None and lung.shape == infection.shape:
@@ -186,15 +188,8 @@ def _signature(image: Grey | None, lung: Mask | None, fit: bool) -> Signature | 
     if image is None or is_blank(image):
         return None
     if lung is not None and lung.shape != image.shape:
-        size = (image.shape[1], image.shape[0])
-        resized = cv2.resize(lung.view(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT) if fit else None
-        lung = None if resized is None else np.asarray(resized, np.uint8).view(np.bool_)
+        lung = fit_mask(lung, (image.shape[0], image.shape[1])) if fit else None
     return sign(image, lung)
-
-
-def _cover(lung: Mask) -> Grey:
-    full = lung.view(np.uint8) * np.uint8(255)
-    return np.asarray(cv2.resize(full, (COVER_PX, COVER_PX), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lungseg.auditing.integrity import Fault, Inspection, place_of
+from lungseg.auditing.integrity import Fault, Inspection, name_of
 from lungseg.data.folders import (
     IMAGE_FOLDERS,
     INFECTION_FOLDERS,
@@ -16,7 +16,7 @@ from lungseg.data.folders import (
     Folders,
     Reading,
     join,
-    lung_parts,
+    lung_files,
 )
 from lungseg.data.images import IMAGE_SUFFIXES
 from lungseg.data.index import find_covidqu, read_covidqu
@@ -43,9 +43,9 @@ _MASK_FOLDERS = {*LUNG_FOLDERS, *INFECTION_FOLDERS}
 
 
 class Tree(NamedTuple):
-    """One tree of COVID-QU-Ex, or the whole of another data set."""
+    """One tree of COVID-QU-Ex, or all of another data set."""
 
-    place: str
+    folder: str
     """Relative to the root; '.' for the root."""
     kind: str
     """`lung` or `infection`; empty for another layout."""
@@ -64,25 +64,16 @@ class Cell(NamedTuple):
     """None where nothing is published."""
 
 
-class Twin(NamedTuple):
-    """The same image in both trees."""
-
-    first: Sample
-    """As it is in the data set when both trees are read: that of the lung tree."""
-    second: Sample
-    """As it is in the infection tree."""
-
-
 def list_trees(root: Path, reading: Reading) -> list[Tree]:
     """Read each tree of COVID-QU-Ex by itself; another layout is one tree."""
     if reading.layout != COVIDQU:
         return [Tree(".", "", reading.samples)]
     folders, labels = Folders(root), class_labels()
     trees = []
-    for place in find_covidqu(folders, labels):
-        samples = read_covidqu(folders, labels, [place]).samples
+    for folder in find_covidqu(folders, labels):
+        samples = read_covidqu(folders, labels, [folder]).samples
         kind = "infection" if any(sample.infection for sample in samples) else "lung"
-        trees.append(Tree(place or ".", kind, samples))
+        trees.append(Tree(folder or ".", kind, samples))
     return trees
 
 
@@ -97,24 +88,20 @@ def count_cells(trees: Sequence[Tree]) -> list[Cell]:
                 expected = published[row][label] if published and label is not None else None
                 if counts[split, label] or expected is not None:
                     name = "no class" if label is None else CLASSES[label]
-                    cells.append(Cell(tree.place, split, name, counts[split, label], expected))
+                    cells.append(Cell(tree.folder, split, name, counts[split, label], expected))
     return cells
 
 
 def count_faults(cells: Sequence[Cell]) -> Iterator[Fault]:
-    """Tell of cells whose count is nearly the published one: a part of the data set on purpose is further off."""
+    """Name the cells whose count is nearly the published one; who works on a subset on purpose is further off."""
     for cell in cells:
         if cell.published and 0 < abs(cell.images - cell.published) <= NEARLY * cell.published:
-            place = f"{cell.split}/{cell.name}"
-            yield Fault(
-                COUNT,
-                place if cell.tree == "." else f"{cell.tree}/{place}",
-                f"{cell.images:,} images, published are {cell.published:,}",
-            )
+            folder = f"{cell.split}/{cell.name}" if cell.tree == "." else f"{cell.tree}/{cell.split}/{cell.name}"
+            yield Fault(COUNT, folder, f"{cell.images:,} images, published are {cell.published:,}")
 
 
 def missing_masks(trees: Sequence[Tree]) -> Iterator[Fault]:
-    """Tell of images without a mask that others in their folder have; COVID-QU-Ex has a lung mask for each."""
+    """Name the images without a mask that others in their folder have; COVID-QU-Ex has a lung mask for each."""
     for tree in trees:
         masked = {sample.image.parent for sample in tree.samples if sample.lung}
         infected = {sample.image.parent for sample in tree.samples if sample.infection}
@@ -126,24 +113,21 @@ def missing_masks(trees: Sequence[Tree]) -> Iterator[Fault]:
 
 
 def stray_masks(root: Path, trees: Sequence[Tree]) -> Iterator[Fault]:
-    """Tell of files in folders of masks that belong to no image."""
-    used = {
-        part
-        for tree in trees
-        for sample in tree.samples
-        for part in (*(lung_parts(sample.lung) if sample.lung else ()), sample.infection)
-    }
+    """Name the files in folders of masks that belong to no image."""
+    used: set[Path | None] = set()
+    for sample in (sample for tree in trees for sample in tree.samples):
+        used |= {sample.infection, *(lung_files(sample.lung) if sample.lung else ())}
     folders = Folders(root)
-    for place in _mask_places(folders, "", 0):
-        for name in sorted(folders.files(place)):
-            path = root / place / name
+    for folder in _mask_folders(folders):
+        for name in sorted(folders.files(folder)):
+            path = root / folder / name
             if name.casefold().endswith(IMAGE_SUFFIXES) and path not in used:
-                yield Fault(NO_IMAGE, place_of(path, root))
+                yield Fault(NO_IMAGE, name_of(path, root))
 
 
 def match_twins(
     root: Path, merged: Sequence[Sample], trees: Sequence[Tree], inspections: Mapping[str, Inspection]
-) -> tuple[list[Twin], list[Fault]]:
+) -> tuple[list[tuple[Sample, Sample]], list[Fault]]:
     """Match what was left out when the trees were merged with what stands for it, by class, name and pixels.
 
     Args:
@@ -153,7 +137,8 @@ def match_twins(
         inspections: By sample id, those of all trees.
 
     Returns:
-        The pairs of equal pixels, whatever their splits; and faults of images or lung masks that are not equal.
+        The pairs of equal pixels, as in the data set (that of the lung tree) and as in the infection tree, whatever
+        their splits; and faults of images or lung masks that are not equal.
     """
     kept = {sample.id for sample in merged}
     named: dict[tuple[int | None, str], list[Sample]] = defaultdict(list)
@@ -162,27 +147,29 @@ def match_twins(
     twins, faults = [], []
     for sample in (sample for tree in trees for sample in tree.samples if sample.id not in kept):
         here = inspections[sample.id]
-        known = [
+        if not here.signature:
+            continue  # an image that cannot be read is a fault of its own
+        same = [
             other
             for other in named[sample.label, sample.image.stem.casefold()]
-            if (there := inspections[other.id].signature) and here.signature and there.digest == here.signature.digest
+            if (there := inspections[other.id].signature) and there.digest == here.signature.digest
         ]
-        if known:
-            first = next((other for other in known if other.split == sample.split), known[0])
-            twins.append(Twin(first, sample))
-            masks = here.lung_digest, inspections[first.id].lung_digest
-            if sample.lung and None not in masks and masks[0] != masks[1]:
-                faults.append(Fault(OTHER_MASK, place_of(sample.lung, root)))
-        elif here.signature:
+        if not same:
             faults.append(Fault(OTHER_IMAGE, sample.id, "no image of its class and name in the lung tree equals it"))
+            continue
+        first = next((other for other in same if other.split == sample.split), same[0])
+        twins.append((first, sample))
+        masks = here.lung_digest, inspections[first.id].lung_digest
+        if sample.lung and None not in masks and masks[0] != masks[1]:
+            faults.append(Fault(OTHER_MASK, name_of(sample.lung, root)))
     return twins, faults
 
 
-def _mask_places(folders: Folders, place: str, depth: int) -> Iterator[str]:
-    """Places that hold masks: mask folders, and the folders of one side each in `ManualMask`."""
-    for name in folders.dirs(place):
-        inside = join(place, name)
-        if name.casefold() in _MASK_FOLDERS or place.rpartition("/")[2].casefold() == SIDES_FOLDER:
+def _mask_folders(folders: Folders, folder: str = "", depth: int = 0) -> Iterator[str]:
+    """Folders that hold masks: mask folders, and those of one side each in `ManualMask`."""
+    for name in folders.dirs(folder):
+        inside = join(folder, name)
+        if name.casefold() in _MASK_FOLDERS or folder.rpartition("/")[2].casefold() == SIDES_FOLDER:
             yield inside
         elif depth < 8 and name.casefold() not in IMAGE_FOLDERS:
-            yield from _mask_places(folders, inside, depth + 1)
+            yield from _mask_folders(folders, inside, depth + 1)

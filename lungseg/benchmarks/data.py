@@ -23,7 +23,7 @@ from lungseg.data.batch import unpack
 from lungseg.data.cache import ImageCache
 from lungseg.data.dataset import LungDataset, TrainSampler
 from lungseg.data.index import load_index
-from lungseg.data.phantom.write import write_phantoms
+from lungseg.data.phantom.phantom_set import write_phantoms
 from lungseg.data.sample import Sample
 
 BATCH = 32

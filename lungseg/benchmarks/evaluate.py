@@ -19,7 +19,7 @@ import torch
 from lungseg.config import AugmentConfig, Config, DataConfig, ModelConfig, PhantomConfig
 from lungseg.data.datamodule import LungDataModule
 from lungseg.data.index import load_index
-from lungseg.data.phantom.write import write_phantoms
+from lungseg.data.phantom.phantom_set import write_phantoms
 from lungseg.data.sample import CLASSES, Sample
 from lungseg.evaluation.pipeline import Options, evaluate
 from lungseg.evaluation.target import Subject

@@ -21,7 +21,7 @@ from lungseg.benchmarks.planted import crop
 from lungseg.command import run_command
 from lungseg.data.images import read_image
 from lungseg.data.index import load_index
-from lungseg.data.phantom.draw import draw_phantom
+from lungseg.data.phantom.generator import draw_phantom
 from lungseg.inference.input_checks import orientation
 from lungseg.inference.input_checks.orientation import Known, compare, features, gather, spread
 from lungseg.runs.whole_files import write_whole

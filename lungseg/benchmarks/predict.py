@@ -27,7 +27,7 @@ from lungseg.benchmarks.cam import LOSS, MODEL, OPTIM
 from lungseg.benchmarks.timing import medians, one_thread
 from lungseg.config import Config, DataConfig, ModelConfig
 from lungseg.config.loading import dump_config
-from lungseg.data.phantom.draw import draw_phantom
+from lungseg.data.phantom.generator import draw_phantom
 from lungseg.data.sample import CLASSES
 from lungseg.exporting.files import Order, export
 from lungseg.exporting.precision import to_int8

@@ -15,7 +15,7 @@ import numpy as np
 from lungseg.benchmarks.planted import CHANGES, EVERY_IMAGE, MOST_PLANTED, Change, Image
 from lungseg.data.images import read_image
 from lungseg.data.index import load_index
-from lungseg.data.phantom.draw import draw_phantom
+from lungseg.data.phantom.generator import draw_phantom
 from lungseg.errors import UserError
 from lungseg.inference.input_checks.checks import IMAGE_FLAGS
 from lungseg.inference.predictor import Predictor

@@ -6,26 +6,36 @@ nothing but the user deletes the old ones, and that may happen at any time.
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import logging
 import mmap
 import os
-from collections.abc import Iterable, Sequence
+import shutil
+import sys
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
-from lungseg.data.cache_build import SUFFIX, build, lock
-from lungseg.data.decode import Plane
-from lungseg.data.folders import lung_parts
-from lungseg.data.rows import row_bytes, unpack_row
+from lungseg.data.decode import Plane, pack_row, read_sample, row_bytes, unpack_row
+from lungseg.data.folders import lung_files
 from lungseg.data.sample import Sample
 from lungseg.errors import DataError
+from lungseg.runs.progress import in_threads
 
 VERSION = 1
 """Raised whenever the same files give other bytes; part of the key."""
+SUFFIX = ".cache"
+# Reading makes the process seem to grow to the size of the file. Every so many reads the pages are given back to the
+# page cache, where they stay for the next reader.
 _READS_BETWEEN_RELEASES = 64
-"""Then pages go back to the page cache, where they stay; else each process seems to grow to the size of the file."""
+
+_log = logging.getLogger(__name__)
 
 
 class ImageCache:
@@ -38,11 +48,7 @@ class ImageCache:
 
     @classmethod
     def open_or_build(
-        cls,
-        samples: Sequence[Sample],
-        image_size: int,
-        keep_aspect: bool = True,
-        folder: Path | None = None,
+        cls, samples: Sequence[Sample], image_size: int, keep_aspect: bool = True, folder: Path | None = None
     ) -> ImageCache:
         """Open the cache of these samples, whose order is its index; build it first if it is not there.
 
@@ -60,14 +66,15 @@ class ImageCache:
                 take the cache.
         """
         folder = (folder or default_folder()).expanduser().absolute()
-        path = folder / _file_name(samples, image_size, keep_aspect)
-        cache = cls(path, len(samples), image_size)
-        if not cache._is_whole():
+        split = samples[0].split if samples else "empty"
+        key = cache_key(samples, image_size, keep_aspect)
+        cache = cls(folder / f"{split}-{len(samples)}-{image_size}px-{key}{SUFFIX}", len(samples), image_size)
+        if not cache._is_complete():
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                with lock(path):
-                    if not cache._is_whole():
-                        build(path, samples, image_size, keep_aspect)
+                with lock(cache.path):
+                    if not cache._is_complete():  # another process may have built it while this one waited
+                        _build(cache.path, samples, image_size, keep_aspect)
             except OSError as error:
                 raise DataError(
                     f"{folder}: the cache cannot be written there ({error.strerror or error}); set data.cache_dir or "
@@ -93,7 +100,7 @@ class ImageCache:
         """Leave the mapping behind: another process maps the file itself."""
         return {**self.__dict__, "_map": None}
 
-    def _is_whole(self) -> bool:
+    def _is_complete(self) -> bool:
         try:
             return self.path.stat().st_size == self.count * row_bytes(self.image_size)
         except OSError:
@@ -121,23 +128,98 @@ def cache_key(samples: Iterable[Sample], image_size: int, keep_aspect: bool = Tr
     digest = hashlib.sha256(repr((VERSION, image_size, keep_aspect)).encode())
     here = str(Path.cwd())
     for sample in samples:
-        lung = lung_parts(sample.lung) if sample.lung else ()
+        lung = lung_files(sample.lung) if sample.lung else ()
         infection = (sample.infection,) if sample.infection else ()
         states = [[_state(here, file) for file in files] for files in ((sample.image,), lung, infection)]
         digest.update(repr(states).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16]
 
 
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold the lock beside `path`, waiting for whoever has it; it ends with its holder, however that one ends.
+
+    What builders that crashed have left of `path` is removed once the lock is held. Where the file system knows no
+    locks every process builds for itself, and the last rename wins.
+    """
+    # A lock that is a mere file would outlive a process that is killed, and nobody would ever build.
+    held = FileLock(path.with_suffix(".lock"), fallback_to_soft=False)
+    try:
+        try:
+            held.acquire(timeout=0)
+        except Timeout:
+            _say(f"cache: another process is building it; waiting for {held.lock_file}")
+            held.acquire()
+        for partial in path.parent.glob(f"{path.stem}.*.partial"):
+            partial.unlink(missing_ok=True)
+    except PermissionError:
+        raise  # not a matter of locks: nothing can be written there at all
+    except OSError as error:
+        _log.warning("%s: no lock here (%s); processes that start together each build it", held.lock_file, error)
+    try:
+        yield
+    finally:
+        held.release()
+
+
 def _state(here: str, file: Path) -> tuple[str, int, int]:
-    """What tells a changed file: path, bytes, nanoseconds of its last change. A missing one is told when decoded."""
+    """Give what shows that a file has changed: path, bytes, nanoseconds of its last change."""
     path = os.path.join(here, file)  # noqa: PTH118 (this is called for every file)
     try:
-        found = os.stat(path)  # noqa: PTH116
+        status = os.stat(path)  # noqa: PTH116
     except OSError:
-        return path, -1, -1
-    return path, found.st_size, found.st_mtime_ns
+        return path, -1, -1  # decoding will say that it is missing
+    return path, status.st_size, status.st_mtime_ns
 
 
-def _file_name(samples: Sequence[Sample], image_size: int, keep_aspect: bool) -> str:
-    split = samples[0].split if samples else "empty"
-    return f"{split}-{len(samples)}-{image_size}px-{cache_key(samples, image_size, keep_aspect)}{SUFFIX}"
+def _build(path: Path, samples: Sequence[Sample], image_size: int, keep_aspect: bool) -> None:
+    """Write the cache of the samples to `path`, in their order; to be called with its `lock` held.
+
+    Raises:
+        DataError: One line with the faulty files of all samples: how many, the first three.
+        OSError: The folder cannot take it; then, as after any error, nothing is left there.
+    """
+    needed, free = len(samples) * row_bytes(image_size), shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise OSError(errno.ENOSPC, f"{_size(needed)} needed, {_size(free)} free")
+    partial = path.with_suffix(f".{uuid.uuid4().hex[:8]}.partial")
+    try:
+        with partial.open("wb") as file:
+            _write(file, samples, image_size, keep_aspect)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    others = [other.stat().st_size for other in path.parent.glob(f"*{SUFFIX}") if other != path]
+    beside = f"; {len(others)} more in this folder, {_size(sum(others))}" if others else ""
+    _say(f"cache: {len(samples):,} images, {_size(path.stat().st_size)} in {path}{beside}")
+
+
+def _write(file: IO[bytes], samples: Sequence[Sample], image_size: int, keep_aspect: bool) -> None:
+    def decode(sample: Sample) -> bytes | DataError:
+        try:
+            return pack_row(*read_sample(sample, image_size, keep_aspect))
+        except DataError as error:
+            return error
+
+    # After the first fault nothing more is written, but the rest is decoded all the same: a user who mends a data set
+    # wants to hear of every faulty file at once.
+    faults: list[DataError] = []
+    for row in in_threads(decode, samples, f"cache of {samples[0].split}" if samples else "cache"):
+        if isinstance(row, DataError):
+            faults.append(row)
+        elif not faults:
+            file.write(row)
+    if faults:
+        more = "; ...; `python -m lungseg.audit` lists all" if len(faults) > 3 else ""
+        first = "; ".join(map(str, faults[:3]))
+        raise DataError(f"{len(faults)} of {len(samples)} samples cannot be decoded: {first}{more}")
+    file.flush()
+    os.fsync(file.fileno())  # a rename must not become visible before the bytes are on the disk
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

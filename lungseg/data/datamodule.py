@@ -15,9 +15,9 @@ from lungseg.config import AugmentConfig, DataConfig
 from lungseg.data.batch import Batch, unpack
 from lungseg.data.cache import ImageCache
 from lungseg.data.dataset import LungDataset, ShardSampler, TrainSampler
+from lungseg.data.duplicates import without_training_copies
 from lungseg.data.index import fingerprint, load_index
-from lungseg.data.leaks import without_training_copies
-from lungseg.data.phantom.write import write_phantoms
+from lungseg.data.phantom.phantom_set import write_phantoms
 from lungseg.data.sample import CLASSES, SPLITS, Sample, Split
 from lungseg.errors import DataError
 

@@ -20,11 +20,15 @@ import numpy.typing as npt
 from lungseg.errors import DataError
 
 Values = npt.NDArray[np.integer[Any] | np.floating[Any]]
+Shares = npt.NDArray[np.float64]
+"""(H, W), 0 black to 1 white."""
 Contrast = Literal["lut", "window", "content"]
 
 _log = logging.getLogger(__name__)
 _INSTALL = "pip install 'lungseg[dicom]'"
 _DETECTOR_BITS = (8, 10, 12, 14, 16)
+_JPEG_SYNTAXES = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70, 80, 81))
+"""Transfer syntaxes of JPEG (50 to 70) and JPEG-LS (80, 81): streams that end with a marker."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,8 +118,7 @@ def _quiet_pydicom() -> Iterator[None]:
 def _read(dataset: Any, path: Path) -> DicomImage:
     stored = _stored(dataset)
     padding = _padding(dataset, stored)
-    values = _modality(dataset, stored)
-    shares, contrast = _contrast(dataset, values, padding, path)
+    shares, contrast = _contrast(dataset, _modality(dataset, stored), padding, path)
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         shares = 1 - shares
     pixels = np.rint(shares * 255).astype(np.uint8)
@@ -131,12 +134,19 @@ def _stored(dataset: Any) -> Values:
         raise _UnreadableError("it is not grey: neither MONOCHROME1 nor MONOCHROME2")
     if (_first(dataset, "NumberOfFrames") or 1) > 1:
         raise _UnreadableError("it holds several frames")
+    syntax = dataset.file_meta.TransferSyntaxUID
     try:
         pixels: Values = dataset.pixel_array
-    except Exception:  # any decoder's own error; its text may quote the header
-        if dataset.file_meta.TransferSyntaxUID.is_compressed:
+    except BaseException as error:  # any decoder's own error; its text may quote the header
+        # Decoders written in Rust panic with a BaseException of their own; Ctrl-C must go through all the same.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        if syntax.is_compressed:
             raise _UnreadableError(f"its compressed pixels are broken or need a decoder: {_INSTALL}") from None
         raise _UnreadableError("its pixels are truncated or do not match its header") from None
+    # JPEG and JPEG-LS decoders fill up what a cut stream lacks and say nothing; the end marker cannot occur in a scan.
+    if syntax in _JPEG_SYNTAXES and b"\xff\xd9" not in dataset.PixelData:
+        raise _UnreadableError("its compressed pixels are truncated")
     if pixels.ndim != 2:
         raise _UnreadableError("it is not one grey image")
     return pixels
@@ -155,71 +165,77 @@ def _padding(dataset: Any, stored: Values) -> npt.NDArray[np.bool_]:
 
 def _modality(dataset: Any, stored: Values) -> Values:
     """Apply the modality LUT or the rescale; integers stay integers where there is neither."""
+    from pydicom.pixels.processing import apply_modality_lut
+
     if dataset.get("ModalityLUTSequence"):
-        return _through_lut(dataset, dataset.ModalityLUTSequence[0], stored)
+        return _look_up(dataset, dataset.ModalityLUTSequence[0], stored)
     slope, intercept = _first(dataset, "RescaleSlope"), _first(dataset, "RescaleIntercept")
     slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
     if slope == 0 or not math.isfinite(slope + intercept):
         raise _UnreadableError("its rescale has no meaning")
-    return stored if (slope, intercept) == (1, 0) else stored.astype(np.float64) * slope + intercept
+    if (slope, intercept) == (1, 0):
+        return stored
+    dataset.RescaleSlope, dataset.RescaleIntercept = slope, intercept  # pydicom rescales only where it finds both
+    rescaled: Values = apply_modality_lut(stored, dataset)
+    return rescaled
 
 
-def _contrast(
-    dataset: Any, values: Values, padding: npt.NDArray[np.bool_], path: Path
-) -> tuple[npt.NDArray[np.float64], Contrast]:
+def _contrast(dataset: Any, values: Values, padding: npt.NDArray[np.bool_], path: Path) -> tuple[Shares, Contrast]:
     """Map values to [0, 1] as the file asks; by content, with a warning, where that would show nothing."""
     inside = values[~padding]
     asked = _voi(dataset, values)
-    if asked is None:
-        return _by_content(values, inside), "content"
-    shown = asked[0][~padding]
-    if shown.min() == shown.max() and inside.min() < inside.max():
+    if asked is not None:
+        shown = asked[0][~padding]
+        if shown.min() < shown.max() or inside.min() == inside.max():
+            return asked
         _log.warning("%s: its VOI %s shows nothing; contrast taken from its content", path, asked[1])
-        return _by_content(values, inside), "content"
-    return asked
-
-
-def _voi(dataset: Any, values: Values) -> tuple[npt.NDArray[np.float64], Contrast] | None:
-    """Apply the first VOI LUT, else the first window; None where the file has neither."""
-    if dataset.get("VOILUTSequence"):
-        item = dataset.VOILUTSequence[0]
-        return _through_lut(dataset, item, values) / full_scale(int(_lut(dataset, item).max())), "lut"
-    center, width = _first(dataset, "WindowCenter"), _first(dataset, "WindowWidth")
-    if center is None or width is None:
-        return None
-    return _window(values.astype(np.float64), center, width, dataset.get("VOILUTFunction") or "LINEAR"), "window"
-
-
-def _by_content(values: Values, inside: Values) -> npt.NDArray[np.float64]:
     low, high = float(inside.min()), float(inside.max())
     if np.issubdtype(values.dtype, np.integer) and low >= 0:
         low, high = 0.0, float(full_scale(int(high)))
-    shares: npt.NDArray[np.float64] = (values.astype(np.float64) - low) / (high - low or 1.0)
-    return np.clip(shares, 0.0, 1.0)
+    return np.clip((values.astype(np.float64) - low) / (high - low or 1.0), 0.0, 1.0), "content"
 
 
-def _window(values: npt.NDArray[np.float64], center: float, width: float, function: str) -> npt.NDArray[np.float64]:
-    """Window to [0, 1] by DICOM PS3.3 C.11.2.1; all 0 where the width has no meaning."""
+def _voi(dataset: Any, values: Values) -> tuple[Shares, Contrast] | None:
+    """Apply the first VOI LUT, else the first window, to [0, 1]; None where the file has neither."""
+    if dataset.get("VOILUTSequence"):
+        item = dataset.VOILUTSequence[0]
+        return _look_up(dataset, item, values) / full_scale(int(_table(dataset, item).max())), "lut"
+    center, width = _first(dataset, "WindowCenter"), _first(dataset, "WindowWidth")
+    if center is None or width is None:
+        return None
+    return _window(values, center, width, dataset.get("VOILUTFunction") or "LINEAR"), "window"
+
+
+def _window(values: Values, center: float, width: float, function: str) -> Shares:
+    """Window to [0, 1] by DICOM PS3.3 C.11.2.1; all 0 where center and width have no meaning."""
+    from pydicom import Dataset
+    from pydicom.pixels.processing import apply_windowing
+
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         raise _UnreadableError("its VOI LUT function is unknown")
     if not math.isfinite(center) or not (1 if function == "LINEAR" else 0) <= width < math.inf:
         return np.zeros(values.shape)
-    if function == "LINEAR":
-        center, width = center - 0.5, width - 1
-    scaled = (values - center) / max(width, 1e-6)  # width 0 is a threshold
-    if function == "SIGMOID":
-        return 1 / (1 + np.exp(np.clip(-4 * scaled, -700, 700)))
-    return np.clip(scaled + 0.5, 0.0, 1.0)
+    # pydicom scales to the range that bits and rescale allow; with one bit and no rescale that is 0 to 1.
+    window = Dataset()
+    window.PhotometricInterpretation, window.PixelRepresentation, window.BitsStored = "MONOCHROME2", 0, 1
+    window.VOILUTFunction, window.WindowCenter = function, center
+    window.WindowWidth = width if function == "LINEAR" else max(width, 1e-6)  # width 0 is a threshold
+    shares: Shares = apply_windowing(values, window)
+    return shares
 
 
-def _through_lut(dataset: Any, item: Any, values: Values) -> npt.NDArray[np.int64]:
-    """Look values up; those beyond either end take the end's entry."""
-    table, first = _lut(dataset, item), int(item.LUTDescriptor[1])
+def _look_up(dataset: Any, item: Any, values: Values) -> npt.NDArray[np.int64]:
+    """Look values up in the table of a LUT item; those beyond either end take the end's entry.
+
+    pydicom's own look-up wraps round where the index does not fit the type of the entries (a table of 4,096 bytes) or
+    of the pixels (a negative first value), and takes no table that is packed to bytes.
+    """
+    table, first = _table(dataset, item), int(item.LUTDescriptor[1])
     index = np.rint(values.astype(np.float64)).astype(np.int64) - first
     return table[np.clip(index, 0, table.size - 1)]
 
 
-def _lut(dataset: Any, item: Any) -> npt.NDArray[np.int64]:
+def _table(dataset: Any, item: Any) -> npt.NDArray[np.int64]:
     """Return the entries of a LUT item; kept as numbers, or as bytes of 16 or (packed) 8 bit each."""
     count, data = int(item.LUTDescriptor[0]) or 2**16, item.LUTData
     if isinstance(data, bytes):

@@ -1,4 +1,8 @@
-"""Copies of one image among the samples, exact and altered, and which of them leak from one split to another."""
+"""Copies of one image among the samples, exact and altered, which of them leak, and training without these.
+
+`likeness` decides about two images; here all images of a data set are compared, and what is found for training is kept
+beside the cache.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,24 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
-from lungseg.data.folders import lung_parts
-from lungseg.data.images import read_image, read_mask
+from lungseg.data.cache import cache_key, default_folder, lock
+from lungseg.data.decode import read_lung
+from lungseg.data.images import read_image
 from lungseg.data.likeness import NEAR_LUNGS, NEAR_WHOLE, Frame, Signature, is_blank, likeness, neighbours, sign
 from lungseg.data.sample import Sample
+from lungseg.errors import DataError
 from lungseg.runs.progress import in_threads
+from lungseg.runs.whole_files import write_whole
 
+VERSION = 1
+"""Raised whenever the search would find others in the same files."""
 ALIKE = 0.75
 """Cosine from which whole images are framed alike: altered copies have 0.88, others mostly below 0.7."""
-_MANY = 1000
-_CHUNK = 64
+_MANY = 1000  # fewer images are all compared as wholes too: that takes no time
+_CHUNK = 64  # pairs confirmed by a thread at once
 
 
 @dataclass(frozen=True)
@@ -89,13 +97,33 @@ def group_copies(leaks: Iterable[Leak]) -> list[list[Sample]]:
     return sorted(groups.values(), key=lambda group: group[0].id)
 
 
-def training_copies(samples: Sequence[Sample], quiet: bool = False) -> set[str]:
-    """Give the ids of train samples that are copies, exact or near, of a val or test sample.
+def without_training_copies(samples: Sequence[Sample], folder: Path | None = None) -> list[Sample]:
+    """Leave out the samples of Train that show the same exposure as one of Val or Test.
+
+    Several processes may call this at once: one searches, the others wait for its list.
+
+    Args:
+        samples: Of all splits.
+        folder: Where caches lie; None for `default_folder()`.
 
     Raises:
-        DataError: A file cannot be read.
+        DataError: A file cannot be read, or the folder cannot take the list.
     """
-    return copies_in_train(find_leaks(samples, quiet=quiet))
+    folder = (folder or default_folder()).expanduser().absolute()
+    path = folder / f"copies-{VERSION}-{cache_key(samples, 0)}.txt"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with lock(path):
+            if not path.exists():
+                ids = "\n".join(sorted(copies_in_train(find_leaks(samples))))
+                write_whole(path, ids.encode("utf-8", "surrogateescape"))
+        copies = set(path.read_text(encoding="utf-8", errors="surrogateescape").splitlines())
+    except OSError as error:
+        raise DataError(
+            f"{folder}: the list of copies cannot be kept there ({error.strerror or error}); "
+            "set data.cache_dir to another folder, or data.exclude_leaks=false"
+        ) from None
+    return [sample for sample in samples if sample.id not in copies]
 
 
 def copies_in_train(leaks: Iterable[Leak]) -> set[str]:
@@ -114,11 +142,7 @@ def read_signature(sample: Sample) -> Signature:
         DataError: A file cannot be read, or the mask has another size than the image and may not.
     """
     image = read_image(sample.image)
-    if sample.lung is None:
-        return sign(image, None)
-    shape = (image.shape[0], image.shape[1])
-    parts = [read_mask(part, shape, sample.fit_masks) for part in lung_parts(sample.lung)]
-    return sign(image, np.logical_or.reduce(parts))
+    return sign(image, read_lung(sample, (image.shape[0], image.shape[1])) if sample.lung else None)
 
 
 def _near_pairs(signatures: Sequence[Signature], quiet: bool) -> list[tuple[int, int, float]]:

@@ -104,7 +104,7 @@ class Folders:
         if sides is None:
             return self._masks(self.child(place, LUNG_FOLDERS))
         left, right = (self._masks(self.child(sides, (side,))) for side in ("leftmask", "rightmask"))
-        paired = {stem for stem in left.keys() & right.keys() if lung_parts(left[stem])[-1] == right[stem]}
+        paired = {stem for stem in left.keys() & right.keys() if lung_files(left[stem])[-1] == right[stem]}
         self._one_sided += [self._place_of(masks[stem]) for masks in (left, right) for stem in masks.keys() - paired]
         return left
 
@@ -143,7 +143,7 @@ def phrase(what: str, items: Collection[str], advice: str) -> list[str]:
     return [f"{what}: {len(items)} ({first}{', ...' if len(items) > 3 else ''}; {advice})"]
 
 
-def lung_parts(lung: Path) -> Sequence[Path]:
+def lung_files(lung: Path) -> Sequence[Path]:
     """Files whose union is the lung mask: the one given and, if it lies in `leftMask`, its namesake in `rightMask`.
 
     Montgomery keeps the lungs apart, `ManualMask/leftMask/X.png` and `ManualMask/rightMask/X.png`; a sample names the

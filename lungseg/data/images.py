@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -64,15 +64,24 @@ def read_mask(path: Path, shape: tuple[int, int] | None = None, resize: bool = F
     mask = _to_mask(path, _read_grey(path, _read_bytes(path)))
     if shape is None or mask.shape == shape:
         return mask
-    (height, width), (image_height, image_width) = mask.shape, shape
-    sizes = f"{width}x{height} pixels for an image of {image_width}x{image_height}"
+    sizes = f"{mask.shape[1]}x{mask.shape[0]} pixels for an image of {shape[1]}x{shape[0]}"
     if not resize:
         raise DataError(f"{path}: mask has another size than its image ({sizes}); replace it or drop both")
-    if abs(width * image_height / (height * image_width) - 1) > 0.01:
+    if not has_same_aspect(mask.shape, shape):
         raise DataError(f"{path}: mask has another aspect ratio than its image ({sizes}); replace it or drop both")
+    return fit_mask(mask, shape)
+
+
+def has_same_aspect(shape: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether two shapes (H, W) have the same aspect ratio within 1 %: what rounding to whole pixels may do."""
+    return abs(shape[1] * other[0] / (shape[0] * other[1]) - 1) <= 0.01
+
+
+def fit_mask(mask: npt.NDArray[np.bool_], shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Bring a mask (H, W) to another shape, nearest neighbour."""
     # INTER_NEAREST would shift by half a pixel.
-    resized = cv2.resize(mask.view(np.uint8), (image_width, image_height), interpolation=cv2.INTER_NEAREST_EXACT)
-    return resized.view(np.bool_)
+    resized = cv2.resize(mask.view(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return np.asarray(resized, np.uint8).view(np.bool_)
 
 
 def _to_mask(path: Path, grey: Pixels) -> npt.NDArray[np.bool_]:

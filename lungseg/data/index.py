@@ -15,7 +15,7 @@ from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 
-from lungseg.data.folders import IMAGE_FOLDERS, LUNG_FOLDERS, SPLIT_FOLDERS, Folders, Reading, join, lung_parts, phrase
+from lungseg.data.folders import IMAGE_FOLDERS, LUNG_FOLDERS, SPLIT_FOLDERS, Folders, Reading, join, lung_files, phrase
 from lungseg.data.layouts import (
     COLUMNS,
     Labels,
@@ -107,7 +107,7 @@ def fingerprint(samples: Iterable[Sample]) -> str:
     for sample in samples:
         sizes = [os.stat(sample.image).st_size]  # noqa: PTH116 (this is called for every file)
         for mask in (sample.lung, sample.infection):
-            sizes.append(sum(os.stat(part).st_size for part in lung_parts(mask)) if mask else -1)  # noqa: PTH116
+            sizes.append(sum(os.stat(part).st_size for part in lung_files(mask)) if mask else -1)  # noqa: PTH116
         lines.append(repr((sample.id, sample.split, sample.label, sizes)))
     return hashlib.sha256("\n".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()[:12]
 

@@ -79,7 +79,7 @@ def read_plain(folders: Folders, labels: Labels, places: Sequence[str]) -> Readi
     """Read folders of images, with or without masks, one folder a class or none, below split folders or not.
 
     A folder's masks lie beside its `images` (or `CXR_png`) in `masks`, `mask` or `lung masks`, named as the image or
-    with `_mask` added, or one file a side in `ManualMask/leftMask` and `rightMask` (`lung_parts`). Images right below
+    with `_mask` added, or one file a side in `ManualMask/leftMask` and `rightMask` (`lung_files`). Images right below
     the place have no label. An image may lack its mask.
     """
     samples: list[Sample] = []

@@ -11,7 +11,7 @@ from lungseg.cam.layers import layer_stride
 from lungseg.cam.lung import resize_map
 from lungseg.cam.methods import class_activation_map
 from lungseg.data.batch import unpack
-from lungseg.data.selection import spread_over_classes
+from lungseg.data.sample import spread_over_classes
 from lungseg.evaluation.intervals import Numbers, bootstrap, numbers_of
 from lungseg.evaluation.outputs import Way
 from lungseg.evaluation.statistics import means

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.auditing.integrity import LEAST_LUNG, LEAST_SIDE
+from lungseg.data.decode import LEAST_LUNG, LEAST_SIDE
 from lungseg.evaluation.statistics import Flags
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from lungseg.data.batch import Batch, unpack
-from lungseg.data.selection import spread_over_classes
+from lungseg.data.sample import spread_over_classes
 from lungseg.errors import UserError
 from lungseg.evaluation.target import Subject
 

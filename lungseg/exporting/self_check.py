@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lungseg.cam.lung import evidence_in_lungs, mask_to_lung, resize_map
 from lungseg.data.geometry import Letterbox
-from lungseg.data.phantom.draw import draw_phantom
+from lungseg.data.phantom.generator import draw_phantom
 from lungseg.data.sample import CLASSES
 from lungseg.exporting.graph import GraphOutputs
 from lungseg.inference.preprocess import to_picture

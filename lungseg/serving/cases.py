@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from lungseg.data.dicom import is_dicom
-from lungseg.data.phantom.draw import draw_phantom
+from lungseg.data.phantom.generator import draw_phantom
 from lungseg.data.sample import CLASSES
 from lungseg.errors import DataError, UserError
 from lungseg.inference.backend import Outputs

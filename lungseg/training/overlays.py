@@ -21,7 +21,7 @@ from lungseg.cam.state import evaluating
 from lungseg.config import OverlayConfig
 from lungseg.data.batch import unpack
 from lungseg.data.dataset import LungDataset
-from lungseg.data.selection import spread_over_classes
+from lungseg.data.sample import spread_over_classes
 from lungseg.reporting.drawing import Array, Tile, draw_sheet, draw_tile
 from lungseg.runs.whole_files import write_png
 

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from lungseg.auditing import integrity, inventory
 from lungseg.auditing.audit import Audit, audit
 from lungseg.config import PhantomConfig
-from lungseg.data import integrity, inventory
 from lungseg.data.images import read_image
-from lungseg.data.phantom.write import write_phantoms
+from lungseg.data.phantom.phantom_set import write_phantoms
 from lungseg.errors import DataError
 
 LUNG = "Lung Segmentation Data/Lung Segmentation Data"

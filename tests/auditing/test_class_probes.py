@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from lungseg.auditing import class_probes as shortcuts
+from lungseg.auditing import class_probes
 from lungseg.auditing.class_probes import Probe, probe_shortcuts
 from lungseg.data.sample import Sample, Split
 
@@ -147,7 +147,7 @@ def test_probe_is_left_out_where_it_can_say_nothing(change: dict[str, Any]) -> N
 
 
 def test_of_many_images_some_are_used_of_every_class_and_split(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shortcuts, "MOST_IMAGES", 120)
+    monkeypatch.setattr(class_probes, "MOST_IMAGES", 120)
     samples, thumbnails, covers = make(900)
     for at, picture in enumerate(thumbnails):
         picture[1, at % 3] = 250

@@ -1,4 +1,4 @@
-"""Faults of the files of one sample; those of a whole data set are in test_auditing."""
+"""Faults of the files of one sample; those of a whole data set are in test_audit_all."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from lungseg.auditing import integrity
 from lungseg.auditing.integrity import Fault, Inspection, inspect
-from lungseg.data import integrity
 from lungseg.data.sample import Sample
 
 Grey = npt.NDArray[np.uint8]

@@ -1,4 +1,4 @@
-"""Trees, counts beside the published ones, and masks that belong to nothing; whole audits are in test_auditing."""
+"""Trees, counts beside the published ones, and masks that belong to nothing; whole audits are in test_audit_all."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def test_published_counts_sum_to_what_the_paper_says() -> None:
 
 def test_each_tree_is_listed_by_itself(phantoms: Path) -> None:
     trees = trees_of(phantoms)
-    assert [(tree.place, tree.kind, len(tree.samples)) for tree in trees] == [
+    assert [(tree.folder, tree.kind, len(tree.samples)) for tree in trees] == [
         (INFECTION, "infection", 24),
         (LUNG, "lung", 24),
     ]
-    assert [(tree.place, tree.kind) for tree in trees_of(phantoms / LUNG)] == [(".", "lung")]
+    assert [(tree.folder, tree.kind) for tree in trees_of(phantoms / LUNG)] == [(".", "lung")]
 
 
 def test_cells_count_each_split_and_class_beside_the_published_number(phantoms: Path) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import io
 import os
 import pickle
@@ -18,13 +17,13 @@ import cv2
 import numpy as np
 import pytest
 
-from lungseg.data import cache, cache_build, threads
+from lungseg.data import cache
 from lungseg.data.cache import ImageCache, cache_key, default_folder
-from lungseg.data.decode import read_sample
+from lungseg.data.decode import read_sample, row_bytes
 from lungseg.data.index import load_index
-from lungseg.data.rows import row_bytes
 from lungseg.data.sample import Sample
 from lungseg.errors import DataError
+from lungseg.runs import progress
 
 
 @pytest.fixture
@@ -74,7 +73,7 @@ def test_what_is_there_is_opened_and_not_built(
     samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ImageCache.open_or_build(samples, 64, folder=tmp_path)
-    monkeypatch.setattr(cache_build, "read_sample", None)
+    monkeypatch.setattr(cache, "read_sample", None)
     assert ImageCache.open_or_build(samples, 64, folder=tmp_path).read(3)[0].any()
 
 
@@ -172,18 +171,17 @@ def test_another_process_opens_the_file_itself(samples: list[Sample], tmp_path: 
 _PROCESS = """
 import os, pickle, signal, sys
 from pathlib import Path
-from lungseg.data import cache_build
-from lungseg.data.cache import ImageCache
+from lungseg.data import cache
 samples, folder, dies_after = pickle.loads(sys.stdin.buffer.read())
-read, count = cache_build.read_sample, 0
+read, count = cache.read_sample, 0
 def counted(*arguments):
     global count
     count += 1
     if count == dies_after:
         os.kill(os.getpid(), signal.SIGKILL)
     return read(*arguments)
-cache_build.read_sample = counted
-print(int(ImageCache.open_or_build(samples, 64, folder=folder).read(4)[0].sum()))
+cache.read_sample = counted
+print(int(cache.ImageCache.open_or_build(samples, 64, folder=folder).read(4)[0].sum()))
 """
 
 
@@ -224,6 +222,7 @@ def test_without_locks_each_process_builds_for_itself(
 
     other = tmp_path / "other.partial"
     other.touch()
+    fcntl = pytest.importorskip("fcntl")
     monkeypatch.setattr(fcntl, "flock", unknown)
     assert ImageCache.open_or_build(samples, 64, folder=tmp_path).read(0)[0].any()
     assert "no lock here" in caplog.text and other.exists()
@@ -254,12 +253,12 @@ class _Terminal(io.StringIO):
 def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(
     samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(threads, "SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
     plain, terminal = io.StringIO(), _Terminal()
     monkeypatch.setattr(sys, "stderr", plain)
     ImageCache.open_or_build(samples, 64, folder=tmp_path)
     lines = plain.getvalue().splitlines()
-    assert lines[4] == "cache of train: 5 of 12" and len(lines) == 13
+    assert lines[4].startswith("cache of train: 5 of 12 (") and len(lines) == 13
     assert re.fullmatch(r"cache: 12 images, 0\.1 MB in .*\.cache", lines[-1])
 
     monkeypatch.setattr(sys, "stderr", terminal)

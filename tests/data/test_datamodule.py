@@ -116,3 +116,28 @@ def test_faulty_data_ends_in_one_line_naming_it(phantoms: Path, tmp_path: Path, 
 def test_workers_fit_the_machine() -> None:
     assert default_workers(on_gpu=False, processes=1) in (0, 1)
     assert 1 <= default_workers(on_gpu=True, processes=1) <= 8
+
+
+def test_datamodule_leaves_copies_out_and_counts_them(leaking: Path, tmp_path: Path) -> None:
+    config = DataConfig(root=str(leaking), image_size=64, exclude_leaks=True, cache_dir=str(tmp_path / "cache"))
+    module = LungDataModule(config, AugmentConfig(), seed=0)
+    module.find_samples()
+    assert module.excluded == 1 and len(module.samples["train"]) == 12
+
+
+def test_fold_and_label_map_reach_the_index(phantoms: Path, tmp_path: Path) -> None:
+    def ids(fold: int) -> set[str]:
+        module = LungDataModule(DataConfig(root=str(phantoms), fold=fold, folds=2), AugmentConfig(), seed=0)
+        module.find_samples()
+        return {sample.id for sample in module.samples["val"]}
+
+    assert not ids(0) & ids(1) and len(ids(0) | ids(1)) == 18
+    root = tmp_path / "plain"
+    for number, image in enumerate(sorted(phantoms.rglob("Lung*/Train/*/images/*.png"))):
+        folder = root / ("sick", "well")[number % 2] / "images"
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, folder / f"{number}.png")
+    config = DataConfig(root=str(root), label_map=["sick=Non-COVID", "well=Normal"])
+    module = LungDataModule(config, AugmentConfig(), seed=0)
+    module.find_samples()
+    assert {sample.label for samples in module.samples.values() for sample in samples} <= {1, 2}

@@ -19,7 +19,8 @@ from lungseg.errors import DataError
 pydicom = pytest.importorskip("pydicom")
 
 from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
-from pydicom.encaps import encapsulate  # noqa: E402
+from pydicom.encaps import encapsulate, generate_frames  # noqa: E402
+from pydicom.pixels import apply_modality_lut, apply_voi_lut  # noqa: E402
 from pydicom.uid import (  # noqa: E402
     MPEG4HP41,
     DigitalXRayImageStorageForPresentation,
@@ -226,6 +227,60 @@ def test_pixels_no_decoder_reads_are_an_error_that_says_what_to_install(
     with pytest.raises(DataError, match=r"x\.dcm: .*need a decoder: pip install 'lungseg\[dicom\]'"):
         read_image(tmp_path / "x.dcm")
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_cut_jpeg_stream_is_an_error_and_no_half_picture(tmp_path: Path) -> None:
+    dataset = compressed(JPEGBaseline8Bit)
+    (stream,) = generate_frames(dataset.PixelData, number_of_frames=1)
+    dataset.PixelData = encapsulate([stream[: len(stream) // 2]])
+    dataset["PixelData"].VR = "OB"
+    dataset.save_as(tmp_path / "x.dcm", enforce_file_format=True)
+    with pytest.raises(DataError, match=r"x\.dcm: .*its compressed pixels are truncated"):
+        read_image(tmp_path / "x.dcm")
+
+
+def test_a_decoder_that_panics_is_an_error_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class PanicException(BaseException):
+        pass
+
+    def decode(raised: BaseException) -> None:
+        monkeypatch.setattr(pydicom.Dataset, "pixel_array", property(lambda dataset: raise_(raised)))
+        read_image(path)
+
+    def raise_(raised: BaseException) -> None:
+        raise raised
+
+    path = write(tmp_path / "x.dcm", RAMP)
+    with pytest.raises(DataError, match=r"x\.dcm: cannot be read as an X-ray"):
+        decode(PanicException("index out of bounds"))
+    with pytest.raises(KeyboardInterrupt):
+        decode(KeyboardInterrupt())
+
+
+PRESENTATIONS: dict[str, dict[str, Any]] = {
+    "window": {"WindowCenter": 2000.5, "WindowWidth": 1001},
+    "exact": {"WindowCenter": 1700, "WindowWidth": 900.5, "VOILUTFunction": "LINEAR_EXACT"},
+    "sigmoid": {"WindowCenter": 1700, "WindowWidth": 900, "VOILUTFunction": "SIGMOID"},
+    "rescaled window": {"RescaleSlope": 0.5, "RescaleIntercept": -7, "WindowCenter": 900, "WindowWidth": 700},
+    "voi table": {"VOILUTSequence": lut(100, 16, [v * 16 for v in range(3000)] + [65535])},
+    "modality table": {
+        "ModalityLUTSequence": lut(0, 16, [65535 - 16 * v for v in range(4096)]),
+        "WindowCenter": 40000,
+        "WindowWidth": 30000,
+    },
+}
+
+
+@pytest.mark.parametrize("name", PRESENTATIONS)
+def test_the_picture_is_that_of_pydicom(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / "x.dcm", RAMP, **PRESENTATIONS[name])
+    dataset = pydicom.dcmread(path)
+    shown = apply_voi_lut(apply_modality_lut(dataset.pixel_array, dataset), dataset).astype(float)
+    shares = (shown - shown.min()) / (shown.max() - shown.min())
+    image = read_image(path).astype(float)
+    lowest, highest = (255 / (1 + np.exp(-4 * (v - 1700) / 900)) for v in (0, 4095))  # a sigmoid reaches neither end
+    expected = lowest + shares * (highest - lowest) if name == "sigmoid" else 255 * shares
+    assert np.abs(image - expected).max() <= 0.5 + 1e-9
 
 
 def test_dicom_is_known_by_its_marker_not_its_name(tmp_path: Path) -> None:

@@ -13,17 +13,18 @@ import numpy.typing as npt
 import pytest
 
 from lungseg.config import PhantomConfig
+from lungseg.data import duplicates
 from lungseg.data.duplicates import (
     Leak,
     copies_in_train,
     find_leaks,
     group_copies,
     read_signature,
-    training_copies,
+    without_training_copies,
 )
 from lungseg.data.images import read_image
 from lungseg.data.index import load_index
-from lungseg.data.phantom.write import write_phantoms
+from lungseg.data.phantom.phantom_set import write_phantoms
 from lungseg.data.sample import Sample, Split
 from lungseg.errors import DataError
 
@@ -121,7 +122,7 @@ def few(phantoms: Path) -> list[Sample]:
 
 def test_phantoms_have_no_copies(few: list[Sample]) -> None:
     assert find_leaks(few, quiet=True) == []
-    assert training_copies(few, quiet=True) == set()
+    assert copies_in_train(find_leaks(few, quiet=True)) == set()
 
 
 def test_copy_without_masks_is_found(few: list[Sample], tmp_path: Path) -> None:
@@ -169,7 +170,7 @@ def test_training_copies_names_planted_train_images_only(few: list[Sample]) -> N
     train = [sample for sample in few if sample.split == "train"]
     copy = replace(val, id="planted", split="train")
     twice = replace(train[0], id="twice")
-    assert training_copies([*few, copy, twice], quiet=True) == {"planted"}
+    assert copies_in_train(find_leaks([*few, copy, twice], quiet=True)) == {"planted"}
 
 
 def test_leaks_across_splits_come_first(few: list[Sample]) -> None:
@@ -200,3 +201,24 @@ def test_samples_without_signature_are_skipped_and_one_alone_has_no_copy(few: li
     signature = read_signature(few[0])
     assert find_leaks(few[:2], [signature, None], quiet=True) == []
     assert find_leaks([], quiet=True) == []
+
+
+def test_the_training_copy_goes_and_the_scored_image_stays(leaking: Path, tmp_path: Path) -> None:
+    samples = load_index(leaking)
+    kept = without_training_copies(samples, tmp_path / "cache")
+    (gone,) = {sample.id for sample in samples} - {sample.id for sample in kept}
+    assert gone.endswith("Train/Normal/images/Normal (999).png")
+
+
+def test_the_search_is_made_once_and_again_when_a_file_changes(
+    leaking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(duplicates, "find_leaks", lambda samples: calls.append(1) or find_leaks(samples))
+    for _ in range(2):
+        without_training_copies(load_index(leaking), tmp_path / "cache")
+    assert len(calls) == 1
+    image = sorted(leaking.rglob("Train/Normal/images/*.png"))[0]
+    image.write_bytes(image.read_bytes() + b"\0")
+    without_training_copies(load_index(leaking), tmp_path / "cache")
+    assert len(calls) == 2

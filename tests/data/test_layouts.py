@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lungseg.data.folders import lung_parts
+from lungseg.data.folders import lung_files
 from lungseg.data.index import fingerprint, load_index, read_index
 from lungseg.data.sample import Sample
 from lungseg.errors import DataError
@@ -88,14 +88,14 @@ def test_montgomery_sample_names_the_left_mask_and_lung_parts_gives_both(tmp_pat
     samples = load_index(montgomery(tmp_path))
     assert len(samples) == 20 and samples[0].lung == tmp_path / "ManualMask/leftMask/MCUCXR_0000_0.png"
     sides = (samples[0].lung, tmp_path / "ManualMask/rightMask/MCUCXR_0000_0.png")
-    assert tuple(lung_parts(samples[0].lung)) == sides
+    assert tuple(lung_files(samples[0].lung)) == sides
     before = fingerprint(samples)
     sides[1].write_bytes(b"longer than it was, by far, far, far")
     assert fingerprint(samples) != before
 
 
 def test_lung_parts_of_an_ordinary_mask_is_the_mask(tmp_path: Path) -> None:
-    assert tuple(lung_parts(tmp_path / "lung masks/left.png")) == (tmp_path / "lung masks/left.png",)
+    assert tuple(lung_files(tmp_path / "lung masks/left.png")) == (tmp_path / "lung masks/left.png",)
 
 
 def test_montgomery_mask_of_one_side_only_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from lungseg.data.likeness import NEAR_LUNGS, NEAR_WHOLE, is_blank, likeness, lung_box, neighbours, sign
-from lungseg.data.phantom.draw import Phantom, draw_phantom
+from lungseg.data.phantom.generator import Phantom, draw_phantom
 
 Image = npt.NDArray[np.uint8]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lungseg.data.phantom.draw import draw_phantom
+from lungseg.data.phantom.generator import draw_phantom
 from lungseg.evaluation.surfaces import measure_surfaces, outline
 
 Mask = NDArray[np.bool_]

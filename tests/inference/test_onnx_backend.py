@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lungseg.data.geometry import Letterbox
-from lungseg.data.phantom.draw import draw_phantom
+from lungseg.data.phantom.generator import draw_phantom
 from lungseg.inference.onnx_backend import load_onnx, open_session
 from lungseg.inference.predictor import Predictor, load_backend
 from lungseg.inference.preprocess import to_picture

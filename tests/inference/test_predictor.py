@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lungseg.cam.lung import evidence_in_lungs, resize_map
 from lungseg.data.images import read_image
-from lungseg.data.phantom.draw import draw_phantom
+from lungseg.data.phantom.generator import draw_phantom
 from lungseg.inference.backend import Outputs
 from lungseg.inference.prediction import Prediction
 from lungseg.inference.predictor import Predictor

@@ -12,7 +12,7 @@ import pytest
 from processes import is_gone, wait_until
 
 from lungseg.config import PhantomConfig
-from lungseg.data.phantom.write import write_phantoms
+from lungseg.data.phantom.phantom_set import write_phantoms
 from lungseg.sweeping.outcome import rows
 from lungseg.sweeping.spec import load_sweep
 from lungseg.sweeping.storage import SweepFolder, open_study

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.auditing.integrity import LEAST_LUNG
+from lungseg.data.decode import LEAST_LUNG
 from lungseg.evaluation.lungs_apart import Sides, part_lungs
 from lungseg.inference.input_checks.orientation import Likeness, compare, grey_ranks
 from lungseg.inference.prediction import Flag

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from lungseg.config import PhantomConfig
-from lungseg.data.phantom import write as phantom_set
-from lungseg.data.phantom.draw import Phantom, draw_phantom
-from lungseg.data.phantom.write import set_name, write_phantoms
+from lungseg.data.phantom import phantom_set
+from lungseg.data.phantom.generator import Phantom, draw_phantom
+from lungseg.data.phantom.phantom_set import set_name, write_phantoms
 from lungseg.data.sample import CLASSES
 
 COVID, NON_COVID, NORMAL = range(3)

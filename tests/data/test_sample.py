@@ -2,8 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lungseg.data.sample import Sample
-from lungseg.data.selection import spread_over_classes
+from lungseg.data.sample import Sample, spread_over_classes
 
 
 def _sample(number: int, label: int | None) -> Sample:

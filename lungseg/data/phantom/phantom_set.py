@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lungseg.config import PhantomConfig
-from lungseg.data.phantom.draw import VERSION, Phantom, draw_phantom
+from lungseg.data.phantom.generator import VERSION, Phantom, draw_phantom
 from lungseg.data.sample import CLASSES
 
 _LUNG_TREE = Path("Lung Segmentation Data", "Lung Segmentation Data")
