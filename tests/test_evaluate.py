@@ -89,7 +89,7 @@ def test_a_bar_is_shown_on_a_terminal_and_lines_elsewhere(capsys: pytest.Capture
 def test_the_commands_in_readme_run(
     checkpoint: tuple[str, Path], phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    readme = (Path(__file__).parents[1] / "lungseg" / "evaluation" / "README.md").read_text()
     commands = re.findall(r"^ *python -m lungseg\.evaluate --checkpoint \S+([^#\n]*)", readme, re.MULTILINE)
     assert commands
     other = tmp_path / "other"

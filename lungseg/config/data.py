@@ -36,7 +36,7 @@ class DataConfig:
     """Where images come from and how they reach the network."""
 
     root: str | None = None
-    """A data set (see README, "Your data") or a CSV manifest; null writes and uses the phantom set."""
+    """A data set (configs/README.md says which layouts) or a CSV manifest; null writes and uses the phantom set."""
     label_map: list[str] = field(default_factory=list)
     """`FOLDER=CLASS` for class folders that bear other names than the classes."""
     fold: int | None = None
