@@ -18,11 +18,10 @@ PRECISIONS = ("fp32", "fp16", "int8")
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from lungseg.exporting.files import Order, export, format_of
+    from lungseg.exporting.export_model import export
 
-    chosen = arguments.format or format_of(arguments.output)
-    order = Order(arguments.output, chosen, arguments.precision, arguments.licence)
-    for line in export(arguments.checkpoint, order):
+    chosen = (arguments.format, arguments.precision, arguments.licence)
+    for line in export(arguments.checkpoint, arguments.output, *chosen):
         print(line, flush=True)
     return 0
 

@@ -81,10 +81,10 @@ def own_run(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(tmp_path_factory: pytest.TempPathFactory, untrained: Path) -> Path:
     """The untrained network as an ONNX file; the licence given is CC0."""
     pytest.importorskip("onnxscript")
-    from lungseg.exporting.files import Order, export
+    from lungseg.exporting.export_model import export
 
     output = tmp_path_factory.mktemp("exported") / "model.onnx"
-    list(export(untrained, Order(output, "onnx", "fp32", "CC0")))
+    list(export(untrained, output, licence="CC0"))
     return output
 
 

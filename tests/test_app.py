@@ -30,11 +30,10 @@ from lungseg.data.sample import CLASSES
 from lungseg.errors import DataError
 from lungseg.inference.prediction import Flag, Prediction
 from lungseg.inference.predictor import Predictor
-from lungseg.serving import page, server
+from lungseg.serving import app_page, server
+from lungseg.serving.app_page import MOST_FILES, PREDICTED, _Handlers
 from lungseg.serving.cases import CLOSED_FORM, METHODS, Case, Reader
-from lungseg.serving.page import MOST_FILES, PREDICTED, _Actions
-from lungseg.serving.results import Result, View, pack
-from lungseg.serving.viewer import _path, describe, draw_viewer, list_notices
+from lungseg.serving.rendering import MapChoice, Result, _path, describe, draw_viewer, list_notices, pack
 
 
 class _GradioError(Exception):
@@ -202,9 +201,9 @@ def test_facts_tell_probabilities_evidence_and_areas(prediction: Prediction) -> 
 
 
 def test_the_zip_holds_masks_overlays_and_one_table_twice(reader: Reader, prediction: Prediction) -> None:
-    view = View("hires_cam", 1, 0.5, True)
+    choice = MapChoice("hires_cam", 1, 0.5, True)
     results = [Result("../a b.png", prediction), Result("../a b.png", prediction)]
-    archive = zipfile.ZipFile(io.BytesIO(pack(results, view, reader.predictor.info)))
+    archive = zipfile.ZipFile(io.BytesIO(pack(results, choice, reader.predictor.info)))
     files = [f"0{i}_.._a_b.png_{kind}.png" for i in (1, 2) for kind in ("mask", "overlay")]
     assert archive.namelist() == [*files, "results.csv", "results.json"]
     mask = cv2.imdecode(np.frombuffer(archive.read(files[0]), np.uint8), cv2.IMREAD_UNCHANGED)
@@ -236,7 +235,7 @@ def test_what_was_read_is_deleted_and_what_cannot_be_is_told(reader: Reader, xra
     (uploads / "notes.txt").write_text("words")
     outside = tmp_path / "mine.png"
     shutil.copy(xray, outside)
-    actions = _Actions(GRADIO, reader, uploads)
+    actions = _Handlers(GRADIO, reader, uploads)
     files, cases, images, notices = actions.read([str(xray), str(uploads / "notes.txt"), str(outside)], [])
     assert files is None
     assert [case.name for case in cases] == ["my x-ray.png", "mine.png"]
@@ -250,7 +249,7 @@ def test_what_was_read_is_deleted_and_what_cannot_be_is_told(reader: Reader, xra
 
 def test_nothing_readable_leaves_what_was_there(reader: Reader, case: Case, tmp_path: Path) -> None:
     (tmp_path / "a.txt").touch()
-    _, cases, _, notices = _Actions(GRADIO, reader, tmp_path).read([str(tmp_path / "a.txt")], [case])
+    _, cases, _, notices = _Handlers(GRADIO, reader, tmp_path).read([str(tmp_path / "a.txt")], [case])
     assert cases == [case]
     assert "a.txt: cannot be read as an image (the file is empty)" in notices
 
@@ -258,9 +257,9 @@ def test_nothing_readable_leaves_what_was_there(reader: Reader, case: Case, tmp_
 def test_more_files_than_the_limit_are_told_and_deleted(
     reader: Reader, xray: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page, "MOST_FILES", 1)
+    monkeypatch.setattr(app_page, "MOST_FILES", 1)
     second = Path(shutil.copy(xray, xray.with_name("b.png")))
-    _, cases, images, notices = _Actions(GRADIO, reader, xray.parents[1]).read([str(xray), str(second)], [])
+    _, cases, images, notices = _Handlers(GRADIO, reader, xray.parents[1]).read([str(xray), str(second)], [])
     assert len(cases) == 1 and not images["visible"]
     assert "The first 1 of 2 files were taken" in notices
     assert not second.exists()
@@ -268,7 +267,7 @@ def test_more_files_than_the_limit_are_told_and_deleted(
 
 
 def test_show_and_pack_follow_what_is_chosen(reader: Reader, case: Case, tmp_path: Path) -> None:
-    actions = _Actions(GRADIO, reader, tmp_path)
+    actions = _Handlers(GRADIO, reader, tmp_path)
     picture, facts = actions.show([case], 0, "grad_cam", "2")
     assert picture == draw_viewer(reader.predict(case, "grad_cam", 2), case.name, CLASSES[2])
     assert f"Evidence for {CLASSES[2]} in the lungs" in facts

@@ -14,8 +14,8 @@ import torch
 from torch.utils.data import default_collate
 
 from lungseg.bench import BENCHMARKS, _parser, main
-from lungseg.benchmarks import cam, data, predict, sanity
-from lungseg.benchmarks.planted import CHANGES
+from lungseg.benchmarks import cam, data, input_checks, predict
+from lungseg.benchmarks.input_checks import CHANGES
 from lungseg.cam.lung import resize_map
 from lungseg.cam.methods import METHODS
 from lungseg.command import run_command
@@ -45,7 +45,7 @@ def test_data_prints_rates_and_ratios_and_leaves_threads_as_they_were(capsys: py
     assert (torch.get_num_threads(), cv2.getNumThreads()) == threads
 
 
-def test_cam_prints_every_way_with_its_ratio_and_the_overlays_share(
+def test_cam_prints_every_method_with_its_ratio_and_the_overlays_share(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pytorch_grad_cam", None)  # as if it were not installed
@@ -101,10 +101,10 @@ def test_all_run_where_none_is_named(capsys: pytest.CaptureFixture[str], monkeyp
     assert lines == [line for pair in expected for line in pair]
 
 
-def test_predict_prints_every_way_and_its_ratio_and_the_commands(
+def test_predict_prints_every_method_and_its_ratio_and_the_commands(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, exported: Path
 ) -> None:
-    monkeypatch.setattr(predict, "export", lambda _, order: [shutil.copy(exported, order.output)])  # done by a fixture
+    monkeypatch.setattr(predict, "export", lambda _, output: [shutil.copy(exported, output)])  # done by a fixture
     assert _run("predict", "--quick") == 0
     lines = capsys.readouterr().out.splitlines()
     passes = [re.fullmatch(r"  (batch +\d+)  (\S.*\S) +(\d+\.\d) ms +(\d+\.\d\d) x", line) for line in lines]
@@ -118,10 +118,10 @@ def test_predict_prints_every_way_and_its_ratio_and_the_commands(
     assert {"predict, ONNX", "predict, ONNX, one image"} <= set(named) and min(named.values()) > 0
 
 
-def test_sanity_prints_a_row_for_every_kind_of_image(
+def test_input_checks_prints_a_row_for_every_kind_of_image(
     capsys: pytest.CaptureFixture[str], untrained: Path, phantoms: Path
 ) -> None:
-    assert _run("sanity", "--quick", "--checkpoint", str(untrained), "--data", str(phantoms)) == 0
+    assert _run("input_checks", "--quick", "--checkpoint", str(untrained), "--data", str(phantoms)) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == f"  3 images of Val in {phantoms.name}, a network of 64 px:"
     rows = [re.fullmatch(r"  (\S.*\S) +(\d+) +(\d+\.\d) % +(\d+\.\d) % +(\d+\.\d) %   .+", line) for line in lines[3:]]
@@ -132,15 +132,17 @@ def test_sanity_prints_a_row_for_every_kind_of_image(
     assert all(by_image[name] == 100 for name in ("inverted", "turned by 90 degrees", "turned by 180 degrees", "blank"))
 
 
-def test_sanity_says_that_it_has_no_model(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sanity, "BOXED", Path("nowhere"))
-    assert _run("sanity", "--quick") == 0
+def test_input_checks_says_that_it_has_no_model(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(input_checks, "BOXED", Path("nowhere"))
+    assert _run("input_checks", "--quick") == 0
     assert "not measured: this installation comes without a model" in capsys.readouterr().out
 
 
-def test_an_option_of_sanity_is_not_ignored_by_others(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_option_of_input_checks_is_not_ignored_by_others(capsys: pytest.CaptureFixture[str]) -> None:
     assert _run("data", "--quick", "--data", "x") == 2
-    assert capsys.readouterr().err == "error: --data is for sanity only, got 'data'; name it too\n"
+    assert capsys.readouterr().err == "error: --data is for input_checks only, got 'data'; name it too\n"
 
 
 def test_an_unknown_benchmark_is_named(capsys: pytest.CaptureFixture[str]) -> None:

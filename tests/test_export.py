@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import sys
 from pathlib import Path
@@ -13,8 +12,7 @@ import pytest
 from lungseg.command import run_command
 from lungseg.data.phantom.generator import draw_phantom
 from lungseg.export import FORMATS, PRECISIONS, _parser, main
-from lungseg.exporting import files, self_check
-from lungseg.exporting.files import SUFFIXES, Order, Precision, format_of
+from lungseg.exporting import export_model
 from lungseg.inference.onnx_backend import open_session
 from lungseg.inference.predictor import load_backend
 
@@ -27,8 +25,8 @@ def _run(*arguments: str | Path) -> int:
 
 
 def test_choices_of_the_command_are_those_of_the_code() -> None:
-    assert set(FORMATS) == set(SUFFIXES.values())
-    assert Precision.__args__ == PRECISIONS  # type: ignore[attr-defined]
+    assert FORMATS == tuple(export_model.PRECISIONS) == tuple(export_model.SUFFIXES.values())
+    assert export_model.PRECISIONS["onnx"] == PRECISIONS
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
@@ -41,8 +39,10 @@ def test_smaller_onnx_files_come_with_their_loss(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     onnx = pytest.importorskip("onnx")
-    monkeypatch.setattr(files.recording, "record", id)
-    monkeypatch.setattr(files.recording, "to_onnx", lambda *_: onnx.load(exported))  # translated once, by the fixture
+    monkeypatch.setattr(export_model.graph, "record", id)
+    monkeypatch.setattr(
+        export_model.graph, "to_onnx", lambda *_: onnx.load(exported)
+    )  # translated once, by the fixture
     output = tmp_path / "small.onnx"
     assert _run("--checkpoint", untrained, "--output", output, "--precision", precision) == 0
     printed = capsys.readouterr().out
@@ -85,7 +85,7 @@ def test_torch_export_holds_the_same_network(untrained: Path, tmp_path: Path) ->
 def test_a_file_that_fails_the_check_is_not_written(
     untrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "LIMIT", 0.0)
+    monkeypatch.setattr(export_model, "LIMIT", 0.0)
     assert _run("--checkpoint", untrained, "--output", tmp_path / "m.safetensors") == 2
     captured = capsys.readouterr()
     assert re.fullmatch(r"error: the file differs from the network by .* \(limit 0e\+00\); not written\n", captured.err)
@@ -120,14 +120,3 @@ def test_a_missing_extra_is_named(
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     assert _run("--checkpoint", untrained, "--output", tmp_path / "m.onnx") == 2
     assert "needs 'onnxscript': pip install 'lungseg[onnx]'" in capsys.readouterr().err
-
-
-def test_an_order_is_plain_and_the_name_tells_the_format() -> None:
-    order = Order(Path("m.onnx"), format_of(Path("m.onnx")), "int8")
-    assert dataclasses.asdict(order) == {
-        "output": Path("m.onnx"),
-        "format": "onnx",
-        "precision": "int8",
-        "licence": None,
-    }
-    assert self_check.LIMIT == 1e-4

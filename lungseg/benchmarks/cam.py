@@ -6,13 +6,10 @@ all alike, and time does not depend on the weights.
 
 from __future__ import annotations
 
-import logging
 import math
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +18,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from lungseg.benchmarks.timing import medians, one_thread
@@ -33,6 +30,7 @@ from lungseg.data.sample import CLASSES
 from lungseg.models.encoders import LITES
 from lungseg.models.network import LungNetwork
 from lungseg.reporting.drawing import draw_sheet
+from lungseg.runs.progress import only_errors
 from lungseg.runs.whole_files import write_png
 from lungseg.training.module import LungModule
 from lungseg.training.overlays import OverlayCallback
@@ -47,11 +45,11 @@ PACKAGE = "GradCAM of the package grad-cam"
 TRAIN_SIZE_PX, TRAIN_BATCH, TRAIN_IMAGES = 160, 16, 3338
 """An epoch that overlays are measured against."""
 
-Way = Callable[[], Any]
+Task = Callable[[], Any]
 
 
 def run(quick: bool = False) -> Iterator[str]:
-    """Give the lines: milliseconds of each way and ratios, then seconds of a drawn sheet and of an epoch."""
+    """Give the lines: milliseconds of each method and ratios, then seconds of a drawn sheet and of an epoch."""
     model = replace(MODEL, head="conv", head_channels=8) if quick else MODEL  # fewer channels, fewer Score-CAM passes
     size_px, batch, repeats = (64, 2, 1) if quick else (256, 8, 9)
     network = LungNetwork(model, len(CLASSES)).eval()
@@ -60,11 +58,14 @@ def run(quick: bool = False) -> Iterator[str]:
         yield f"{size_px} px, batches of {batch}, 1 core, medians of {2 * repeats - 1}, and against the forward pass:"
         yield from _rows(medians(_passes(network, images), 2 * repeats - 1))  # more often: the difference is small
         yield f"medians of {repeats}, maps at the images' size, and against the closed form:"
-        others, missing = _other_ways(network, images)
-        yield from _rows(medians(others, repeats))
-        yield from missing
+        methods = {name: _method(name, network, images) for name in METHODS if name != "score_cam"}
+        try:
+            methods[PACKAGE] = _package_maps(network, images)
+        except ImportError:
+            yield f"{PACKAGE}: not measured: pip install grad-cam"
+        yield from _rows(medians(methods, repeats))
         yield "Score-CAM, which takes a pass for each channel, on one image:"
-        yield from _rows(medians({name: _way(name, network, images[:1]) for name in ("cam", "score_cam")}, 1))
+        yield from _rows(medians({name: _method(name, network, images[:1]) for name in ("cam", "score_cam")}, 1))
         yield from _overlays(model, quick)
 
 
@@ -74,7 +75,7 @@ def _rows(seconds: dict[str, float]) -> Iterator[str]:
         yield f"{name:<52}{1000 * spent:9.1f} ms{spent / first:8.3f} x"
 
 
-def _passes(network: LungNetwork, images: Tensor) -> dict[str, Way]:
+def _passes(network: LungNetwork, images: Tensor) -> dict[str, Task]:
     """A forward pass, alone and with all that is made of its class maps."""
 
     @torch.inference_mode()
@@ -93,39 +94,18 @@ def _passes(network: LungNetwork, images: Tensor) -> dict[str, Way]:
     return {"forward pass": alone, "with maps, resized, evidence share, in the lungs": with_maps}
 
 
-def _other_ways(network: LungNetwork, images: Tensor) -> tuple[dict[str, Way], list[str]]:
-    """Ways to maps at the images' size, the closed form first, and a line for a package that is not there."""
-    ways = {name: _way(name, network, images) for name in METHODS if name != "score_cam"}
-    try:
-        return ways | {PACKAGE: _package_maps(network, images)}, []
-    except ImportError:
-        return ways, [f"{PACKAGE}: not measured: pip install grad-cam"]
-
-
-def _way(name: str, network: LungNetwork, images: Tensor) -> Way:
+def _method(name: str, network: LungNetwork, images: Tensor) -> Task:
     target, size = torch.zeros(len(images), dtype=torch.int64), (images.shape[-2], images.shape[-1])
     return lambda: resize_map(METHODS[name](network, images, target), network.stride, size)
 
 
-def _package_maps(network: LungNetwork, images: Tensor) -> Way:
+def _package_maps(network: LungNetwork, images: Tensor) -> Task:
     """Grad-CAM of the package `grad-cam`, of the same features, on a copy: it leaves hooks and gradients behind."""
-    from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    class ClassLogits(nn.Module):
-        """The one output that the package can take."""
+    from lungseg.benchmarks.plain_predict import grad_cam
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = deepcopy(network)
-
-        def forward(self, image: Tensor) -> Tensor:
-            logits: Tensor = self.network(image).class_logits
-            return logits
-
-    model = ClassLogits()
-    explain = GradCAM(model=model, target_layers=[model.network.classifier.dropout])
-    targets = [ClassifierOutputTarget(0)] * len(images)
+    explain, targets = grad_cam(deepcopy(network)), [ClassifierOutputTarget(0)] * len(images)
     return lambda: explain(input_tensor=images, targets=targets)
 
 
@@ -135,7 +115,7 @@ def _overlays(model: ModelConfig, quick: bool) -> Iterator[str]:
     module = LungModule(model, LOSS, OPTIM, list(CLASSES), [1.0] * len(CLASSES))
     samples = [_sample(number, size_px) for number in range(OverlayConfig().samples)]
     batches: Any = [default_collate([samples[i % len(samples)] for i in range(batch)])] * steps
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, only_errors("lightning.pytorch"):
         times = _Times(OverlayCallback(OverlayConfig(), Path(folder)), default_collate(samples), Path(folder))
         trainer = Trainer(
             max_epochs=1,
@@ -181,17 +161,3 @@ class _Times(Callback):
         self.steps.append(drawn - self._start)
         write_png(draw_sheet(self.overlays.tiles(trainer, pl_module, self.batch), "epoch 0"), self.folder / "sheet.png")
         self.sheets.append(time.process_time() - drawn)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Lightning's notes on how it trains."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

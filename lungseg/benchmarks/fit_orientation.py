@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from lungseg.benchmarks.planted import crop
+from lungseg.benchmarks.input_checks import Image, crop
 from lungseg.command import run_command
 from lungseg.data.images import read_image
 from lungseg.data.index import load_index
@@ -29,7 +29,6 @@ from lungseg.runs.whole_files import write_whole
 PHANTOMS, MOVED, CROPS, AXES = 200, 3, 2, 80
 _CROPPED_TO = (0.3, 0.55)
 _DECAY = 1e-5
-Image = NDArray[np.uint8]
 Rows = NDArray[np.float32]
 
 

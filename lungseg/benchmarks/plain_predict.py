@@ -1,7 +1,7 @@
 """What most people write to look at images with a trained network: the yardstick of `benchmarks.predict`.
 
-`python -m lungseg.benchmarks.plain_predict RUN FOLDER`: for each PNG a forward pass and the Grad-CAM of the package
-grad-cam; prints a line an image and writes nothing.
+`python -m lungseg.benchmarks.plain_predict RUN FOLDER SIZE`: for each PNG a forward pass and the Grad-CAM of the
+package grad-cam; prints a line an image and writes nothing.
 """
 
 from __future__ import annotations
@@ -21,22 +21,27 @@ from lungseg.runs.run import Run
 
 
 class ClassLogits(nn.Module):
-    """The one output that the package can take."""
+    """The one output that the package can take: logits (B, C)."""
 
     def __init__(self, network: Any):
         super().__init__()
         self.network = network
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (B, C)."""
+        """Run images (B, 1, H, W)."""
         logits: Tensor = self.network(image).class_logits
         return logits
+
+
+def grad_cam(network: Any) -> GradCAM:
+    """The package's Grad-CAM of the features that the closed form takes; it leaves hooks on the network."""
+    return GradCAM(model=ClassLogits(network), target_layers=[network.classifier.dropout])
 
 
 def main(run: Path, folder: Path, size_px: int) -> None:
     """Go through the images one by one."""
     network, classes = load_network(Run.open(run).model)
-    explain = GradCAM(model=ClassLogits(network), target_layers=[network.classifier.dropout])
+    explain = grad_cam(network)
     for path in sorted(folder.glob("*.png")):
         grey: Any = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
         image = torch.from_numpy(cv2.resize(grey, (size_px, size_px), interpolation=cv2.INTER_AREA))[None, None] / 255

@@ -6,7 +6,6 @@ timed by the clock from start to end, as a user waits for them. Weights are rand
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import tempfile
@@ -14,14 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from lungseg.benchmarks.cam import LOSS, MODEL, OPTIM
 from lungseg.benchmarks.timing import medians, one_thread
@@ -29,10 +26,10 @@ from lungseg.config import Config, DataConfig, ModelConfig
 from lungseg.config.loading import dump_config
 from lungseg.data.phantom.generator import draw_phantom
 from lungseg.data.sample import CLASSES
-from lungseg.exporting.files import Order, export
+from lungseg.exporting.export_model import export
 from lungseg.exporting.precision import to_int8
-from lungseg.inference.backend import Outputs
-from lungseg.inference.onnx_backend import open_session
+from lungseg.inference.backend import Backend
+from lungseg.inference.onnx_backend import load_onnx
 from lungseg.inference.prediction import png
 from lungseg.inference.predictor import load_backend
 from lungseg.inference.torch_backend import TorchBackend
@@ -59,7 +56,7 @@ _QUICK = _Scale(_TINY, 64, (1, 2), 1, 2)
 
 
 def run(quick: bool = False) -> Iterator[str]:
-    """Give the lines: milliseconds an image of each way, then seconds of the commands, and ratios."""
+    """Give the lines: milliseconds an image of each backend, then seconds of the commands, and ratios."""
     scale = _QUICK if quick else _FULL
     if find_spec("onnxscript") is None or find_spec("onnxruntime") is None:
         yield "not measured: pip install 'lungseg[onnx]'"
@@ -67,71 +64,54 @@ def run(quick: bool = False) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         trained = _write_run(folder / "run", scale)
-        file = folder / "model.onnx"
-        list(export(trained, Order(file, "onnx", "fp32")))
-        small = _in_int8(file, scale)
+        list(export(trained, folder / "model.onnx"))
+        _write_int8(folder / "model.onnx", folder / "int8.onnx", scale)
         yield f"{scale.size_px} px, 1 core, CPU time an image, medians of {scale.repeats}, and against eager PyTorch:"
         with one_thread():
-            for batch in scale.batches:
-                yield from _passes(trained, file, small, batch, scale, 1, time.process_time)
+            yield from _passes(trained, folder, scale, 1, time.process_time)
         if cores() > 1:
             yield f"the same on {cores()} cores, by the clock:"
-            for batch in scale.batches:
-                yield from _passes(trained, file, small, batch, scale, cores(), time.perf_counter)
+            yield from _passes(trained, folder, scale, cores(), time.perf_counter)
         yield f"commands from start to end, by the clock (and CPU time), {scale.images} PNGs of {scale.size_px} px:"
-        yield from _commands(trained, file, folder, scale)
+        yield from _commands(trained, folder, scale)
 
 
-def _passes(
-    trained: Path, file: Path, small: bytes, batch: int, scale: _Scale, threads: int, clock: Callable[[], float]
-) -> Iterator[str]:
-    """The same outputs by eager PyTorch, its weights channels-last or not, and by the ONNX file."""
-    images = np.stack([draw_phantom(seed, seed % 3, scale.size_px).image for seed in range(batch)])
-    eager, plain = load_backend(trained, "cpu"), load_backend(trained, "cpu")
+def _passes(trained: Path, folder: Path, scale: _Scale, threads: int, clock: Callable[[], float]) -> Iterator[str]:
+    """The same outputs by eager PyTorch, its weights channels-last or not, and by the ONNX files."""
+    plain = load_backend(trained, "cpu")
     assert isinstance(plain, TorchBackend)
     plain.network.to(memory_format=torch.contiguous_format)
-    session, int8 = (open_session(model, threads=threads) for model in (file, small))
-    names = list(Outputs._fields)
-    wide = images.astype(np.uint16)
-    ways: dict[str, Callable[[], Any]] = {
-        "eager PyTorch, channels last": partial(eager, images),
-        "eager PyTorch, torch's default layout": partial(plain, images),
-        "ONNX, onnxruntime": lambda: session.run(names, {"image": wide}),
-        "ONNX in int8, onnxruntime": lambda: int8.run(names, {"image": wide}),
+    backends: dict[str, Backend] = {
+        "eager PyTorch, channels last": load_backend(trained, "cpu"),
+        "eager PyTorch, torch's default layout": plain,
+        "ONNX, onnxruntime": load_onnx(folder / "model.onnx", threads=threads),
+        "ONNX in int8, onnxruntime": load_onnx(folder / "int8.onnx", threads=threads),
     }
     if find_spec("openvino") is not None:
-        ways["ONNX, OpenVINO"] = partial(_openvino(file, names, threads), wide)
-    seconds = medians(ways, scale.repeats, clock)
-    first = next(iter(seconds.values()))
-    for name, spent in seconds.items():
-        row = f"batch {batch:>2}  {name}"
-        yield f"{row:<52}{1000 * spent / batch:9.1f} ms{first / spent:8.2f} x"
+        backends["ONNX, OpenVINO"] = load_onnx(folder / "model.onnx", "openvino", threads)
+    for batch in scale.batches:
+        images = np.stack([draw_phantom(seed, seed % 3, scale.size_px).image for seed in range(batch)])
+        seconds = medians({name: partial(run, images) for name, run in backends.items()}, scale.repeats, clock)
+        first = next(iter(seconds.values()))
+        for name, spent in seconds.items():
+            row = f"batch {batch:>2}  {name}"
+            yield f"{row:<52}{1000 * spent / batch:9.1f} ms{first / spent:8.2f} x"
 
 
-def _in_int8(file: Path, scale: _Scale) -> bytes:
+def _write_int8(file: Path, output: Path, scale: _Scale) -> None:
     import onnx
 
     images = [draw_phantom(seed, seed % 3, scale.size_px).image for seed in range(4)]  # for time, ranges do not matter
-    return bytes(to_int8(onnx.load(file), images).SerializeToString())
+    onnx.save(to_int8(onnx.load(file), images), output)
 
 
-def _openvino(file: Path, names: list[str], threads: int) -> Callable[[NDArray[np.uint16]], Any]:
-    """On so many threads, which the backend does not ask for."""
-    ov: Any = import_module("openvino")  # untyped, and optional
-    core = ov.Core()
-    model = core.read_model(file)
-    wanted = ov.Model([model.output(name) for name in names], model.get_parameters())
-    compiled = core.compile_model(wanted, "CPU", {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"})
-    return lambda images: compiled([images])
-
-
-def _commands(trained: Path, file: Path, folder: Path, scale: _Scale) -> Iterator[str]:
+def _commands(trained: Path, folder: Path, scale: _Scale) -> Iterator[str]:
     """The plain script and `predict` on the same images, then `predict` on one."""
     pictures = folder / "pictures"
     for number in range(scale.images):
         write_whole(pictures / f"{number:04d}.png", png(draw_phantom(number, number % 3, scale.size_px).image))
     first = sorted(pictures.iterdir())[0]
-    predict = (*_module("predict"), "--checkpoint", str(file), "--output")
+    predict = (*_module("predict"), "--checkpoint", str(folder / "model.onnx"), "--output")
     runs = {
         "plain script with the package grad-cam": (
             *_module("benchmarks.plain_predict"),
@@ -156,6 +136,8 @@ def _commands(trained: Path, file: Path, folder: Path, scale: _Scale) -> Iterato
 
 def _time(command: tuple[str, ...]) -> tuple[float, float]:
     """Seconds by the clock and of CPU time."""
+    import resource  # not on Windows, where this module can still be imported
+
     start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

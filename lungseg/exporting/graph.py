@@ -1,18 +1,37 @@
-"""The network with all that surrounds it as one module: grey images of any size in, masks, classes and maps out."""
+"""The network with all that surrounds it as one graph: grey images of any size in, masks, classes and maps out.
+
+Recorded by torch.export, it is kept as it is (.pt2) or translated to ONNX. The letterbox of `data.geometry` becomes
+matrices in it, so that a graph of tensors alone can resize images of any size.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import importlib
+import io
+import json
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
 
+from lungseg import __version__
 from lungseg.cam.lung import evidence_in_lungs, mask_to_lung, resize_map
-from lungseg.exporting.resampling import letterbox_matrices
+from lungseg.errors import UserError
 from lungseg.models.network import LungNetwork
-from lungseg.runs.model_info import ModelInfo
+from lungseg.runs.model_info import ModelInfo, info_to_json
+from lungseg.runs.progress import only_errors
 
 INPUT = "image"
+KEY = "lungseg"
+"""Under which a file holds what is known of its model, as `info_to_json` writes it."""
+EXTRA_FILE = f"{KEY}.json"
+"""The same in a .pt2 file."""
+OPSET = 21
+DIMENSIONS = ("batch", "height", "width")
+"""Of the input; any from 1 on."""
+_LARGEST = 2**16
+_NOISY = ("torch.onnx", "torch.export", "torch._dynamo", "onnxscript", "onnx_ir")
 
 
 class GraphOutputs(NamedTuple):
@@ -59,6 +78,7 @@ class DeployedNetwork(nn.Module):
         size = (info.image_size, info.image_size)
         fit = letterbox_matrices((image.shape[1], image.shape[2]), info.image_size, info.keep_aspect)
         exact = fit.rows @ to_8bit(image) @ fit.columns.T
+        # Rounded as OpenCV rounds, so that the network sees the very pixels that it sees in `predict`.
         square = torch.where(fit.halves, (exact + 0.5).floor(), exact.round()).clamp(0, 255)
         output = self.network(square[:, None] / 255)
         mask_probs = output.mask_logits[:, 0].sigmoid()
@@ -67,7 +87,7 @@ class DeployedNetwork(nn.Module):
         chosen = label[:, None] == torch.arange(output.class_maps.shape[1])
         cam = resize_map((output.class_maps * chosen[:, :, None, None]).sum(dim=1), info.map_stride, size)
         lung_map = mask_to_lung(cam, lung)
-        found = GraphOutputs(
+        outputs = GraphOutputs(
             mask_probs=mask_probs,
             class_probs=(output.class_logits / info.temperature).softmax(dim=1),
             class_maps=output.class_maps,
@@ -78,7 +98,7 @@ class DeployedNetwork(nn.Module):
             lung_map_full=fit.rows_back @ lung_map @ fit.columns_back.T,
             square=square.to(torch.uint8),
         )
-        return found._asdict()
+        return outputs._asdict()
 
 
 def to_8bit(image: Tensor) -> Tensor:
@@ -92,3 +112,129 @@ def to_8bit(image: Tensor) -> Tensor:
     for bits in (8, 10, 12, 14):
         scale = torch.where(top >= 2**bits, 2.0 ** (bits + 2) - 1, scale)
     return (grey * 255 / scale).round()
+
+
+class Resampling(NamedTuple):
+    """Matrices that bring an image (H, W) to the square S, `rows @ image @ columns.T`, and a map of it back."""
+
+    rows: Tensor
+    """(S, H) float32; zero where the bars are."""
+    columns: Tensor
+    """(S, W) float32."""
+    rows_back: Tensor
+    """(H, S) float32."""
+    columns_back: Tensor
+    """(W, S) float32."""
+    halves: Tensor
+    """bool scalar: both sides shrink by exactly 2, which OpenCV rounds half up, and anything else half to even."""
+
+
+def letterbox_matrices(shape: tuple[int, int], size_px: int, keep_aspect: bool) -> Resampling:
+    """The weights that `geometry.Letterbox` gives each pixel.
+
+    Args:
+        shape: (H, W) of the image, pixels; may be symbolic, as while a graph is recorded.
+        size_px: Side S of the square.
+        keep_aspect: The longer side becomes S; false: both do.
+    """
+    sides = [torch.scalar_tensor(side, dtype=torch.int64) for side in shape]
+    longer = torch.maximum(*sides)
+    square = torch.arange(size_px)
+    there, back, halves = [], [], []
+    for length, side in zip(shape, sides, strict=True):
+        content = ((2 * side * size_px + longer) // (2 * longer)).clamp_min(1) if keep_aspect else side * 0 + size_px
+        position, pixel = square - (size_px - content) // 2, torch.arange(length)
+        inside = ((position >= 0) & (position < content)).float()
+        there.append(_weights(position, content, pixel, side) * inside[:, None])
+        back.append(_weights(pixel, side, position, content) * inside)
+        halves.append(side == 2 * content)
+    return Resampling(there[0], there[1], back[0], back[1], halves[0] & halves[1])
+
+
+def record(module: DeployedNetwork) -> ExportedProgram:
+    """Record the module with batch and image size left open."""
+    shape = {axis: Dim(name, min=1, max=_LARGEST) for axis, name in enumerate(DIMENSIONS)}
+    example = torch.arange(2 * 70 * 90, dtype=torch.int32).reshape(2, 70, 90).to(torch.uint16)
+    with torch.no_grad(), only_errors(*_NOISY):
+        return torch.export.export(module.eval(), (example,), dynamic_shapes={INPUT: shape})
+
+
+def to_pt2(program: ExportedProgram, info: ModelInfo) -> bytes:
+    """The content of a .pt2 file: the recorded graph, and what is known of the model as `EXTRA_FILE`."""
+    content = io.BytesIO()
+    with only_errors(*_NOISY):
+        torch.export.save(program, content, extra_files={EXTRA_FILE: info_to_json(info)})
+    return content.getvalue()
+
+
+def require_onnx() -> None:
+    """Raise a UserError if the extra `onnx` is not installed."""
+    for name in ("onnx", "onnxruntime", "onnxscript"):  # torch's exporter needs the last
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise UserError(f"--format onnx needs {name!r}: pip install 'lungseg[onnx]'") from error
+
+
+def to_onnx(program: ExportedProgram, info: ModelInfo) -> Any:
+    """Translate to an `onnx.ModelProto`, with names for open dimensions and what is known of the model."""
+    import onnx
+
+    with only_errors(*_NOISY):
+        translated = torch.onnx.export(
+            program,
+            (),
+            dynamo=True,
+            optimize=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=list(GraphOutputs._fields),
+        )
+    assert translated is not None  # it is with `dynamo`
+    model = translated.model_proto
+    names = {d.dim_param: name for d, name in zip(_shape(model.graph.input[0]), DIMENSIONS, strict=True)}
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for dimension in _shape(value):
+            dimension.dim_param = names.get(dimension.dim_param, dimension.dim_param)
+    _forget_sources(model)
+    model.producer_name, model.producer_version = "lungseg", __version__
+    model.doc_string = "Lung mask, class and class map of a chest X-ray. Research software, not a medical device."
+    onnx.helper.set_model_props(model, properties(info))
+    return model
+
+
+def properties(info: ModelInfo) -> dict[str, str]:
+    """The metadata of an ONNX file: everything under `KEY`, and each part under its own name for other programs."""
+    text = info_to_json(info)
+    parts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in json.loads(text).items()}
+    return {**parts, KEY: text}
+
+
+def _weights(to: Tensor, to_length: Tensor, source: Tensor, source_length: Tensor) -> Tensor:
+    """(len(to), len(source)) float32: the share of pixels `source` in pixels `to` of an axis that changes its length.
+
+    With `scale = source_length / to_length` and a pixel's centre `c_i = (i + 0.5) * scale - 0.5`, within the axis:
+
+        w_ij = clamp((max(scale, 1) + 1) / 2 - |c_i - j|, 0, 1) / max(scale, 1)
+
+    which is the overlap of areas (cv2.INTER_AREA) where the axis shrinks and linear interpolation (cv2.INTER_LINEAR)
+    where it grows. Whole numbers up to the last division, exact in float32 up to `S * H = 8` million.
+    """
+    t, s = to_length.float(), source_length.float()
+    wider = torch.maximum(s, t)
+    centre = torch.minimum(((2 * to.float() + 1) * s - t).clamp_min(0), 2 * t * (s - 1))
+    distance = (centre[:, None] - (2 * t * source.float())[None]).abs()
+    return torch.minimum((wider + t - distance).clamp_min(0), 2 * t) / (2 * wider)
+
+
+def _forget_sources(model: Any) -> None:
+    """Remove what the exporter notes of every node: the lines and folders of the source it comes from."""
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+
+
+def _shape(value: Any) -> Any:
+    return value.type.tensor_type.shape.dim

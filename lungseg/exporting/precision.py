@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lungseg.exporting.graph import INPUT
+from lungseg.runs.progress import only_errors
 
 _LEAST_VALUES = 256
 """Smaller tensors stay float32: they weigh nothing."""
@@ -57,28 +57,22 @@ def to_int8(model: Any, images: Sequence[NDArray[np.uint8]]) -> Any:
 
     quantization: Any = importlib.import_module("onnxruntime.quantization")  # untyped
     shapes: Any = importlib.import_module("onnxruntime.quantization.shape_inference")
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # it advises what is done here already
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            plain, prepared, made = (str(Path(folder) / f"{name}.onnx") for name in ("plain", "prepared", "made"))
-            onnx.save(model, plain)
-            shapes.quant_pre_process(plain, prepared, skip_symbolic_shape=True)
-            quantization.quantize_static(
-                prepared,
-                made,
-                _Reader(images),
-                quant_format=quantization.QuantFormat.QDQ,
-                op_types_to_quantize=_QUANTISED,
-                nodes_to_exclude=_surroundings(onnx.load(prepared)),
-                per_channel=True,
-                activation_type=quantization.QuantType.QUInt8,
-                weight_type=quantization.QuantType.QInt8,
-            )
-            quantised = onnx.load(made)
-    finally:
-        logger.setLevel(level)
+    with only_errors(""), tempfile.TemporaryDirectory() as folder:  # the root logger advises what is done here already
+        plain, prepared, made = (str(Path(folder) / f"{name}.onnx") for name in ("plain", "prepared", "made"))
+        onnx.save(model, plain)
+        shapes.quant_pre_process(plain, prepared, skip_symbolic_shape=True)
+        quantization.quantize_static(
+            prepared,
+            made,
+            _Reader(images),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=_QUANTISED,
+            nodes_to_exclude=_surroundings(onnx.load(prepared)),
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+        )
+        quantised = onnx.load(made)
     for name in ("producer_name", "producer_version", "doc_string"):
         setattr(quantised, name, getattr(model, name))
     onnx.helper.set_model_props(quantised, {entry.key: entry.value for entry in model.metadata_props})

@@ -1,18 +1,21 @@
-"""What a smaller file loses: dice and accuracy on images it was not made with, beside those of the whole one."""
+"""What a smaller file loses: dice and accuracy on images it was not made with, beside those of the full one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from lungseg.data.batch import Batch
 from lungseg.data.decode import read_sample
-from lungseg.data.phantom.generator import draw_phantom
+from lungseg.data.phantom.generator import Phantom, draw_phantom
 from lungseg.data.sample import CLASSES
-from lungseg.exporting.self_check import FileAtWork
+from lungseg.exporting.self_check import ExportedModel
+from lungseg.models.metrics import MaskScores
 from lungseg.runs.model_info import ModelInfo
 from lungseg.runs.run import Run
 
@@ -21,33 +24,20 @@ CALIBRATION_IMAGES = 64
 _PHANTOMS = 60
 
 
-class Batch(NamedTuple):
-    """Images as the network sees them, and what is true of them."""
-
-    images: NDArray[np.uint8]
-    """(B, S, S)."""
-    lung: NDArray[np.bool_]
-    """(B, S, S)."""
-    has_lung: NDArray[np.bool_]
-    """(B,)."""
-    label: NDArray[np.int64]
-    """(B,), -1 where unknown."""
-
-
 @dataclass(frozen=True)
-class Exam:
-    """Images to measure on."""
+class DropImages:
+    """Images to measure the drop on."""
 
     name: str
     """What they are, in words."""
     batches: Callable[[], Iterator[Batch]]
     calibration: Callable[[], list[NDArray[np.uint8]]]
     """Other images (S, S), for int8."""
-    note: str = ""
+    caveat: str = ""
     """Why they are not the run's own, if they are not."""
 
 
-class Scores(NamedTuple):
+class DropScores(NamedTuple):
     """Means over the images; NaN where none has the target."""
 
     images: int
@@ -57,7 +47,7 @@ class Scores(NamedTuple):
     accuracy: float
 
 
-def find_exam(run: Run, info: ModelInfo) -> Exam:
+def find_images(run: Run, info: ModelInfo) -> DropImages:
     """Val of a run, with images of its Train for the calibration, or phantoms where the run's data are not there.
 
     Args:
@@ -73,53 +63,56 @@ def find_exam(run: Run, info: ModelInfo) -> Exam:
     except (ValueError, OSError) as error:
         return _phantoms(info, " ".join(str(error).split()))
 
-    def batches() -> Iterator[Batch]:
-        for batch in subject.batches():
-            arrays = {name: batch[name].cpu().numpy() for name in ("image", "lung", "has_lung", "label", "has_label")}
-            images = np.rint(arrays["image"][:, 0] * 255).astype(np.uint8)
-            label = np.where(arrays["has_label"], arrays["label"], -1)
-            yield Batch(images, arrays["lung"][:, 0] > 0.5, arrays["has_lung"], label)
-
     def calibration() -> list[NDArray[np.uint8]]:
         samples = subject.data.samples["train"]
         chosen = samples[:: max(1, len(samples) // CALIBRATION_IMAGES)][:CALIBRATION_IMAGES]
         return [read_sample(sample, info.image_size, info.keep_aspect)[0] for sample in chosen]
 
-    return Exam(f"Val of {subject.data_name}", batches, calibration)
+    return DropImages(f"Val of {subject.data_name}", subject.batches, calibration)
 
 
-def compare(files: Mapping[str, FileAtWork], batches: Iterator[Batch]) -> dict[str, Scores]:
-    """Measure files on the same images, in one pass."""
-    dice: dict[str, list[Any]] = {name: [] for name in files}
-    pixels: dict[str, list[Any]] = {name: [] for name in files}
-    right: dict[str, list[Any]] = {name: [] for name in files}
+def compare(models: Mapping[str, ExportedModel], batches: Iterable[Batch]) -> dict[str, DropScores]:
+    """Measure models on the same images, in one pass."""
+    masks = {name: MaskScores() for name in models}
+    right: dict[str, list[bool]] = {name: [] for name in models}
     count = 0
     for batch in batches:
-        count += len(batch.images)
-        for name, run in files.items():
-            found = run(batch.images.astype(np.uint16))
-            mask, known = (found["mask_probs"] > 0.5)[batch.has_lung], batch.label >= 0
-            lung = batch.lung[batch.has_lung]
-            both, either = (mask & lung).sum(axis=(1, 2)), mask.sum(axis=(1, 2)) + lung.sum(axis=(1, 2))
-            dice[name] += list(np.where(either > 0, 2 * both / np.maximum(either, 1), 1.0))
-            pixels[name] += list((mask == lung).mean(axis=(1, 2)))
-            right[name] += list((found["label"] == batch.label)[known])
-    return {name: Scores(count, *(_mean(part[name]) for part in (dice, pixels, right))) for name in files}
+        batch = {name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+        images = np.rint(batch["image"][:, 0].numpy() * 255).astype(np.uint16)
+        count += len(images)
+        for name, model in models.items():
+            outputs = {output: torch.from_numpy(values) for output, values in model(images).items()}
+            masks[name].update(
+                (outputs["mask_probs"] > 0.5)[batch["has_lung"]], batch["lung"][batch["has_lung"], 0] > 0.5
+            )
+            right[name] += (outputs["label"] == batch["label"])[batch["has_label"]].tolist()
+    return {name: _scores(count, masks[name], right[name]) for name in models}
 
 
-def _mean(values: list[Any]) -> float:
-    return float(np.mean(values)) if values else float("nan")
+def _scores(count: int, masks: MaskScores, right: list[bool]) -> DropScores:
+    found = masks.compute() if masks.images else {}  # torchmetrics warns of a compute without an update
+    dice, pixel_accuracy = (float(found.get(name, np.nan)) for name in ("dice", "pixel_accuracy"))
+    return DropScores(count, dice, pixel_accuracy, float(np.mean(right)) if right else float("nan"))
 
 
-def _phantoms(info: ModelInfo, reason: str) -> Exam:
+def _phantoms(info: ModelInfo, reason: str) -> DropImages:
     """Phantoms of the classes in turn; drawn at 256 pixels at least."""
 
-    def draw(seed: int) -> Batch:
-        found = draw_phantom(seed, seed % len(CLASSES), info.image_size)
-        label = found.label if tuple(info.classes) == tuple(CLASSES) else -1
-        return Batch(found.image[None], found.lung[None], np.array([True]), np.array([label]))
+    def draw(seed: int) -> Phantom:
+        return draw_phantom(seed, seed % len(CLASSES), info.image_size)
 
-    def calibration() -> list[NDArray[np.uint8]]:
-        return [draw(_PHANTOMS + number).images[0] for number in range(CALIBRATION_IMAGES)]
+    def batch(phantom: Phantom) -> Batch:
+        return {
+            "image": torch.from_numpy(phantom.image)[None, None].float() / 255,
+            "lung": torch.from_numpy(phantom.lung)[None, None].float(),
+            "label": torch.tensor([phantom.label]),
+            "has_lung": torch.tensor([True]),
+            "has_label": torch.tensor([tuple(info.classes) == tuple(CLASSES)]),
+        }
 
-    return Exam(f"{_PHANTOMS} phantoms", lambda: map(draw, range(_PHANTOMS)), calibration, reason)
+    return DropImages(
+        f"{_PHANTOMS} phantoms",
+        lambda: (batch(draw(seed)) for seed in range(_PHANTOMS)),
+        lambda: [draw(_PHANTOMS + number).image for number in range(CALIBRATION_IMAGES)],
+        reason,
+    )

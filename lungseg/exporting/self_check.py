@@ -22,12 +22,12 @@ LIMIT = 1e-4
 """Largest difference of an output; of class maps in units of their largest value, where that is above 1."""
 
 Arrays = dict[str, NDArray[Any]]
-FileAtWork = Callable[[NDArray[np.uint16]], Arrays]
-"""A file at work: images (B, H, W) uint16 to the fields of `GraphOutputs`."""
+ExportedModel = Callable[[NDArray[np.uint16]], Arrays]
+"""A loaded file, to be called: images (B, H, W) uint16 to the fields of `GraphOutputs`."""
 
 
-class Check(NamedTuple):
-    """What was found."""
+class SelfCheck(NamedTuple):
+    """How far an exported file is from its network."""
 
     differences: dict[str, float]
     """Largest of each output against the network on the very square that the file made of the image."""
@@ -48,20 +48,20 @@ class Check(NamedTuple):
         return float("nan") if np.isnan(values).any() else max(values)
 
 
-def check_file(run: FileAtWork, network: LungNetwork, info: ModelInfo) -> Check:
+def check_file(model: ExportedModel, network: LungNetwork, info: ModelInfo) -> SelfCheck:
     """Run a file and the network on phantoms: at the network's size, larger, smaller, not square, 8 and 16 bit."""
     differences = dict.fromkeys(GraphOutputs._fields, 0.0)
     levels, shares = 0, []
     for images in _examples(info.image_size):
-        found = run(images)
-        expected = _expected(network, info, found, images.shape[1:])
+        outputs = model(images)
+        expected = _expected(network, info, outputs, images.shape[1:])
         for name, value in expected.items():
-            differences[name] = float(np.maximum(differences[name], _difference(found[name], value)))
-        off = np.abs(found["square"].astype(int) - _letterboxed(images, info))
+            differences[name] = float(np.maximum(differences[name], _difference(outputs[name], value)))
+        off = np.abs(outputs["square"].astype(int) - _letterboxed(images, info))
         levels = max(levels, int(off.max()))
         shares.append(float((off > 0).mean()))
     del differences["square"]
-    return Check(differences, levels, float(np.mean(shares)))
+    return SelfCheck(differences, levels, float(np.mean(shares)))
 
 
 def _examples(size_px: int) -> Iterator[NDArray[np.uint16]]:
@@ -88,11 +88,15 @@ def _letterboxed(images: NDArray[np.uint16], info: ModelInfo) -> NDArray[np.int6
 
 
 @torch.inference_mode()
-def _expected(network: LungNetwork, info: ModelInfo, found: Arrays, shape: tuple[int, ...]) -> Arrays:
-    """Outputs of the network for the squares a file made; lungs and class are the file's, checked by themselves."""
-    output = network(torch.from_numpy(found["square"])[:, None].float() / 255)
-    lung = torch.from_numpy(found["mask_probs"]) > 0.5
-    label = torch.from_numpy(found["label"])
+def _expected(network: LungNetwork, info: ModelInfo, outputs: Arrays, shape: tuple[int, ...]) -> Arrays:
+    """Outputs of the network for the squares that a file made of images of a shape.
+
+    What rests on lungs and class takes the file's own, which are checked by themselves: a probability of 0.5 to the
+    last bit may fall on either side, and would change everything after it.
+    """
+    output = network(torch.from_numpy(outputs["square"])[:, None].float() / 255)
+    lung = torch.from_numpy(outputs["mask_probs"]) > 0.5
+    label = torch.from_numpy(outputs["label"])
     chosen = output.class_maps[torch.arange(len(label)), label]
     cam = resize_map(chosen, info.map_stride, (info.image_size, info.image_size))
     mask_probs, lung_map = output.mask_logits[:, 0].sigmoid().numpy(), mask_to_lung(cam, lung).numpy()
@@ -109,8 +113,8 @@ def _expected(network: LungNetwork, info: ModelInfo, found: Arrays, shape: tuple
     }
 
 
-def _difference(found: NDArray[Any], expected: NDArray[Any]) -> float:
-    if not np.array_equal(np.isnan(found), np.isnan(expected)):
+def _difference(actual: NDArray[Any], expected: NDArray[Any]) -> float:
+    if not np.array_equal(np.isnan(actual), np.isnan(expected)):
         return float("nan")
     scale = max(1.0, float(np.nanmax(np.abs(expected), initial=0)))
-    return float(np.nanmax(np.abs(found - expected), initial=0)) / scale
+    return float(np.nanmax(np.abs(actual - expected), initial=0)) / scale

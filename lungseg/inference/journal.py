@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from collections.abc import Collection, Iterator, Sequence
@@ -13,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from lungseg.errors import UserError
 from lungseg.inference.inputs import Input
+from lungseg.runs.whole_files import write_text, write_whole
 
 JSONL, CSV, SETTINGS = "predictions.jsonl", "predictions.csv", "settings.json"
 SHARDS = "predictions.part-*.jsonl"
@@ -35,30 +37,29 @@ class Journal:
     def __init__(self, folder: Path, shard: tuple[int, int] | None = None):
         self.path = folder / (JSONL if shard is None else SHARDS.replace("*", f"{shard[0]}-of-{shard[1]}"))
         self._lock = _lock(self.path)
-        with self.path.open("ab+") as file:
-            file.seek(0)
-            # A kill can tear the last line only: each is written in one piece, after the one before.
-            file.truncate(sum(len(line) for line in file if line.endswith(b"\n")))
+        lines = list(_read(self.path))
+        # Lines, not rows: a folder may hold a million images, and a parsed row takes several times the memory.
+        self._lines = {json.loads(line)["id"]: line for line in lines}
         self._file = self.path.open("ab")
+        self._file.truncate(sum(map(len, lines)))  # a kill may have torn the last line
 
     def add(self, row: Row) -> None:
         """Append a line; it is with the system when this returns."""
-        self._file.write(_line(row))
+        self._lines[row["id"]] = line = (json.dumps(row) + "\n").encode()
+        self._file.write(line)
         self._file.flush()
 
     def rows(self) -> Iterator[Row]:
-        """The lines written so far."""
-        return _read(self.path)
+        """The last row of each image."""
+        return map(json.loads, self._lines.values())
 
     def drop(self, ids: Collection[str]) -> None:
         """Take out every line of these ids."""
-        if not any(row["id"] in ids for row in self.rows()):
+        if self._lines.keys().isdisjoint(ids):
             return
-        part = self.path.with_name(f"{self.path.name}.part")
-        with part.open("wb") as file:
-            file.writelines(_line(row) for row in self.rows() if row["id"] not in ids)
+        self._lines = {name: line for name, line in self._lines.items() if name not in ids}
         self._file.close()  # before it is replaced: Windows replaces no open file
-        part.replace(self.path)
+        write_whole(self.path, b"".join(self._lines.values()))
         self._file = self.path.open("ab")
 
     def collect_shards(self) -> None:
@@ -69,34 +70,25 @@ class Journal:
         """
         for path in sorted(self.path.parent.glob(SHARDS)):
             lock = _lock(path)
-            for row in _read(path):
-                self.add(row)
+            for line in _read(path):
+                self.add(json.loads(line))
             path.unlink()
             lock.release()
             Path(lock.lock_file).unlink(missing_ok=True)
 
     def write_csv(self) -> None:
-        """Write predictions.csv, sorted by id.
-
-        A folder may hold a million images, so only where each line begins is held in memory.
-        """
-        starts: dict[str, int] = {}
-        probs: list[str] = []
-        target = self.path.with_name(CSV)
-        part = target.with_name(f"{CSV}.part")
-        with self.path.open("rb") as lines, part.open("w", encoding="utf-8", newline="") as file:
-            start = 0
-            for line in lines:
-                row = json.loads(line)
-                probs = probs or [name for name in row if name.startswith("prob_")]
-                starts[row["id"]] = start
-                start += len(line)
-            writer = csv.DictWriter(file, _columns(probs), extrasaction="ignore", lineterminator="\n")
-            writer.writeheader()
-            for _, start in sorted(starts.items()):
-                lines.seek(start)
-                writer.writerow({name: _cell(value) for name, value in json.loads(lines.readline()).items()})
-        part.replace(target)
+        """Write predictions.csv, sorted by id."""
+        first = next((row for row in self.rows() if row["error"] is None), {})
+        probs = [name for name in first if name.startswith("prob_")]
+        areas = [f"lung_{side}_{unit}" for unit in ("px", "cm2") for side in ("left", "right")]
+        about = ["flags", "flag_reasons", "width_px", "height_px", "mask", "overlay", "error"]
+        columns = ["id", "predicted", *probs, "evidence_in_lungs", *areas, *about]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        for _, line in sorted(self._lines.items()):
+            writer.writerow({name: _cell(value) for name, value in json.loads(line).items()})
+        write_text(self.path.with_name(CSV), text.getvalue())
 
     def close(self) -> None:
         """Let others write."""
@@ -105,11 +97,10 @@ class Journal:
 
 
 def done_ids(folder: Path, files: Sequence[Input]) -> set[str]:
-    """Ids of files whose results are there and that have not changed since."""
-    stamps: dict[str, str] = {}
-    for path in (folder / JSONL, *sorted(folder.glob(SHARDS))):
-        for row in _read(path):
-            stamps[row["id"]] = row["stamp"] if row["error"] is None else ""
+    """Ids of files whose results are there, of whatever shard, and that have not changed since."""
+    paths = (folder / JSONL, *sorted(folder.glob(SHARDS)))
+    rows = (json.loads(line) for path in paths for line in _read(path))
+    stamps = {row["id"]: row["stamp"] if row["error"] is None else "" for row in rows}
     return {
         file.id
         for file in files
@@ -138,21 +129,11 @@ def check_settings(folder: Path, settings: Row) -> None:
             )
 
 
-def _columns(probs: Sequence[str]) -> list[str]:
-    areas = [f"lung_{side}_{unit}" for unit in ("px", "cm2") for side in ("left", "right")]
-    about = ["flags", "flag_reasons", "width_px", "height_px", "mask", "overlay", "error"]
-    return ["id", "predicted", *probs, "evidence_in_lungs", *areas, *about]
-
-
-def _line(row: Row) -> bytes:
-    return (json.dumps(row) + "\n").encode()
-
-
-def _read(path: Path) -> Iterator[Row]:
+def _read(path: Path) -> Iterator[bytes]:
     """The whole lines of a journal, which another process may be writing; none where there is no file."""
     if path.is_file():
         with path.open("rb") as lines:
-            yield from (json.loads(line) for line in lines if line.endswith(b"\n"))
+            yield from (line for line in lines if line.endswith(b"\n"))
 
 
 def _cell(value: Any) -> Any:

@@ -38,20 +38,21 @@ class OnnxBackend:
         return Outputs(*self._run(images.astype(np.uint16)))
 
 
-def load_onnx(path: Path, device: str = "auto") -> OnnxBackend:
+def load_onnx(path: Path, device: str = "auto", threads: int = 0) -> OnnxBackend:
     """Load an ONNX file.
 
     Args:
         path: Written by `python -m lungseg.export`.
         device: `auto` and `cpu`: onnxruntime on the CPU; `cuda`, `cuda:1`, `mps`: onnxruntime's provider of that kind,
             if this installation has it; `openvino`: OpenVINO on the CPU.
+        threads: 0 takes those there are.
 
     Raises:
-        ValueError: Not an ONNX file of lungseg, damaged, a device that is not there, or a package that is missing.
+        UserError: Not an ONNX file of lungseg, damaged, a device that is not there, or a package that is missing.
     """
     if device == "openvino":
-        return _load_openvino(path)
-    session = open_session(path, device)
+        return _load_openvino(path, threads)
+    session = open_session(path, device, threads)
     info = _info(path, dict(session.get_modelmeta().custom_metadata_map))
     names = list(Outputs._fields)
     return OnnxBackend(lambda images: list(session.run(names, {"image": images})), info)
@@ -66,7 +67,7 @@ def open_session(model: Path | bytes, device: str = "auto", threads: int = 0) ->
         threads: 0 takes those there are, by `OMP_NUM_THREADS` if it is set.
 
     Raises:
-        ValueError: As of `load_onnx`.
+        UserError: As of `load_onnx`.
     """
     ort = _package("onnxruntime")
     options = ort.SessionOptions()
@@ -78,7 +79,8 @@ def open_session(model: Path | bytes, device: str = "auto", threads: int = 0) ->
     except Exception as error:  # its own kinds, which share no base but this
         if type(error).__module__.partition(".")[0] != "onnxruntime":
             raise
-        raise UserError(f"{_label(model)}: not a readable ONNX file ({type(error).__name__}); is it whole?") from error
+        file = "the model" if isinstance(model, bytes) else str(model)
+        raise UserError(f"{file}: not a readable ONNX file ({type(error).__name__}); is it whole?") from error
 
 
 def _providers(ort: Any, device: str) -> list[Any]:
@@ -92,28 +94,30 @@ def _providers(ort: Any, device: str) -> list[Any]:
     return [chosen] if kind == "cpu" else [chosen, _PROVIDERS["cpu"]]
 
 
-def _load_openvino(path: Path) -> OnnxBackend:
+def _load_openvino(path: Path, threads: int) -> OnnxBackend:
     ov = _package("openvino")
     core = ov.Core()
     try:
         model = core.read_model(path)
-        stored = {name: str(value) for name, value in model.get_rt_info(["framework"]).value.items()}
+        metadata = {name: str(value) for name, value in model.get_rt_info(["framework"]).value.items()}
     except RuntimeError as error:
         raise UserError(f"{path}: not an ONNX file that OpenVINO reads ({type(error).__name__})") from error
-    info = _info(path, stored)
+    info = _info(path, metadata)
     wanted = ov.Model([model.output(name) for name in Outputs._fields], model.get_parameters())
-    compiled = core.compile_model(wanted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    # Without the hint it computes in bf16 on CPUs that have it, and the masks are others.
+    hints = {"INFERENCE_PRECISION_HINT": "f32"} | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
+    compiled = core.compile_model(wanted, "CPU", hints)
 
     def run(images: NDArray[np.uint16]) -> Arrays:
-        found = compiled.create_infer_request().infer([images])  # a request each: they are not shared by threads
-        return [np.array(found[index]) for index in range(len(Outputs._fields))]
+        results = compiled.create_infer_request().infer([images])  # a request each: they are not shared by threads
+        return [np.array(results[index]) for index in range(len(Outputs._fields))]
 
     return OnnxBackend(run, info)
 
 
-def _info(path: Path, stored: dict[str, str]) -> ModelInfo:
+def _info(path: Path, metadata: dict[str, str]) -> ModelInfo:
     try:
-        return info_from_json(stored["lungseg"])
+        return info_from_json(metadata["lungseg"])
     except KeyError:
         raise UserError(f"{path}: ONNX, but not of lungseg; give a file of python -m lungseg.export") from None
     except ValueError as error:
@@ -126,7 +130,3 @@ def _package(name: str) -> Any:
     except ImportError:
         extra = "pip install 'lungseg[onnx]'" if name == "onnxruntime" else f"pip install {name}"
         raise UserError(f"ONNX models need {name}, which is not installed: {extra}") from None
-
-
-def _label(model: Path | bytes) -> str:
-    return "the model" if isinstance(model, bytes) else str(model)

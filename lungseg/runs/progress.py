@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -126,3 +128,18 @@ def one_opencv_thread() -> Iterator[None]:
     finally:
         cv2.setNumThreads(threads)
         cv2.utils.logging.setLogLevel(level)
+
+
+@contextmanager
+def only_errors(*loggers: str) -> Iterator[None]:
+    """Hold back warnings, and what loggers of these names say below an error: what a library notes on how it works."""
+    levels = {name: logging.getLogger(name).level for name in loggers}
+    for name in loggers:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

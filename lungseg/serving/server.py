@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 from lungseg.errors import UserError
 from lungseg.inference.predictor import Predictor
+from lungseg.serving.app_page import MOST_MB, about_model, build_page
 from lungseg.serving.cases import Reader
-from lungseg.serving.page import MOST_MB, about_model, build_page
-from lungseg.serving.viewer import STYLE
+from lungseg.serving.rendering import STYLE
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 FIRST_PORT, PORTS = 7860, 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ import pytest
 import torch
 
 from lungseg.errors import ExportError
-from lungseg.exporting.files import _passed
+from lungseg.exporting.export_model import _passed
 from lungseg.exporting.graph import DeployedNetwork
-from lungseg.exporting.quantisation_drop import Batch, compare, find_exam
-from lungseg.exporting.self_check import Arrays, check_file
+from lungseg.exporting.quantisation_drop import compare, find_images
+from lungseg.exporting.self_check import Arrays, ExportedModel, check_file
 from lungseg.inference.torch_backend import TorchBackend, load_torch
 from lungseg.runs.model_info import ModelInfo
 from lungseg.runs.run import Run
@@ -24,7 +25,7 @@ def backend(untrained: Path) -> TorchBackend:
     return load_torch(Run.open(untrained), "cpu")
 
 
-def _runner(backend: TorchBackend, planted: dict[str, Any]) -> Run:
+def _runner(backend: TorchBackend, planted: dict[str, Any]) -> ExportedModel:
     module = DeployedNetwork(backend.network, backend.info).eval()
 
     def run(images: Any) -> Arrays:
@@ -39,7 +40,7 @@ def test_the_module_does_what_the_network_does(backend: TorchBackend) -> None:
     check = check_file(_runner(backend, {}), backend.network, backend.info)
     assert check.largest < 1e-5
     assert check.levels <= 1 and check.share < 0.05
-    assert "largest difference from the network" in _passed(check, "the network")
+    assert "largest difference from the network" in _passed(check)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,7 @@ def test_the_module_does_what_the_network_does(backend: TorchBackend) -> None:
 def test_a_planted_fault_is_found_and_nothing_is_written(backend: TorchBackend, name: str, change: Any) -> None:
     check = check_file(_runner(backend, {name: change}), backend.network, backend.info)
     with pytest.raises(ExportError, match=r"the file differs from the network by .*not written"):
-        _passed(check, "the network")
+        _passed(check)
 
 
 def test_another_letterbox_is_reported(backend: TorchBackend) -> None:
@@ -72,21 +73,38 @@ def test_scores_of_planted_masks_by_hand() -> None:
     lung[0, :2], lung[1, 0] = True, True
     found = np.zeros((3, 4, 4), np.float32)
     found[0, 1:3], found[2, 3] = 1.0, 1.0
-    batch = Batch(np.zeros((3, 4, 4), np.uint8), lung, np.array([True, True, False]), np.array([0, 1, -1]))
-    scores = compare({"x": lambda _: {"mask_probs": found, "label": np.array([0, 2, 2])}}, iter([batch, batch]))["x"]
+    batch = {
+        "image": torch.zeros(3, 1, 4, 4),
+        "lung": torch.from_numpy(lung)[:, None].float(),
+        "label": torch.tensor([0, 1, -1]),
+        "has_lung": torch.tensor([True, True, False]),
+        "has_label": torch.tensor([True, True, False]),
+    }
+    scores = compare({"x": lambda _: {"mask_probs": found, "label": np.array([0, 2, 2])}}, [batch, batch])["x"]
     assert scores.images == 6
     assert scores.dice == pytest.approx((0.5 + 0) / 2)
     assert scores.pixel_accuracy == pytest.approx((8 / 16 + 12 / 16) / 2)
     assert scores.accuracy == 0.5
 
 
-def test_val_and_train_of_a_run_or_phantoms_with_the_reason(untrained: Path, tmp_path: Path) -> None:
+def test_no_image_with_a_target_gives_no_score(recwarn: pytest.WarningsRecorder) -> None:
+    nothing = {"has_lung": torch.tensor([False]), "has_label": torch.tensor([False]), "label": torch.tensor([-1])}
+    batch = {"image": torch.zeros(1, 1, 4, 4), "lung": torch.zeros(1, 1, 4, 4), **nothing}
+    outputs = {"mask_probs": np.zeros((1, 4, 4), np.float32), "label": np.array([0])}
+    scores = compare({"x": lambda _: outputs}, [batch])["x"]
+    assert scores.images == 1 and np.isnan(scores[1:]).all()
+    assert not recwarn.list
+
+
+def test_val_and_train_of_a_run_or_phantoms_with_the_reason(untrained: Path, own_run: Path) -> None:
     info = ModelInfo(("COVID-19", "Non-COVID", "Normal"), 64, True, 8)
-    own = find_exam(untrained, info)
-    assert own.note == "" and own.name.startswith("Val of ")
-    assert [len(batch.label) for batch in own.batches()] == [2, 2, 2]
+    own = find_images(Run.open(untrained), info)
+    assert own.caveat == "" and own.name.startswith("Val of ")
+    assert [len(batch["label"]) for batch in own.batches()] == [2, 2, 2]
     assert len(own.calibration()) == 12 and own.calibration()[0].shape == (64, 64)
-    other = find_exam(tmp_path, info)
-    assert "no checkpoint in" in other.note and "phantoms" in other.name
-    batch = next(other.batches())
-    assert batch.images.shape == (1, 64, 64) and batch.label.tolist() == [0] and batch.lung.any()
+    config = own_run / "config.yaml"
+    config.write_text(re.sub("root: .*", "root: gone", config.read_text(), count=1))
+    other = find_images(Run.open(own_run), info)
+    assert "gone" in other.caveat and "phantoms" in other.name
+    batch = next(iter(other.batches()))
+    assert batch["image"].shape == (1, 1, 64, 64) and batch["label"].tolist() == [0] and batch["lung"].any()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lungseg.benchmarks.planted import CHANGES
+from lungseg.benchmarks.input_checks import CHANGES
 from lungseg.data.phantom.generator import Phantom, draw_phantom
 from lungseg.evaluation.lungs_apart import Sides, part_lungs
 from lungseg.inference.input_checks.checks import (

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 from lungseg.errors import DataError
 from lungseg.runs.model_info import ModelInfo
 from lungseg.serving.cases import CLOSED_FORM, METHODS, Case, Reader
-from lungseg.serving.results import Result, View, pack
-from lungseg.serving.viewer import NOTICE, describe, draw_viewer, list_notices
+from lungseg.serving.rendering import NOTICE, MapChoice, Result, describe, draw_viewer, list_notices, pack
 
 MOST_FILES = 20
 MOST_MB = 64
@@ -41,7 +40,7 @@ _SAVE = """(content) => {
 }"""
 
 
-class _Parts(NamedTuple):
+class _Components(NamedTuple):
     """Components that events speak of."""
 
     files: Any
@@ -71,26 +70,26 @@ def build_page(gr: Any, reader: Reader, about: str, uploads: Path) -> Any:
     with gr.Blocks(title="lungseg", analytics_enabled=False, delete_cache=(60, _HOUR_S)) as page:
         cases = gr.State([], time_to_live=_HOUR_S)
         number = gr.State(0)
-        parts = _lay_out(gr, reader, about)
-        actions = _Actions(gr, reader, uploads)
-        shown = [parts.picture, parts.facts]
-        chosen = [cases, parts.images, parts.method, parts.of_class]
-        taken = [cases, parts.images, parts.notices]
+        on_page = _lay_out(gr, reader, about)
+        handlers = _Handlers(gr, reader, uploads)
+        shown = [on_page.picture, on_page.facts]
+        chosen = [cases, on_page.images, on_page.method, on_page.of_class]
+        taken = [cases, on_page.images, on_page.notices]
         hidden = {"api_visibility": "private"}
-        for happening in (page.load, parts.example.click):
-            happening(actions.example, number, [number, *taken], **hidden).then(actions.show, chosen, shown, **hidden)
-        parts.files.upload(actions.read, [parts.files, cases], [parts.files, *taken], **hidden).then(
-            actions.show, chosen, shown, **hidden
+        for event in (page.load, on_page.example.click):
+            event(handlers.example, number, [number, *taken], **hidden).then(handlers.show, chosen, shown, **hidden)
+        on_page.files.upload(handlers.read, [on_page.files, cases], [on_page.files, *taken], **hidden).then(
+            handlers.show, chosen, shown, **hidden
         )
-        for part in (parts.images, parts.method, parts.of_class):
-            part.input(actions.show, chosen, shown, **hidden)
-        parts.opacity.change(None, parts.opacity, None, js=_SET_OPACITY)
-        parts.crop.change(None, parts.crop, None, js=_SET_CROP)
-        parts.outline.change(None, parts.outline, None, js=_SET_OUTLINE)
-        view = [cases, parts.method, parts.of_class, parts.opacity, parts.crop]
-        parts.download.click(actions.pack, view, parts.packed, **hidden).then(None, parts.packed, None, js=_SAVE).then(
-            lambda: "", None, parts.packed, **hidden
-        )
+        for component in (on_page.images, on_page.method, on_page.of_class):
+            component.input(handlers.show, chosen, shown, **hidden)
+        on_page.opacity.change(None, on_page.opacity, None, js=_SET_OPACITY)
+        on_page.crop.change(None, on_page.crop, None, js=_SET_CROP)
+        on_page.outline.change(None, on_page.outline, None, js=_SET_OUTLINE)
+        choices = [cases, on_page.method, on_page.of_class, on_page.opacity, on_page.crop]
+        on_page.download.click(handlers.pack, choices, on_page.packed, **hidden).then(
+            None, on_page.packed, None, js=_SAVE
+        ).then(lambda: "", None, on_page.packed, **hidden)
     return page
 
 
@@ -101,7 +100,7 @@ def about_model(info: ModelInfo, name: str) -> str:
     return f"Model {name}: {', '.join(info.classes)}; {info.image_size} px{calibrated}; licence: {licence}"
 
 
-def _lay_out(gr: Any, reader: Reader, about: str) -> _Parts:
+def _lay_out(gr: Any, reader: Reader, about: str) -> _Components:
     title = "lungseg: lungs, class and evidence of a chest X-ray"
     gr.HTML(f'<h1>{title}</h1><p role="note">{NOTICE}</p><p>{escape(about)}</p>', elem_id="head")
     with gr.Row():
@@ -140,12 +139,12 @@ def _lay_out(gr: Any, reader: Reader, about: str) -> _Parts:
             )
             download = gr.Button("Download the results (zip)", elem_id="download")
             packed = gr.Textbox(visible=False)
-    return _Parts(
+    return _Components(
         files, example, notices, images, picture, opacity, crop, outline, facts, of_class, method, download, packed
     )
 
 
-class _Actions:
+class _Handlers:
     """What the server does, of plain values and cases."""
 
     def __init__(self, gr: Any, reader: Reader, uploads: Path):
@@ -188,12 +187,12 @@ class _Actions:
 
     def pack(self, cases: list[Case], method: str, of_class: str, opacity: float, crop: bool) -> str:
         """All results as a zip file in base64."""
-        view = View(method, _label(of_class), opacity / 100, crop)
+        choice = MapChoice(method, _label(of_class), opacity / 100, crop)
         try:
-            results = [Result(case.name, self._reader.predict(case, method, view.label)) for case in cases]
+            results = [Result(case.name, self._reader.predict(case, method, choice.label)) for case in cases]
         except ValueError as error:
             raise self._gr.Error(str(error), title="No results") from None
-        return base64.b64encode(pack(results, view, self._reader.predictor.info)).decode()
+        return base64.b64encode(pack(results, choice, self._reader.predictor.info)).decode()
 
     def _taken(self, cases: list[Case], notices: list[str]) -> tuple[Any, ...]:
         choices = [(f"{case.name}: {self._reader.classes[case.label]}", i) for i, case in enumerate(cases)]

@@ -10,8 +10,7 @@ import torch
 from lungseg.data.geometry import Letterbox
 from lungseg.data.images import _to_8bit
 from lungseg.data.phantom.generator import draw_phantom
-from lungseg.exporting.graph import to_8bit
-from lungseg.exporting.resampling import letterbox_matrices
+from lungseg.exporting.graph import letterbox_matrices, to_8bit
 
 IMAGE = draw_phantom(0, 0, 256).image
 

@@ -1,31 +1,69 @@
-"""Images that no chest X-ray classifier should be asked about, drawn or made of good ones, to measure what is flagged.
+"""What share of good and of unsuitable images the input checks flag, with one model on one data set or on phantoms.
 
-Photographs are stood in for by the dead leaves model, whose statistics of edges and sizes are those of photographs
-(Lee, Mumford and Huang, International Journal of Computer Vision 41, 2001); lateral views by a drawing.
+The good images are those of Val. The others are made of them, or drawn in their place: photographs by the dead leaves
+model, whose statistics of edges and sizes are those of photographs (Lee, Mumford and Huang, International Journal of
+Computer Vision 41, 2001); lateral views by a drawing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lungseg.data.images import read_image
+from lungseg.data.index import load_index
+from lungseg.data.phantom.generator import draw_phantom
+from lungseg.errors import UserError
+from lungseg.inference.input_checks.checks import IMAGE_FLAGS
 from lungseg.inference.input_checks.orientation import Orientation, reorient
+from lungseg.inference.predictor import Predictor
+from lungseg.runs.run import BOXED
 
 Image = NDArray[np.uint8]
+Source = Callable[[], Image]
 Change = Callable[[Image, np.random.Generator], Image]
+_PHANTOMS, _PHANTOM_PX, _FIRST_SEED = 300, 256, 50_000  # other phantoms than `fit_orientation` learns from
+_QUICK, _QUICK_PX = 4, 64
+_BATCH = 32
 _WORDS = "the of patient report and 12 page with findings in 2021 was chest no left right seen for"
 
 
-def crop(image: Image, rng: np.random.Generator, part: float) -> Image:
-    """A part of an image (H, W), `part` of its height and width, from anywhere."""
-    height, width = (max(1, round(side * part)) for side in image.shape)
-    top, left = (
-        int(rng.integers(0, whole - kept + 1)) for whole, kept in zip(image.shape, (height, width), strict=True)
-    )
+def run(quick: bool = False, checkpoint: Path | None = None, data: Path | None = None) -> Iterator[str]:
+    """Give the lines of the table.
+
+    Args:
+        quick: A few images only.
+        checkpoint: A model of any kind; None takes the one that comes with the package.
+        data: A data set with a split Val; None draws phantoms.
+
+    Raises:
+        FileNotFoundError: No such model or data set.
+        ValueError: The data set has no Val.
+    """
+    if checkpoint is None and not BOXED.is_file():
+        yield "not measured: this installation comes without a model; give one with --checkpoint RUN"
+        return
+    predictor = Predictor.load(checkpoint, batch_size=_BATCH)
+    sources = _phantoms(quick) if data is None else _val(data)
+    sources = sources[:: -(-len(sources) // _QUICK)] if quick else sources
+    kind = "phantoms" if data is None else f"images of Val in {data.name}"
+    yield f"{len(sources)} {kind}, a network of {predictor.info.image_size} px:"
+    yield f"{'':<28}{'images':>8}{'flagged':>10}{'by image':>10}{'by mask':>10}   commonest flags"
+    for number, (name, change) in enumerate(CHANGES.items()):
+        step = 1 if number < EVERY_IMAGE else -(-len(sources) // MOST_PLANTED)
+        yield _row(name, list(_flags(predictor, sources[::step], change)))
+
+
+def crop(image: Image, rng: np.random.Generator, share: float) -> Image:
+    """A crop of an image (H, W) from anywhere, `share` of its height and width."""
+    height, width = (max(1, round(side * share)) for side in image.shape)
+    top, left = (int(rng.integers(0, full - kept + 1)) for full, kept in zip(image.shape, (height, width), strict=True))
     return np.ascontiguousarray(image[top : top + height, left : left + width])
 
 
@@ -62,13 +100,13 @@ def photo(like: Image, rng: np.random.Generator) -> Image:
     scene = np.full((height, width), rng.integers(0, 256), np.float32)
     sizes = 1 / np.sqrt(rng.uniform(1 / 0.6**2, 1 / 0.04**2, 150)) * side
     for size in sizes:
-        place = (int(rng.integers(0, width)), int(rng.integers(0, height)))
+        centre = (int(rng.integers(0, width)), int(rng.integers(0, height)))
         axes = (int(size * rng.uniform(0.4, 1)) + 1, int(size * rng.uniform(0.4, 1)) + 1)
         grey, angle = float(rng.integers(0, 256)), float(rng.uniform(0, 180))
         if rng.random() < 0.5:
-            cv2.ellipse(scene, place, axes, angle, 0, 360, grey, -1, cv2.LINE_AA)
+            cv2.ellipse(scene, centre, axes, angle, 0, 360, grey, -1, cv2.LINE_AA)
         else:
-            corners = cv2.boxPoints((place, (2 * axes[0], 2 * axes[1]), angle)).astype(np.int32)
+            corners = cv2.boxPoints((centre, (2 * axes[0], 2 * axes[1]), angle)).astype(np.int32)
             cv2.fillConvexPoly(scene, corners, grey, cv2.LINE_AA)
     grainy = cv2.GaussianBlur(scene, (0, 0), side / 256) + rng.normal(0, 4, scene.shape)
     return np.clip(grainy, 0, 255).astype(np.uint8)
@@ -111,8 +149,8 @@ CHANGES: dict[str, Change] = {
     "turned by 180 degrees": partial(_turn, orientation=Orientation(False, 2, False)),
     "turned by 270 degrees": partial(_turn, orientation=Orientation(False, 3, False)),
     "mirrored": partial(_turn, orientation=Orientation(True, 0, False)),
-    "cropped to 1/2 of each side": partial(crop, part=1 / 2),
-    "cropped to 1/3 of each side": partial(crop, part=1 / 3),
+    "cropped to 1/2 of each side": partial(crop, share=1 / 2),
+    "cropped to 1/3 of each side": partial(crop, share=1 / 3),
     "blank": blank,
     "noise": noise,
     "page of text": text,
@@ -123,3 +161,41 @@ CHANGES: dict[str, Change] = {
 EVERY_IMAGE = 6
 """So many of these are made of every image, the others of at most `MOST_PLANTED`, spread evenly."""
 MOST_PLANTED = 150
+_WANTED = {"good": "at most 3 %"} | dict.fromkeys(list(CHANGES)[1:5], "at least 95 %")
+
+
+def _row(name: str, found: Sequence[frozenset[str]]) -> str:
+    """One line of the table from the names of each image's flags."""
+    by_image = [bool(names & set(IMAGE_FLAGS)) for names in found]
+    by_mask = [bool(names - set(IMAGE_FLAGS)) for names in found]
+    shares = "".join(
+        f"{100 * float(np.mean(flagged)):8.1f} %" for flagged in (list(map(bool, found)), by_image, by_mask)
+    )
+    common = Counter(flag for names in found for flag in sorted(names)).most_common(3)
+    commonest = ", ".join(f"{flag} {100 * count / len(found):.1f} %" for flag, count in common)
+    wanted = f"   (wanted: {_WANTED[name]})" if name in _WANTED else ""
+    return f"{name:<28}{len(found):>8}{shares}   {commonest or '-'}{wanted}"
+
+
+def _flags(predictor: Predictor, sources: Sequence[Source], change: Change) -> Iterator[frozenset[str]]:
+    """Names of the flags of each image, changed; the same whatever else is measured."""
+    rng = np.random.default_rng(0)
+    for start in range(0, len(sources), _BATCH):
+        changed = [change(source(), rng) for source in sources[start : start + _BATCH]]
+        yield from (frozenset(flag.name for flag in each.flags) for each in predictor(changed))
+
+
+def _phantoms(quick: bool) -> list[Source]:
+    count, side_px = (_QUICK, _QUICK_PX) if quick else (_PHANTOMS, _PHANTOM_PX)
+    return [partial(_draw, _FIRST_SEED + number, number % 3, side_px) for number in range(count)]
+
+
+def _draw(seed: int, label: int, side_px: int) -> Image:
+    return draw_phantom(seed, label, side_px).image
+
+
+def _val(root: Path) -> list[Source]:
+    paths = [sample.image for sample in load_index(root) if sample.split == "val"]
+    if not paths:
+        raise UserError(f"{root}: no image in Val")
+    return [partial(read_image, path) for path in paths]

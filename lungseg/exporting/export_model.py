@@ -1,0 +1,194 @@
+"""Exporting a model: the content of the file is made, checked against the network, and only then written."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lungseg.errors import ExportError, UserError
+from lungseg.exporting import graph
+from lungseg.exporting.precision import to_fp16, to_int8
+from lungseg.exporting.quantisation_drop import DropImages, DropScores, compare, find_images
+from lungseg.exporting.self_check import LIMIT, Arrays, ExportedModel, SelfCheck, check_file
+from lungseg.inference.onnx_backend import open_session
+from lungseg.inference.torch_backend import load_torch
+from lungseg.models.model_file import read_model_file, write_model_file
+from lungseg.models.network import LungNetwork
+from lungseg.runs.model_info import ModelInfo
+from lungseg.runs.run import Run
+from lungseg.runs.whole_files import write_whole
+
+Format = Literal["onnx", "torch", "safetensors"]
+Precision = Literal["fp32", "fp16", "int8"]
+SUFFIXES: dict[str, Format] = {".onnx": "onnx", ".pt2": "torch", ".safetensors": "safetensors"}
+PRECISIONS: dict[Format, tuple[Precision, ...]] = {
+    "onnx": ("fp32", "fp16", "int8"),
+    "torch": ("fp32",),
+    "safetensors": ("fp32", "fp16"),
+}
+
+
+def export(
+    checkpoint: Path | None,
+    output: Path,
+    file_format: Format | None = None,
+    precision: Precision = "fp32",
+    licence: str | None = None,
+) -> Iterator[str]:
+    """Write the file and say what was found, line by line.
+
+    Args:
+        checkpoint: As of `Run.open`.
+        output: Ends in the suffix of the format.
+        file_format: None goes by the suffix.
+        precision: One that the format has.
+        licence: Written into the file; None leaves what the model says.
+
+    Raises:
+        ExportError: The check failed; nothing is written.
+        UserError: Arguments that do not fit, not a model, or a package that is missing.
+    """
+    file_format = _check_request(output, file_format, precision)
+    if file_format == "onnx":
+        graph.require_onnx()
+    source = Run.open(checkpoint)
+    if source.kind == "onnx":
+        raise UserError(f"{source.model}: exported already; give the run folder or the .safetensors file it came from")
+    backend = load_torch(source, "cpu")
+    network, info = backend.network, _described(backend.info, source, licence)
+    yield f"model    {source.model}  ({', '.join(info.classes)}; {info.image_size} px)"
+    if file_format == "safetensors":
+        yield from _export_tensors(network, info, output, precision)
+        return
+    program = graph.record(graph.DeployedNetwork(network, info))
+    if file_format == "torch":
+        content = graph.to_pt2(program, info)
+        module = torch.export.load(io.BytesIO(content)).module()
+        yield _passed(check_file(_as_function(module), network, info))
+    else:
+        model = graph.to_onnx(program, info)
+        content = model.SerializeToString()
+        full = run_onnx(content)
+        yield _passed(check_file(full, network, info))
+        if precision != "fp32":
+            images = find_images(source, info)
+            smaller = to_fp16(model) if precision == "fp16" else to_int8(model, images.calibration())
+            scores = compare({"fp32": full, precision: run_onnx(smaller.SerializeToString())}, images.batches())
+            yield from _drop_lines(images, scores)
+            content = _with_scores(smaller, images, scores, precision)
+    write_whole(output, content)
+    yield _written(output)
+
+
+def run_onnx(content: bytes) -> ExportedModel:
+    """Load the content of an ONNX file, to be called."""
+    session = open_session(content)
+    names = list(graph.GraphOutputs._fields)
+    return lambda images: dict(zip(names, session.run(names, {graph.INPUT: images}), strict=True))
+
+
+def _check_request(output: Path, file_format: Format | None, precision: Precision) -> Format:
+    """The format to write; a UserError where format, the file's name and precision do not fit."""
+    if file_format is None:
+        if output.suffix not in SUFFIXES:
+            raise UserError(f"--output: must end in {', '.join(SUFFIXES)}, got {str(output)!r}")
+        file_format = SUFFIXES[output.suffix]
+    suffix = next(suffix for suffix, name in SUFFIXES.items() if name == file_format)
+    if output.suffix != suffix:
+        raise UserError(f"--output: a file of --format {file_format} ends in {suffix}, got {str(output)!r}")
+    if precision not in PRECISIONS[file_format]:
+        raise UserError(
+            f"--precision: {file_format} files have {', '.join(PRECISIONS[file_format])}, got {precision!r}"
+        )
+    return file_format
+
+
+def _as_function(module: Any) -> ExportedModel:
+    """A module of tensors as a function of arrays."""
+
+    def call(images: NDArray[np.uint16]) -> Arrays:
+        with torch.inference_mode():
+            outputs = module(torch.from_numpy(images))
+        return {name: tensor.numpy() for name, tensor in outputs.items()}
+
+    return call
+
+
+def _described(info: ModelInfo, source: Run, licence: str | None) -> ModelInfo:
+    """With the run's own config, its folders left out, and the licence if one is given."""
+    more: dict[str, Any] = {}
+    if source.kind == "checkpoint":
+        config = source.config()
+        root = "phantoms" if config.data.root is None else Path(config.data.root).name
+        plain = dataclasses.asdict(config)
+        # The file goes to others: they need to know how it was trained, not where.
+        plain["data"] |= {"root": root, "cache_dir": None}
+        del plain["run"], plain["wandb"]
+        more = {"config": plain, "training_data": root}
+    if licence is not None:
+        more["licence"] = licence
+    return dataclasses.replace(info, description={**info.description, **more})
+
+
+def _passed(check: SelfCheck) -> str:
+    """The line of a check that holds; an error of one that does not."""
+    if not check.largest < LIMIT:  # NaN does not hold
+        difference = check.differences[check.worst]
+        raise ExportError(
+            f"the file differs from the network by {difference:.1e} in {check.worst} (limit {LIMIT:.0e}); not written"
+        )
+    return (
+        f"check    largest difference from the network {check.largest:.1e} ({check.worst}; limit {LIMIT:.0e}); "
+        f"letterbox off by {check.levels} of 255 grey levels in {100 * check.share:.2f} % of pixels"
+    )
+
+
+def _drop_lines(images: DropImages, scores: dict[str, DropScores]) -> Iterator[str]:
+    """A line for each model, with the differences from the first."""
+    if images.caveat:
+        yield f"note     measured on phantoms: {images.caveat}"
+    full = scores["fp32"]
+    yield f"measured on {images.name}, {full.images} images"
+    for name, found in scores.items():
+        columns = (
+            f"  {score} {getattr(found, score):.5f} ({getattr(found, score) - getattr(full, score):+.5f})"
+            for score in DropScores._fields[1:]
+        )
+        yield f"  {name:<6} {''.join(columns)}"
+
+
+def _with_scores(model: Any, images: DropImages, scores: dict[str, DropScores], precision: Precision) -> bytes:
+    """The file's content, with what was measured in its metadata."""
+    entry = model.metadata_props.add()
+    measured = {name: found._asdict() for name, found in scores.items()}
+    entry.key, entry.value = "precision", json.dumps({"precision": precision, "measured_on": images.name, **measured})
+    return bytes(model.SerializeToString())
+
+
+def _export_tensors(network: LungNetwork, info: ModelInfo, output: Path, precision: Precision) -> Iterator[str]:
+    """Write tensors, read them again, and compare the networks."""
+    part = output.with_name(f"{output.stem}.part{output.suffix}")
+    try:
+        write_model_file(part, network, info, half=precision == "fp16")
+        again = graph.DeployedNetwork(read_model_file(part)[0], info).eval()
+        check = check_file(_as_function(again), network, info)
+        if precision == "fp32":
+            yield _passed(check)
+        else:
+            yield f"check    largest difference from the network {check.largest:.1e} ({check.worst}): float16 weights"
+        part.replace(output)
+    finally:
+        part.unlink(missing_ok=True)
+    yield _written(output)
+
+
+def _written(output: Path) -> str:
+    return f"written  {output}  ({output.stat().st_size / 1e6:.1f} MB)"

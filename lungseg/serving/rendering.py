@@ -1,0 +1,210 @@
+"""What the page makes of predictions: a picture and its facts as HTML, and all results as one zip, made in memory.
+
+The picture is the X-ray under its map and outlines, as layers of one SVG. Opacity, crop and outline are styles in the
+browser (`page.css`): moving the slider asks the server nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import re
+import zipfile
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from lungseg import __version__
+from lungseg.inference.prediction import OVERLAY_PX, LungAreas, Prediction, png
+from lungseg.reporting.drawing import PREDICTED_COLOUR, Array, in_lung_units, map_layer, shrink
+from lungseg.runs.model_info import ModelInfo
+from lungseg.serving.cases import METHODS
+
+IMAGE_PX, MAP_PX = 1024, 512
+"""Longer sides at most of what is sent to the browser."""
+NOTICE = "Research software, not a medical device. Not for diagnosis or treatment."
+STYLE = ":root {{ --lungs: #{:02x}{:02x}{:02x}; }}\n".format(*PREDICTED_COLOUR) + (
+    Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+)
+"""CSS of the page."""
+
+
+class MapChoice(NamedTuple):
+    """What is chosen on the page."""
+
+    method: str
+    """A key of `METHODS`."""
+    label: int | None
+    """Class of the map; None is the predicted one of each image."""
+    opacity: float
+    """Of the strongest evidence, in [0, 1]."""
+    crop: bool
+    """Show the map inside the lungs only."""
+
+
+class Result(NamedTuple):
+    """One image of the page."""
+
+    name: str
+    prediction: Prediction
+
+
+def draw_viewer(prediction: Prediction, name: str, of_class: str) -> str:
+    """The picture as an SVG with a caption; it is as wide as the column that it stands in.
+
+    Args:
+        prediction: With the map to show.
+        name: Of the image.
+        of_class: Name of the map's class, for those who do not see it.
+    """
+    grey = shrink(prediction.image, IMAGE_PX)
+    height, width = grey.shape
+    mask = shrink(prediction.mask.astype(np.float32), IMAGE_PX) > 0.5
+    lungs = _path(mask)
+    small = shrink(prediction.mask.astype(np.float32), MAP_PX) > 0.5
+    strength = in_lung_units(shrink(prediction.class_map, MAP_PX), small)
+    label = escape(f"X-ray {name}: lungs outlined, class map of {of_class}")
+    frame = f'width="{width}" height="{height}" preserveAspectRatio="none"'
+    return (
+        f"<figure><figcaption>{escape(name)}</figcaption>"
+        f'<svg id="viewer" role="img" aria-label="{label}" viewBox="0 0 {width} {height}">'
+        f'<clipPath id="lungs"><path clip-rule="evenodd" d="{lungs}"/></clipPath>'
+        f'<image id="xray" {frame} href="{_encode(grey, "jpeg")}"/>'
+        f'<image id="map" {frame} href="{_encode(map_layer(strength), "webp")}"/>'
+        f'<path id="outline" d="{lungs}"/></svg></figure>'
+    )
+
+
+def describe(prediction: Prediction, of_class: str) -> str:
+    """Flags, probabilities, evidence and areas as HTML.
+
+    Args:
+        prediction: With the map shown.
+        of_class: Name of the map's class.
+    """
+    flags = "".join(f"<li>{escape(flag.reason)}</li>" for flag in prediction.flags)
+    warnings = f'<div id="flags" role="alert"><b>Look twice</b><ul>{flags}</ul></div>' if flags else ""
+    rows = "".join(
+        f'<tr class="{"predicted" if name == prediction.name else ""}"><th>{escape(name)}</th>'
+        f"<td>{_bar(float(p))}</td><td>{float(p):.1%}</td></tr>"
+        for name, p in zip(prediction.classes, prediction.probabilities, strict=True)
+    )
+    return f'{warnings}<h3>Class</h3><table id="classes">{rows}</table>{_evidence(prediction, of_class)}' + _areas(
+        prediction
+    )
+
+
+def list_notices(notices: Sequence[str]) -> str:
+    """Lines that a person should read, such as files that were not read; nothing where there are none."""
+    if not notices:
+        return ""
+    return f'<div id="notices" role="alert"><ul>{"".join(f"<li>{escape(each)}</li>" for each in notices)}</ul></div>'
+
+
+def pack(results: Sequence[Result], choice: MapChoice, info: ModelInfo) -> bytes:
+    """A zip file: `results.csv`, `results.json`, and `NN_NAME_mask.png` and `NN_NAME_overlay.png` of each image.
+
+    Args:
+        results: In the order of the page.
+        choice: How overlays are drawn.
+        info: Of the model, for results.json.
+    """
+    rows = [_row(number, result, choice) for number, result in enumerate(results, 1)]
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for row, (_, prediction) in zip(rows, results, strict=True):
+            archive.writestr(row["mask"], prediction.mask_png())
+            archive.writestr(row["overlay"], png(prediction.overlay(OVERLAY_PX, choice.opacity, choice.crop)))
+        archive.writestr("results.csv", _csv(rows))
+        archive.writestr("results.json", json.dumps({**_about(info), "images": rows}, indent=2) + "\n")
+    return content.getvalue()
+
+
+def _evidence(prediction: Prediction, of_class: str) -> str:
+    share = prediction.evidence_in_lungs
+    head = f"<h3>Evidence for {escape(of_class)} in the lungs</h3>"
+    if share is None:
+        return f'{head}<p id="evidence">The map holds no evidence for this class.</p>'
+    note = (
+        ""
+        if share >= 0.5
+        else '<p class="warning">Most of it lies outside the lungs, and is not seen in the cropped map.</p>'
+    )
+    return (
+        f'{head}<p id="evidence">{_bar(share)}<b>{share:.0%}</b></p>'
+        f"<p>before the crop; the lungs are {float(prediction.mask.mean()):.0%} of the image</p>{note}"
+    )
+
+
+def _areas(prediction: Prediction) -> str:
+    cm2, pixels = prediction.lung_area_cm2, prediction.lung_area_px
+    text = _sides(pixels, ",.0f", "px") if cm2 is None else _sides(cm2, ".0f", "cm²")
+    return f'<h3>Lung area</h3><p id="areas">{text}</p>'
+
+
+def _sides(area: LungAreas, form: str, unit: str) -> str:
+    return f"right {area.right:{form}} {unit}, left {area.left:{form}} {unit} (the patient's)"
+
+
+def _bar(share: float) -> str:
+    return f'<span class="bar"><i style="width:{100 * share:.1f}%"></i></span>'
+
+
+def _path(mask: Array) -> str:
+    """Outline of a mask (H, W) bool as SVG, through the middle of its border pixels."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    lines = (" ".join(f"{x + 0.5:g} {y + 0.5:g}" for x, y in contour[:, 0].tolist()) for contour in contours)
+    return "".join(f"M{line}z" for line in lines)
+
+
+def _encode(picture: Array, form: str) -> str:
+    content = io.BytesIO()
+    options = {"quality": 80, "method": 1} if form == "webp" else {"quality": 92}
+    Image.fromarray(picture).save(content, format=form, **options)
+    return f"data:image/{form};base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def _row(number: int, result: Result, choice: MapChoice) -> dict[str, Any]:
+    prediction = result.prediction
+    stem = f"{number:02d}_{re.sub(r'[^A-Za-z0-9._-]+', '_', result.name).strip('_')[:80]}"
+    label = prediction.label if choice.label is None else choice.label
+    return {
+        "id": result.name,
+        "map_method": choice.method,
+        "map_class": prediction.classes[label],
+        "map_cropped": choice.crop,
+        **prediction.row(),
+        "mask": f"{stem}_mask.png",
+        "overlay": f"{stem}_overlay.png",
+    }
+
+
+def _about(info: ModelInfo) -> dict[str, Any]:
+    return {
+        "notice": NOTICE,
+        "lungseg": __version__,
+        "model": {
+            "version": info.version,
+            "classes": list(info.classes),
+            "image_size": info.image_size,
+            "temperature": info.temperature,
+            **{name: info.description[name] for name in ("licence", "calibration") if name in info.description},
+        },
+        "methods": METHODS,
+    }
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else ["id"], lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: "; ".join(value) if isinstance(value, list) else value for name, value in row.items()})
+    return text.getvalue()
