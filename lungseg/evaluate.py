@@ -16,14 +16,15 @@ from lungseg.command import run_command
 def main(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from lungseg.evaluation.distributed import join
-    from lungseg.evaluation.pipeline import Options, parse_way
+    from lungseg.evaluation.outputs import CamMethod
+    from lungseg.evaluation.pipeline import Options
     from lungseg.evaluation.plain_data import to_plain
     from lungseg.reporting.evaluation_summary import evaluation_lines
     from lungseg.reporting.report_run import assist_run, report_run
 
     options = Options(
-        ways=tuple(parse_way(method) for method in arguments.methods.split(",")),
-        target=arguments.target,
+        cam_methods=tuple(CamMethod.parse(method) for method in arguments.methods.split(",")),
+        map_class=arguments.target,
         faithfulness=arguments.faithfulness,
         bootstraps=arguments.bootstraps,
         sensitivity=arguments.sensitivity,
@@ -33,11 +34,11 @@ def main(arguments: argparse.Namespace) -> int:
     )
     split, words = _split_of(arguments.words)
     page = not arguments.no_report
-    with join() as team:
-        if not team.is_zero:
-            assist_run(arguments.checkpoint, words, split, options, team)
+    with join() as processes:
+        if not processes.is_zero:
+            assist_run(arguments.checkpoint, words, split, options, processes)
             return 0
-        found = report_run(arguments.checkpoint, words, split, options, arguments.output, page, team)
+        found = report_run(arguments.checkpoint, words, split, options, arguments.output, page, processes)
     for line in evaluation_lines(to_plain(found.results)):
         print(line)
     written = "metrics.json, scores.csv, per_image.csv"

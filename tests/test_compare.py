@@ -15,8 +15,8 @@ from lungseg.command import run_command
 from lungseg.compare import _parser, main
 from lungseg.evaluation.comparison import TABLE, compare, holm
 from lungseg.evaluation.pipeline import Options, evaluate
-from lungseg.evaluation.saved import Stored, read_evaluation
-from lungseg.evaluation.target import load_subject
+from lungseg.evaluation.saved import SavedEvaluation, read_evaluation
+from lungseg.evaluation.target import load_target
 from lungseg.reporting.comparison_text import comparison_latex, comparison_markdown, told_p
 
 FEW = Options(faithfulness=0, bootstraps=40, shortcuts=False, robustness=0)
@@ -36,8 +36,8 @@ def runs(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
                 if value.is_floating_point() and value.ndim > 1:
                     value.add_(0.3 * value.std() * torch.randn(value.shape, generator=generator))
             torch.save(checkpoint, path)
-        subject = load_subject(folder / name, [], "test")
-        evaluate(subject, FEW, subject.output)
+        target = load_target(folder / name, [], "test")
+        evaluate(target, FEW, target.output)
     return folder / "first", folder / "second"
 
 
@@ -49,7 +49,7 @@ def copies(runs: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "first", tmp_path / "second"
 
 
-def _both(runs: tuple[Path, Path]) -> list[Stored]:
+def _both(runs: tuple[Path, Path]) -> list[SavedEvaluation]:
     return [read_evaluation(run, "test") for run in runs]
 
 

@@ -21,7 +21,7 @@ from lungseg.data.index import load_index
 from lungseg.data.phantom.phantom_set import write_phantoms
 from lungseg.data.sample import CLASSES, Sample
 from lungseg.evaluation.pipeline import Options, evaluate
-from lungseg.evaluation.target import Subject
+from lungseg.evaluation.target import EvaluationTarget
 from lungseg.models.network import LungNetwork
 from lungseg.reporting.report.figures import write_figures
 from lungseg.reporting.report.page import write_report
@@ -104,9 +104,9 @@ def measure(folder: Path, images: int, size: int, distinct: int, options: Option
     torch.save(network.state_dict(), run.best_checkpoint)
     config = Config(data=data.config, model=MODEL)
     device = torch.device("cpu")
-    subject = Subject(run, network, tuple(CLASSES), config, data, "test", device)
+    target = EvaluationTarget(run, network, tuple(CLASSES), config, data, "test", device)
     pictures = PictureWriter(folder / "evaluation")
-    evaluate(subject, options, folder / "evaluation", pictures.add, watch.say)
+    evaluate(target, options, folder / "evaluation", pictures.add, watch.say)
     watch.say("page and figures")
     pictures.close()
     write_figures(folder / "evaluation")

@@ -27,10 +27,10 @@ from lungseg.cam.localize import (
     measure_localisation,
 )
 from lungseg.cam.lung import resize_map
-from lungseg.evaluation.outputs import Look, Way
+from lungseg.evaluation.outputs import BatchOutputs, CamMethod
+from lungseg.evaluation.results import EvidenceSummary
 from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic, means
-from lungseg.evaluation.study_results import EvidenceSummary
-from lungseg.evaluation.target import Subject
+from lungseg.evaluation.target import EvaluationTarget
 from lungseg.runs.progress import cores
 
 TARGETS = ("infection", "infection_in_lungs", "lungs")
@@ -38,7 +38,7 @@ TARGETS = ("infection", "infection_in_lungs", "lungs")
 it is shown, and the lungs."""
 EVIDENCE = ("evidence_in_lungs", "lung_area", "peak_in_lungs", "evidence_outside")
 _LOCALISATION = ("hit", "iou_otsu", "energy", "average_precision", "iou_tuned")
-MAP_COLUMNS = (*EVIDENCE, *(f"{target}_{score}" for target in TARGETS for score in _LOCALISATION))
+MAP_COLUMNS = (*EVIDENCE, *(f"{mask}_{score}" for mask in TARGETS for score in _LOCALISATION))
 """Columns of `MapMeasurements.per_image` that are averaged; the last may be lacking."""
 TOGETHER = 8
 """Images whose pixels are sorted at a time: what that takes is many times the images themselves."""
@@ -46,7 +46,7 @@ TOGETHER = 8
 
 @dataclass
 class MapMeasurements:
-    """What was measured of one way to class maps."""
+    """What was measured of one CAM method."""
 
     evidence: dict[str, EvidenceSummary]
     """For all images and each true class: mean share of evidence in the lungs, peaks in the lungs, counts."""
@@ -62,44 +62,54 @@ class MapMeasurements:
 
 
 def measure_maps(
-    subject: Subject, way: Way, looks: Sequence[Look], tuning: Sequence[Look] | None, halves: Integers
+    target: EvaluationTarget,
+    method: CamMethod,
+    outputs: Sequence[BatchOutputs],
+    tuning: Sequence[BatchOutputs] | None,
+    halves: Integers,
 ) -> MapMeasurements:
-    """Measure one way to class maps.
+    """Measure one CAM method.
 
     Args:
-        subject: Network and classes.
-        way: One of those the looks hold.
-        looks: Of the split.
+        target: Network and classes.
+        method: One of those the outputs hold.
+        outputs: Of the split.
         tuning: Of Val, on which the threshold of `iou_tuned` is tuned; None tunes it on each half for the other.
         halves: (N,) half of each image of the split, 0 or 1.
     """
-    stride = layer_stride(subject.network, way[1])
-    tuned = {name: _tuned(name, way, stride, looks if tuning is None else tuning, tuning, halves) for name in TARGETS}
+    stride = layer_stride(target.network, method.layer)
+    tuned = {
+        name: _tuned(name, method, stride, outputs if tuning is None else tuning, tuning, halves) for name in TARGETS
+    }
     thresholds = {name: values for name, values in tuned.items() if None not in values}
-    scores = {name: LocalisationScores(subject.classes) for name in TARGETS}
+    scores = {name: LocalisationScores(target.classes) for name in TARGETS}
     per_image: list[dict[str, Any]] = []
     broken = 0
 
-    def of_look(look: Look, half: Integers) -> tuple[dict[str, dict[str, Tensor]], Evidence, Tensor, int]:
-        cam, lung = _map_of(look, way, stride), look.lung()
+    def of_batch(
+        batch_outputs: BatchOutputs, half: Integers
+    ) -> tuple[dict[str, dict[str, Tensor]], Evidence, Tensor, int]:
+        cam, lung = _map_of(batch_outputs, method, stride), batch_outputs.lung()
         found = {}
         for name in TARGETS:
             chosen = thresholds.get(name)
             limits = None if chosen is None else np.array(chosen)[half % len(chosen)]
-            found[name] = _localise(cam, *_target_of(name, look), limits)
-        share = infected_share(look.mask("infection"), lung)
+            found[name] = _localise(cam, *_target_of(name, batch_outputs), limits)
+        share = infected_share(batch_outputs.mask("infection"), lung)
         return found, describe_evidence(cam, lung), share, int((~cam.isfinite().flatten(1).all(1)).sum())
 
     with ThreadPoolExecutor(cores()) as pool:
-        done = pool.map(of_look, looks, _parted(halves, looks))
-        for look, (found, evidence_of, share, bad) in zip(looks, subject.track(done, len(looks)), strict=True):
+        done = pool.map(of_batch, outputs, _parted(halves, outputs))
+        for batch_outputs, (found, evidence_of, share, bad) in zip(
+            outputs, target.track(done, len(outputs)), strict=True
+        ):
             for name in TARGETS:
-                scores[name].update(found[name], torch.from_numpy(look.label), share)
+                scores[name].update(found[name], torch.from_numpy(batch_outputs.label), share)
             per_image += _rows(evidence_of, found, share)
             broken += bad
     localisation = {name: score.compute() for name, score in scores.items()}
-    label = np.concatenate([look.label for look in looks])
-    evidence = _evidence_summary(per_image, _groups(label, subject.classes))
+    label = np.concatenate([batch_outputs.label for batch_outputs in outputs])
+    evidence = _evidence_summary(per_image, _groups(label, target.classes))
     return MapMeasurements(evidence, localisation, per_image, thresholds, broken)  # type: ignore[arg-type]  # no None left
 
 
@@ -124,40 +134,49 @@ def _groups(label: Integers, classes: Sequence[str]) -> dict[str, Flags]:
     return {name: label == index for index, name in enumerate(classes)}
 
 
-def _parted(values: Integers, looks: Sequence[Look]) -> Iterator[Integers]:
-    """The values (N,) of each look's images."""
-    yield from np.split(values, np.cumsum([len(look.label) for look in looks])[:-1])
+def _parted(values: Integers, outputs: Sequence[BatchOutputs]) -> Iterator[Integers]:
+    """The values (N,) of each batch_outputs's images."""
+    yield from np.split(values, np.cumsum([len(batch_outputs.label) for batch_outputs in outputs])[:-1])
 
 
-def _map_of(look: Look, way: Way, stride: int) -> Tensor:
+def _map_of(batch_outputs: BatchOutputs, method: CamMethod, stride: int) -> Tensor:
     """(B, H, W) float32."""
-    return resize_map(look.maps[way], stride, look.size)
+    return resize_map(batch_outputs.maps[method], stride, batch_outputs.size)
 
 
-def _target_of(name: str, look: Look) -> tuple[Tensor, Tensor | None]:
+def _target_of(name: str, batch_outputs: BatchOutputs) -> tuple[Tensor, Tensor | None]:
     """Mask to measure against, and the lungs to crop the map to first."""
     if name == "lungs":
-        return look.lung(), None
-    return look.mask("infection"), look.predicted_lung() if name == "infection_in_lungs" else None
+        return batch_outputs.lung(), None
+    return batch_outputs.mask("infection"), batch_outputs.mask(
+        "predicted_lung"
+    ) if name == "infection_in_lungs" else None
 
 
 def _tuned(
-    name: str, way: Way, stride: int, looks: Sequence[Look], tuning: Sequence[Look] | None, halves: Integers
+    name: str,
+    method: CamMethod,
+    stride: int,
+    outputs: Sequence[BatchOutputs],
+    tuning: Sequence[BatchOutputs] | None,
+    halves: Integers,
 ) -> list[float | None]:
     """Best threshold, or those for the first and for the second half; None where no image has such a mask."""
     if tuning is not None:
-        everything = [np.ones(len(look.label), np.bool_) for look in looks]
-        return [_tune(name, way, stride, looks, everything)]
-    parts = list(_parted(halves, looks))
-    return [_tune(name, way, stride, looks, [part != half for part in parts]) for half in (0, 1)]
+        everything = [np.ones(len(batch_outputs.label), np.bool_) for batch_outputs in outputs]
+        return [_tune(name, method, stride, outputs, everything)]
+    parts = list(_parted(halves, outputs))
+    return [_tune(name, method, stride, outputs, [part != half for part in parts]) for half in (0, 1)]
 
 
-def _tune(name: str, way: Way, stride: int, looks: Sequence[Look], chosen: Sequence[Flags]) -> float | None:
-    """Best threshold on the images chosen of each look, (B,)."""
+def _tune(
+    name: str, method: CamMethod, stride: int, outputs: Sequence[BatchOutputs], chosen: Sequence[Flags]
+) -> float | None:
+    """Best threshold on the images chosen of each batch_outputs, (B,)."""
     tuner = ThresholdTuner()
-    for look, flags in zip(looks, chosen, strict=True):
-        mask, crop = _target_of(name, look)
-        cam = _map_of(look, way, stride)
+    for batch_outputs, flags in zip(outputs, chosen, strict=True):
+        mask, crop = _target_of(name, batch_outputs)
+        cam = _map_of(batch_outputs, method, stride)
         used = torch.from_numpy(flags) & _measurable(cam, mask)
         if used.any():
             tuner.update(cam[used], mask[used], None if crop is None else crop[used])

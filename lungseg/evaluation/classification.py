@@ -47,30 +47,32 @@ def class_scores(probs: Floats, label: Integers, classes: Sequence[str]) -> Stat
     return statistic
 
 
-def class_notes(probs: Floats, label: Integers, classes: Sequence[str]) -> list[str]:
+def class_caveats(probs: Floats, label: Integers, classes: Sequence[str]) -> list[str]:
     """What was left out or is undefined, a sentence each; arguments as of `class_scores`."""
     known, images = usable(probs, label), len(label)
     unlabelled, broken = int((label < 0).sum()), int((~np.isfinite(probs).all(axis=1)).sum())
-    notes = []
+    caveats = []
     if unlabelled:
-        notes.append(f"{unlabelled} of {images} images have no label: left out of every classification score")
+        caveats.append(f"{unlabelled} of {images} images have no label: left out of every classification score")
     if broken:
-        notes.append(
+        caveats.append(
             f"{broken} of {images} images have class probabilities that are not finite: left out of every "
             "classification score; check the network"
         )
     if not known.any():
-        return [*notes, "no image has both a label and finite probabilities: classification is not measured"]
+        return [*caveats, "no image has both a label and finite probabilities: classification is not measured"]
     matrix = confusion_matrix(probs, label)
     for index, name in enumerate(classes):
         of_class, guesses = int(matrix[index].sum()), int(matrix[:, index].sum())
         if not of_class:
-            notes.append(f"{name}: no image is of this class; sensitivity, F1, AUROC, average precision are undefined")
+            caveats.append(
+                f"{name}: no image is of this class; sensitivity, F1, AUROC, average precision are undefined"
+            )
         elif of_class == known.sum():
-            notes.append(f"{name}: every image is of this class; specificity, AUROC, average precision are undefined")
+            caveats.append(f"{name}: every image is of this class; specificity, AUROC, average precision are undefined")
         if not guesses:
-            notes.append(f"{name}: never predicted; precision is undefined")
-    return notes
+            caveats.append(f"{name}: never predicted; precision is undefined")
+    return caveats
 
 
 def _cells(probs: Floats, label: Integers) -> Integers:

@@ -17,7 +17,14 @@ from lungseg.evaluation.intervals import (
     bootstrap_differences,
     defined_in_both,
 )
-from lungseg.evaluation.saved import Key, Stored, calibration_statistics, class_statistics, image_values, pixel_counts
+from lungseg.evaluation.saved import (
+    Key,
+    SavedEvaluation,
+    calibration_statistics,
+    class_statistics,
+    image_values,
+    pixel_counts,
+)
 from lungseg.evaluation.segmentation import global_scores
 from lungseg.evaluation.statistics import Flags, Floats, Statistic, count_defined, means
 from lungseg.evaluation.tables import HEADLINES
@@ -31,7 +38,9 @@ TABLE = (
 """Name and title of the numbers that are shown; the others stand in the files."""
 
 
-def compare(evaluations: Sequence[Stored], shared: bool = False, replicates: int = REPLICATES) -> dict[str, Any]:
+def compare(
+    evaluations: Sequence[SavedEvaluation], shared: bool = False, replicates: int = REPLICATES
+) -> dict[str, Any]:
     """Compare evaluations with the first of them.
 
     Args:
@@ -58,7 +67,7 @@ def compare(evaluations: Sequence[Stored], shared: bool = False, replicates: int
             "bootstraps": replicates,
             "baseline": first.name,
             "classes": first.classes,
-            "data": sorted({f"{run.what['split']} of {run.what['data_name']}" for run in named}),
+            "data": sorted({f"{run.setup.split} of {run.setup.data_name}" for run in named}),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "runs": {run.name: _about(run) for run in named},
         },
@@ -80,7 +89,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in corrected]
 
 
-def _named(evaluations: Sequence[Stored]) -> list[Stored]:
+def _named(evaluations: Sequence[SavedEvaluation]) -> list[SavedEvaluation]:
     """The same under names of their own."""
     names: list[str] = []
     for run in evaluations:
@@ -89,7 +98,7 @@ def _named(evaluations: Sequence[Stored]) -> list[Stored]:
     return [replace(run, name=name) for run, name in zip(evaluations, names, strict=True)]
 
 
-def _same_images(runs: Sequence[Stored], shared: bool) -> list[Stored]:
+def _same_images(runs: Sequence[SavedEvaluation], shared: bool) -> list[SavedEvaluation]:
     """Each run on the images that all have, in the order of the first."""
     first, *others = runs
     for run in others:
@@ -109,7 +118,7 @@ def _same_images(runs: Sequence[Stored], shared: bool) -> list[Stored]:
     return kept
 
 
-def _check_labels(runs: Sequence[Stored]) -> None:
+def _check_labels(runs: Sequence[SavedEvaluation]) -> None:
     first, *others = runs
     for run in others:
         differ = np.flatnonzero((run.label != first.label) & (run.label >= 0) & (first.label >= 0))
@@ -121,7 +130,7 @@ def _check_labels(runs: Sequence[Stored]) -> None:
             )
 
 
-def _values(run: Stored, replicates: int) -> dict[str, dict[str, float]]:
+def _values(run: SavedEvaluation, replicates: int) -> dict[str, dict[str, float]]:
     """Every number of a run with its interval."""
     statistics, counts = _statistics(run, image_values(run), _classes(run), run.label >= 0)
     found = bootstrap(statistics, len(run.rows), run.groups, replicates)
@@ -132,7 +141,7 @@ def _values(run: Stored, replicates: int) -> dict[str, dict[str, float]]:
     }
 
 
-def _differences(run: Stored, first: Stored, replicates: int) -> dict[str, dict[str, float]]:
+def _differences(run: SavedEvaluation, first: SavedEvaluation, replicates: int) -> dict[str, dict[str, float]]:
     """Run minus baseline of what can be compared."""
     pairs = [dict(part) for part in defined_in_both(image_values(run), image_values(first))]
     for part in pairs:
@@ -153,7 +162,7 @@ def _differences(run: Stored, first: Stored, replicates: int) -> dict[str, dict[
 
 
 def _statistics(
-    run: Stored, values: dict[str, Floats], groups: dict[str, Flags], known: Flags
+    run: SavedEvaluation, values: dict[str, Floats], groups: dict[str, Flags], known: Flags
 ) -> tuple[list[Statistic], dict[str, int]]:
     """All scores, named `section/name` as in metrics.json, and how many images are behind those that are means.
 
@@ -183,12 +192,12 @@ def _named_in(section: str, statistic: Statistic) -> Statistic:
     return lambda weights: {f"{prefix}{name}": value for name, value in statistic(weights).items()}
 
 
-def _classes(run: Stored) -> dict[str, Flags]:
+def _classes(run: SavedEvaluation) -> dict[str, Flags]:
     found: dict[str, Flags] = {name: run.label == index for index, name in enumerate(run.classes)}
     return {name: members for name, members in found.items() if members.any()}
 
 
-def _not_comparable(run: Stored, first: Stored) -> tuple[str, ...]:
+def _not_comparable(run: SavedEvaluation, first: SavedEvaluation) -> tuple[str, ...]:
     """Beginnings of the names of numbers that mean something else in each."""
     names: list[str] = []
     if _size(run) != _size(first):
@@ -198,32 +207,35 @@ def _not_comparable(run: Stored, first: Stored) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _size(run: Stored) -> int:
-    return int(run.what["data"]["image_size"])
+def _size(run: SavedEvaluation) -> int:
+    return int(run.setup.data["image_size"])
 
 
-def _maps(run: Stored) -> tuple[str, str]:
-    return run.way, str(run.what["target"])
+def _maps(run: SavedEvaluation) -> tuple[str, str]:
+    return run.cam_method, run.setup.map_class
 
 
-def _about(run: Stored) -> dict[str, Any]:
-    names = ("checkpoint", "checkpoint_digest", "split", "data_name", "images", "date", "origin")
-    return {name: run.what.get(name) for name in names} | {"image_size": _size(run), "class_maps": run.way}
+def _about(run: SavedEvaluation) -> dict[str, Any]:
+    about = {
+        name: getattr(run.setup, name)
+        for name in ("checkpoint", "checkpoint_digest", "split", "data_name", "images", "date")
+    }
+    return about | {"origin": run.setup.data_origin, "image_size": _size(run), "class_maps": run.cam_method}
 
 
-def _notes(whole: Sequence[Stored], kept: Sequence[Stored]) -> list[str]:
+def _notes(whole: Sequence[SavedEvaluation], kept: Sequence[SavedEvaluation]) -> list[str]:
     """What a reader must know."""
     first, images = kept[0], len(kept[0].rows)
     notes = [f"{len(whole)} runs on the same {images} images; differences are run minus {first.name}"]
     for run in whole:
         if len(run.rows) > images:
             notes.append(f"{run.name}: {len(run.rows) - images} of its {len(run.rows)} images are left out")
-        if run.what["split"] == "val" and run.what.get("origin") != "other":
+        if run.setup.split == "val" and run.setup.data_origin != "other":
             notes.append(f"{run.name}: Val also picked the epoch of its checkpoint, so its numbers flatter")
-        if run.what.get("origin") == "changed":
+        if run.setup.data_origin == "changed":
             notes.append(f"{run.name}: images measured here may be among those it learned from")
     for run in kept[1:]:
-        if run.what["checkpoint_digest"] == first.what["checkpoint_digest"]:
+        if run.setup.checkpoint_digest == first.setup.checkpoint_digest:
             notes.append(f"{run.name} and {first.name} are the same checkpoint")
         if _size(run) != _size(first):
             sizes = f"{_size(run)} and {_size(first)} px"

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """This process among `size`; by default the only one."""
 
     rank: int = 0
@@ -71,8 +71,8 @@ class Team:
 
 
 @contextmanager
-def join(environment: Mapping[str, str] = os.environ) -> Iterator[Team]:
-    """Take part in the team that a launcher has started; alone where none has.
+def join(environment: Mapping[str, str] = os.environ) -> Iterator[ProcessGroup]:
+    """Take part in the processes that a launcher has started; alone where none has.
 
     Raises:
         ValueError: srun has started several processes and the address of the first is not given.
@@ -80,7 +80,7 @@ def join(environment: Mapping[str, str] = os.environ) -> Iterator[Team]:
     place = detect_rank(environment)
     rank, size, local = place.rank, place.world_size or 1, place.local_rank
     if size == 1:
-        yield Team()
+        yield ProcessGroup()
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(local % torch.cuda.device_count())
@@ -89,6 +89,6 @@ def join(environment: Mapping[str, str] = os.environ) -> Iterator[Team]:
             raise UserError(f"{name} is not set, and {size} processes must find each other; set it, or use torchrun")
     distributed.init_process_group("gloo", rank=rank, world_size=size, timeout=PATIENCE)
     try:
-        yield Team(rank, size)
+        yield ProcessGroup(rank, size)
     finally:
         distributed.destroy_process_group()

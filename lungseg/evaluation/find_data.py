@@ -25,10 +25,10 @@ class Found(NamedTuple):
     """Data to evaluate on."""
 
     data: LungDataModule
-    origin: Origin
-    whole: bool
+    data_origin: Origin
+    all_images: bool
     """All images are measured, whatever their split; they stand as `test`."""
-    notes: list[str]
+    caveats: list[str]
     """What a reader must know of them, a sentence each."""
 
 
@@ -38,7 +38,7 @@ def find_data(run: Run, config: Config, split: str | None) -> Found:
     Args:
         run: Where the network comes from.
         config: Of the run, with the words for `data` applied.
-        split: As of `load_subject`.
+        split: As of `load_target`.
 
     Raises:
         ValueError: All images are asked for, but these are the data of the training.
@@ -88,18 +88,18 @@ def _divided_as_trained(run: Run, config: Config) -> LungDataModule | None:
 
 def _told(found: Foreign, section: DataConfig, whole: bool) -> list[str]:
     """What a reader must know of another data set."""
-    count, notes = len(found.samples), [_OTHER]
+    count, caveats = len(found.samples), [_OTHER]
     if whole:
-        notes.append(f"all {count} images of it are measured, whatever split they are of")
+        caveats.append(f"all {count} images of it are measured, whatever split they are of")
     if found.unknown_images:
         names = ", ".join(map(repr, found.unknown_classes[:5])) + (", ..." if len(found.unknown_classes) > 5 else "")
-        notes.append(
+        caveats.append(
             f"{found.unknown_images} of its {count} images are of classes that the network does not know ({names}): "
             "they count as without a label; data.label_map=[NAME=CLASS] gives them one"
         )
     if section.fold is not None or section.test_fraction:
-        notes.append("data.fold and data.test_fraction divide the data of the training; this set is taken as it is")
-    return notes
+        caveats.append("data.fold and data.test_fraction divide the data of the training; this set is taken as it is")
+    return caveats
 
 
 def _same(one: str, other: str) -> bool:

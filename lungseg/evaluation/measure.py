@@ -13,18 +13,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.cam.layers import FEATURES
 from lungseg.data.sample import Sample
 from lungseg.evaluation.class_maps import MapMeasurements, measure_maps
-from lungseg.evaluation.outputs import Look, Picture, Target, Way, check_ways, look_at
+from lungseg.evaluation.outputs import (
+    CLOSED_FORM,
+    BatchOutputs,
+    CamMethod,
+    MapClass,
+    Picture,
+    check_cam_methods,
+    collect_outputs,
+)
 from lungseg.evaluation.segmentation import measure_masks
 from lungseg.evaluation.spacing import read_spacings
 from lungseg.evaluation.statistics import Flags, Floats, Integers
-from lungseg.evaluation.target import Subject
+from lungseg.evaluation.target import EvaluationTarget
 from lungseg.evaluation.tuning import softmax
 from lungseg.runs.progress import cores, no_word
-
-CAM: Way = ("cam", FEATURES)
 
 
 @dataclass(frozen=True)
@@ -51,13 +56,13 @@ class Measured:
     """`lung`, and `infection` if the network predicts it; only kinds of which there is a true mask."""
     broken_masks: int
     """Images whose mask logits are not all finite."""
-    maps: dict[Way, MapMeasurements]
+    maps: dict[CamMethod, MapMeasurements]
     val_logits: Floats | None
     """(M, C) of Val; None if that is the split itself, is not there, or belongs to another data set."""
     val_label: Integers | None
     """(M,)."""
     halves: Integers
-    """(N,) `Subject.halves`."""
+    """(N,) `EvaluationTarget.halves`."""
 
     @property
     def probs(self) -> Floats:
@@ -70,88 +75,95 @@ class Measured:
         return [sample.group for sample in self.samples]
 
     @property
-    def confused(self) -> Flags:
+    def broken_logits(self) -> Flags:
         """(N,): the class logits are not all finite."""
         return np.asarray(~np.isfinite(self.logits).all(axis=1))
 
 
 def measure(
-    subject: Subject,
-    ways: Sequence[Way] = (CAM,),
-    target: Target = "predicted",
+    target: EvaluationTarget,
+    cam_methods: Sequence[CamMethod] = (CLOSED_FORM,),
+    map_class: MapClass = "predicted",
     show: Callable[[Picture], None] | None = None,
     say: Callable[[str], None] = no_word,
 ) -> Measured:
-    """Measure every image of the split of a subject.
+    """Measure every image of the split of a target.
 
     Args:
-        subject: Network and data.
-        ways: Methods and the layers they are applied at, the first of them for `show`.
-        target: Whose map: of the predicted class, as a user sees it, or of the true one where it is known.
-        show: Given every image as of `look_at`, while the network passes over them.
+        target: Network and data.
+        cam_methods: The first of them gives the maps for `show`.
+        map_class: Whose maps are measured.
+        show: Given every image as of `collect_outputs`, while the network passes over them.
         say: Told what is being done.
 
     Raises:
         ValueError: Unknown method or layer.
     """
-    looks, tuning = run_network(subject, ways, target, show, say)
-    halves = subject.halves()
+    outputs, tuning = run_network(target, cam_methods, map_class, show, say)
+    halves = target.halves()
     say("masks")
-    masks = _measure_masks(subject, looks)
+    masks = _measure_masks(target, outputs)
     maps = {}
-    for way in ways:
-        say(f"class maps of {way[0]} at {way[1]}")
-        maps[way] = measure_maps(subject, way, looks, tuning, halves)
-    val = tuning if subject.origin != "other" else None
+    for method in cam_methods:
+        say(f"class maps of {method.method} at {method.layer}")
+        maps[method] = measure_maps(target, method, outputs, tuning, halves)
+    val = tuning if target.data_origin != "other" else None
     return Measured(
-        classes=subject.classes,
-        samples=subject.samples,
-        logits=np.concatenate([look.logits for look in looks]),
-        label=np.concatenate([look.label for look in looks]),
+        classes=target.classes,
+        samples=target.samples,
+        logits=np.concatenate([batch_outputs.logits for batch_outputs in outputs]),
+        label=np.concatenate([batch_outputs.label for batch_outputs in outputs]),
         masks=masks,
-        broken_masks=sum(int(np.count_nonzero(~look.finite_masks)) for look in looks),
+        broken_masks=sum(int(np.count_nonzero(~batch_outputs.finite_masks)) for batch_outputs in outputs),
         maps=maps,
-        val_logits=np.concatenate([look.logits for look in val]) if val else None,
-        val_label=np.concatenate([look.label for look in val]) if val else None,
+        val_logits=np.concatenate([batch_outputs.logits for batch_outputs in val]) if val else None,
+        val_label=np.concatenate([batch_outputs.label for batch_outputs in val]) if val else None,
         halves=halves,
     )
 
 
 def run_network(
-    subject: Subject,
-    ways: Sequence[Way],
-    target: Target,
+    target: EvaluationTarget,
+    cam_methods: Sequence[CamMethod],
+    map_class: MapClass,
     show: Callable[[Picture], None] | None = None,
     say: Callable[[str], None] = no_word,
-) -> tuple[list[Look], list[Look] | None]:
-    """The forward passes of `measure`, shared by the subject's team: over the split, and over Val if it is another."""
-    check_ways(subject, ways)
-    say(f"network on {len(subject.samples)} images of {subject.scope}")
-    looks = look_at(subject, ways, target, show=show)
-    if subject.split == "val" or subject.whole or not subject.data.samples["val"]:
-        return looks, None
-    say(f"network on {len(subject.data.samples['val'])} images of val, to tune what is tuned")
-    return looks, look_at(subject, ways, target, "val")
+) -> tuple[list[BatchOutputs], list[BatchOutputs] | None]:
+    """The forward passes of `measure`, shared by all processes: over the split, and over Val if it is another."""
+    check_cam_methods(target, cam_methods)
+    say(f"network on {len(target.samples)} images of {target.split_name}")
+    outputs = collect_outputs(target, cam_methods, map_class, show=show)
+    if target.split == "val" or target.all_images or not target.data.samples["val"]:
+        return outputs, None
+    say(f"network on {len(target.data.samples['val'])} images of val, to tune what is tuned")
+    return outputs, collect_outputs(target, cam_methods, map_class, "val")
 
 
-def _measure_masks(subject: Subject, looks: Sequence[Look]) -> dict[str, MaskResults]:
+def _measure_masks(target: EvaluationTarget, outputs: Sequence[BatchOutputs]) -> dict[str, MaskResults]:
     """Score the predicted masks of all images that have a true one; images are shared out over the cores."""
-    spacing, starts = read_spacings(subject.samples, subject.config.data), _starts(looks)
-    kinds = [kind for kind in ("lung", "infection") if any(f"predicted_{kind}" in look.packed for look in looks)]
+    spacing, starts = read_spacings(target.samples, target.config.data), _starts(outputs)
+    kinds = [
+        kind
+        for kind in ("lung", "infection")
+        if any(f"predicted_{kind}" in batch_outputs.packed for batch_outputs in outputs)
+    ]
     parts: dict[str, list[tuple[Integers, dict[str, NDArray[Any]]]]] = {kind: [] for kind in kinds}
 
-    def of_look(number: int) -> dict[str, tuple[Integers, dict[str, NDArray[Any]]]]:
-        look, found = looks[number], {}
+    def of_batch(number: int) -> dict[str, tuple[Integers, dict[str, NDArray[Any]]]]:
+        batch_outputs, found = outputs[number], {}
         for kind in kinds:
-            known = look.known[kind]
+            known = batch_outputs.known[kind]
             if known.any():
-                true, predicted = look.mask(kind).numpy()[known], look.mask(f"predicted_{kind}").numpy()[known]
+                true, predicted = (
+                    batch_outputs.mask(kind).numpy()[known],
+                    batch_outputs.mask(f"predicted_{kind}").numpy()[known],
+                )
                 index = starts[number] + np.flatnonzero(known)
                 found[kind] = index, measure_masks(predicted, true, spacing[index], lungs=kind == "lung")
         return found
 
     with ThreadPoolExecutor(cores()) as pool:
-        for done in subject.track(pool.map(of_look, range(len(looks))), len(looks)):
+        for done in target.track(pool.map(of_batch, range(len(outputs))), len(outputs)):
             for kind, part in done.items():
                 parts[kind].append(part)
     return {kind: _joined(found) for kind, found in parts.items() if found}
@@ -162,6 +174,6 @@ def _joined(parts: Sequence[tuple[Integers, dict[str, NDArray[Any]]]]) -> MaskRe
     return MaskResults(np.concatenate([index for index, _ in parts]), found)
 
 
-def _starts(looks: Sequence[Look]) -> list[int]:
-    """Place in the split of each look's first image."""
-    return [0, *np.cumsum([len(look.label) for look in looks]).tolist()][:-1]
+def _starts(outputs: Sequence[BatchOutputs]) -> list[int]:
+    """Place in the split of each batch_outputs's first image."""
+    return [0, *np.cumsum([len(batch_outputs.label) for batch_outputs in outputs]).tolist()][:-1]

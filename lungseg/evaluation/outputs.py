@@ -23,18 +23,38 @@ from lungseg.data.batch import Batch
 from lungseg.data.sample import Split
 from lungseg.errors import UserError
 from lungseg.evaluation.statistics import Flags, Floats, Integers
-from lungseg.evaluation.target import Subject
+from lungseg.evaluation.target import EvaluationTarget
 from lungseg.runs.progress import cores
 
-Target = Literal["predicted", "label"]
-Way = tuple[str, str]
-"""A method of `METHODS` and a layer."""
+MapClass = Literal["predicted", "label"]
+"""Whose class map is measured: that of the predicted class, as a user sees it, or of the true one where it is known."""
 MASKS = ("lung", "predicted_lung", "infection", "predicted_infection")
 
 
+class CamMethod(NamedTuple):
+    """A method of `cam.methods.METHODS` and the layer that it is applied at."""
+
+    method: str
+    layer: str = FEATURES
+
+    @staticmethod
+    def parse(text: str) -> CamMethod:
+        """`NAME` or `NAME@LAYER`."""
+        method, _, layer = text.strip().partition("@")
+        return CamMethod(method, layer or FEATURES)
+
+    @property
+    def name(self) -> str:
+        """The inverse of `parse`: what metrics.json calls it."""
+        return self.method if self.layer == FEATURES else f"{self.method}@{self.layer}"
+
+
+CLOSED_FORM = CamMethod("cam")
+
+
 @dataclass
-class Look:
-    """What is left of a batch of B images."""
+class BatchOutputs:
+    """What is kept of the network's outputs for a batch of B images."""
 
     logits: Floats
     """(B, C) of the classes."""
@@ -44,11 +64,12 @@ class Look:
     """(B,) whether there is a true mask: `lung`, `infection`."""
     finite_masks: Flags
     """(B,): no NaN or infinity in the mask logits; where there is, what is not above zero is no mask."""
-    maps: dict[Way, Tensor]
+    maps: dict[CamMethod, Tensor]
     """(B, h, w) float32 raw, of the class that is asked for."""
     size: tuple[int, int]
     """Height and width of the images, pixels."""
     packed: dict[str, bytes]
+    """Masks by name, one bit a pixel, compressed; `mask` unpacks them."""
 
     def mask(self, name: str) -> Tensor:
         """(B, H, W) bool, one of `MASKS`; all False where there is none."""
@@ -61,11 +82,7 @@ class Look:
     def lung(self) -> Tensor:
         """(B, H, W) bool: the true lungs where they are known, else those predicted."""
         known = torch.from_numpy(self.known["lung"]).view(-1, 1, 1)
-        return torch.where(known, self.mask("lung"), self.predicted_lung())
-
-    def predicted_lung(self) -> Tensor:
-        """(B, H, W) bool."""
-        return self.mask("predicted_lung")
+        return torch.where(known, self.mask("lung"), self.mask("predicted_lung"))
 
 
 class Picture(NamedTuple):
@@ -84,98 +101,107 @@ class Picture(NamedTuple):
     predicted_infection: Flags | None
     """(H, W); None if the network predicts none."""
     cam: NDArray[np.float32]
-    """(H, W) raw map of the first way, any sign; NaN if the network's output is."""
+    """(H, W) raw map of the first CAM method, any sign; NaN if the network's output is."""
 
 
-def check_ways(subject: Subject, ways: Sequence[Way]) -> None:
-    """Raise ValueError for an unknown method or layer, before anything is computed."""
-    for method, layer in ways:
+def check_cam_methods(target: EvaluationTarget, cam_methods: Sequence[CamMethod]) -> None:
+    """Raise UserError for an unknown method or layer, before anything is computed."""
+    for method, layer in cam_methods:
         if method not in METHODS:
             raise UserError(f"method: unknown method {method!r}; choose from {', '.join(METHODS)}")
-        layer_stride(subject.network, layer)
+        layer_stride(target.network, layer)
 
 
-def look_at(
-    subject: Subject,
-    ways: Sequence[Way],
-    target: Target = "predicted",
+def collect_outputs(
+    target: EvaluationTarget,
+    cam_methods: Sequence[CamMethod],
+    map_class: MapClass = "predicted",
     split: Split | None = None,
     show: Callable[[Picture], None] | None = None,
-) -> list[Look]:
+) -> list[BatchOutputs]:
     """Pass over a split, by default the one evaluated.
 
     Args:
-        subject: Network and data.
-        ways: Methods and the layers they are applied at.
-        target: Whose map: of the predicted class, as a user sees it, or of the true one where it is known.
+        target: Network and data.
+        cam_methods: The methods whose maps are kept.
+        map_class: Whose maps they are.
         split: Of the same data.
         show: Given every image, several at a time, each on a thread of its own.
 
     Returns:
-        A look for each batch; on a process of a team other than rank zero, none.
+        One element a batch; where several processes share the passes, an empty list on all but rank zero.
     """
-    if show is None or subject.team.size > 1:
-        looks = subject.team.share(lambda batch: _look(subject, batch, ways, target), subject.batches(split))
-        if show is not None and looks:
-            _show_all(subject, zip(subject.batches(split), looks, strict=True), show)
-        return looks
-    looks = []
 
-    def looked() -> Iterator[tuple[Batch, Look]]:
-        for batch in subject.batches(split):
-            looks.append(_look(subject, batch, ways, target))
-            yield batch, looks[-1]
+    def run(batch: Batch) -> BatchOutputs:
+        return _outputs_of(target, batch, cam_methods, map_class)
 
-    _show_all(subject, looked(), show)
-    return looks
+    if show is None or target.processes.size > 1:
+        outputs = target.processes.share(run, target.batches(split))
+        # other processes hold the images of their batches, so rank zero reads them once more to show them
+        if show is not None and outputs:
+            _show_all(target, zip(target.batches(split), outputs, strict=True), show)
+        return outputs
+    outputs = []
+
+    def run_and_keep() -> Iterator[tuple[Batch, BatchOutputs]]:
+        for batch in target.batches(split):
+            outputs.append(run(batch))
+            yield batch, outputs[-1]
+
+    _show_all(target, run_and_keep(), show)
+    return outputs
 
 
-def _show_all(subject: Subject, looked: Iterable[tuple[Batch, Look]], show: Callable[[Picture], None]) -> None:
+def _show_all(
+    target: EvaluationTarget, batches: Iterable[tuple[Batch, BatchOutputs]], show: Callable[[Picture], None]
+) -> None:
     number = 0
     with ThreadPoolExecutor(cores()) as pool:
-        for batch, look in looked:
-            for _ in pool.map(show, _pictures(subject, batch, look, number)):
+        for batch, batch_outputs in batches:
+            for _ in pool.map(show, _pictures(target, batch, batch_outputs, number)):
                 pass
-            number += len(look.label)
+            number += len(batch_outputs.label)
 
 
-def _look(subject: Subject, batch: Batch, ways: Sequence[Way], target: Target) -> Look:
+def _outputs_of(
+    target: EvaluationTarget, batch: Batch, cam_methods: Sequence[CamMethod], map_class: MapClass
+) -> BatchOutputs:
     """Run the network and every method on a batch."""
-    network, images = subject.network, batch["image"]
+    network, images = target.network, batch["image"]
     with torch.no_grad():
         output = network(images)
     predicted = output.class_logits.argmax(1)
-    classes = torch.where(batch["has_label"], batch["label"], predicted) if target == "label" else predicted
+    classes = torch.where(batch["has_label"], batch["label"], predicted) if map_class == "label" else predicted
     maps = {
-        way: class_map_of(output, classes)
-        if way == ("cam", FEATURES)
-        else class_activation_map(network, images, classes, *way)
-        for way in ways
+        method: class_map_of(output, classes)
+        if method == CLOSED_FORM
+        else class_activation_map(network, images, classes, *method)
+        for method in cam_methods
     }
     known = {name: batch[f"has_{name}"] for name in ("lung", "infection")}
     masks = {name: (batch[name][:, 0] > 0.5) & here.view(-1, 1, 1) for name, here in known.items() if here.any()}
     for logits, name in zip(output.mask_logits.unbind(1), ("predicted_lung", "predicted_infection"), strict=False):
         masks[name] = logits > 0
-    return Look(
+    return BatchOutputs(
         logits=output.class_logits.double().cpu().numpy(),
         label=torch.where(batch["has_label"], batch["label"], -1).cpu().numpy(),
         known={name: here.cpu().numpy() for name, here in known.items()},
         finite_masks=output.mask_logits.isfinite().flatten(1).all(1).cpu().numpy(),
-        maps={way: cam.float().cpu() for way, cam in maps.items()},
+        maps={method: cam.float().cpu() for method, cam in maps.items()},
         size=(images.shape[-2], images.shape[-1]),
         packed={name: zlib.compress(np.packbits(mask.cpu().numpy()).tobytes(), 1) for name, mask in masks.items()},
     )
 
 
-def _pictures(subject: Subject, batch: Batch, look: Look, first: int) -> Iterator[Picture]:
+def _pictures(target: EvaluationTarget, batch: Batch, batch_outputs: BatchOutputs, first: int) -> Iterator[Picture]:
     """Every image of a batch with what is shown of it."""
-    way = next(iter(look.maps))
-    cam = resize_map(look.maps[way], layer_stride(subject.network, way[1]), look.size).numpy()
+    method = next(iter(batch_outputs.maps))
+    cam = resize_map(batch_outputs.maps[method], layer_stride(target.network, method.layer), batch_outputs.size).numpy()
     image = batch["image"][:, 0].cpu().numpy()
-    masks = {name: look.mask(name).numpy() for name in MASKS}
+    masks = {name: batch_outputs.mask(name).numpy() for name in MASKS}
     for i in range(len(image)):
-        true = {name: masks[name][i] if look.known[name][i] else None for name in ("lung", "infection")}
-        infection = masks["predicted_infection"][i] if "predicted_infection" in look.packed else None
+        true = {name: masks[name][i] if batch_outputs.known[name][i] else None for name in ("lung", "infection")}
+        infection = masks["predicted_infection"][i] if "predicted_infection" in batch_outputs.packed else None
         yield Picture(
             first + i, image[i], true["lung"], masks["predicted_lung"][i], true["infection"], infection, cam[i]
         )

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from lungseg.cam.layers import FEATURES
 from lungseg.errors import UserError
-from lungseg.evaluation.caveats import all_notes
-from lungseg.evaluation.faithfulness_study import measure_trust
+from lungseg.evaluation.caveats import list_caveats
+from lungseg.evaluation.faithfulness_study import measure_faithfulness
 from lungseg.evaluation.intervals import REPLICATES
-from lungseg.evaluation.measure import CAM, Measured, measure, run_network
-from lungseg.evaluation.outputs import Picture, Target, Way
+from lungseg.evaluation.measure import Measured, measure, run_network
+from lungseg.evaluation.outputs import CLOSED_FORM, CamMethod, MapClass, Picture
 from lungseg.evaluation.plain_data import from_plain, to_plain
-from lungseg.evaluation.results import METRICS_FILE, EvaluationResults, EvaluationSetup, MaskCounts
+from lungseg.evaluation.results import ClassMapResults, EvaluationResults, EvaluationSetup, MaskCounts
 from lungseg.evaluation.rows import image_rows
+from lungseg.evaluation.saved import METRICS_FILE, ROWS_FILE
 from lungseg.evaluation.scoreboard import scoreboard
 from lungseg.evaluation.sections import (
     calibration_section,
@@ -32,9 +32,8 @@ from lungseg.evaluation.sections import (
     segmentation_section,
 )
 from lungseg.evaluation.segmentation import mask_counts
-from lungseg.evaluation.study_results import ClassMapResults
 from lungseg.evaluation.tables import per_image_csv, scores_csv
-from lungseg.evaluation.target import Subject
+from lungseg.evaluation.target import EvaluationTarget
 from lungseg.evaluation.tuning import Tuned, apply, choose, cross_fit, nothing
 from lungseg.runs.calibration import read_calibration, write_calibration
 from lungseg.runs.environment import environment
@@ -48,9 +47,9 @@ Say = Callable[[str], None]
 class Options:
     """How much is measured."""
 
-    ways: tuple[Way, ...] = (CAM,)
-    """Ways to class maps; `per_image.csv` and the pictures hold the first."""
-    target: Target = "predicted"
+    cam_methods: tuple[CamMethod, ...] = (CLOSED_FORM,)
+    """CAM methods; `per_image.csv` and the pictures hold the first."""
+    map_class: MapClass = "predicted"
     faithfulness: int = 60
     """Images for deletion, insertion and weight randomisation; 0 leaves them out."""
     bootstraps: int = REPLICATES
@@ -75,19 +74,8 @@ class Options:
             raise UserError(f"--sensitivity: must lie in (0, 1], got {self.sensitivity}")
 
 
-def parse_way(text: str) -> Way:
-    """`NAME` or `NAME@LAYER`."""
-    method, _, layer = text.strip().partition("@")
-    return method, layer or FEATURES
-
-
-def name_of(way: Way) -> str:
-    """The inverse of `parse_way`."""
-    return way[0] if way[1] == FEATURES else f"{way[0]}@{way[1]}"
-
-
 def evaluate(
-    subject: Subject,
+    target: EvaluationTarget,
     options: Options,
     output: Path,
     show: Callable[[Picture], None] | None = None,
@@ -96,7 +84,7 @@ def evaluate(
     """Measure everything and write it.
 
     Args:
-        subject: Network and data.
+        target: Network and data.
         options: How much.
         output: Folder; files of an earlier evaluation there are replaced.
         show: Given every image while the network passes over them.
@@ -108,40 +96,40 @@ def evaluate(
     Raises:
         ValueError: Unknown method or layer.
     """
-    measured = measure(subject, options.ways, options.target, show, say)
-    tuned, why = _tune(subject, measured, options)
+    measured = measure(target, options.cam_methods, options.map_class, show, say)
+    tuned, why = _tune(target, measured, options)
     say("statistics")
-    results = _sections(subject, measured, tuned, options)
-    maps = {name_of(way): _map_section(subject, measured, way, options, say) for way in options.ways}
-    results = replace(results, class_maps=maps, caveats=all_notes(subject, measured, tuned, why))
-    results = _with_studies(results, subject, options, say)
+    results = _sections(target, measured, tuned, options)
+    maps = {method.name: _map_section(target, measured, method, options, say) for method in options.cam_methods}
+    results = replace(results, class_maps=maps, caveats=list_caveats(target, measured, tuned, why))
+    results = _with_studies(results, target, options, say)
     # JSON has no NaN: what is undefined becomes None, in memory as in the file
     plain = without_nan(to_plain(results))
-    write_text(output / "per_image.csv", per_image_csv(image_rows(measured, options.ways[0], tuned)))
+    write_text(output / ROWS_FILE, per_image_csv(image_rows(measured, options.cam_methods[0], tuned)))
     write_text(output / "scores.csv", scores_csv(plain))
     write_json(output / METRICS_FILE, plain)
     return from_plain(EvaluationResults, plain)
 
 
-def assist(subject: Subject, options: Options) -> None:
+def assist(target: EvaluationTarget, options: Options) -> None:
     """What a process other than rank zero does of `evaluate`: its share of the forward passes, in the same order."""
     from lungseg.evaluation.robustness import show_perturbed
     from lungseg.evaluation.shortcut.study import show_views
 
-    run_network(subject, options.ways, options.target)
+    run_network(target, options.cam_methods, options.map_class)
     if options.shortcuts:
-        show_views(subject, images=options.shortcut_images)
+        show_views(target, images=options.shortcut_images)
     if options.robustness:
-        show_perturbed(subject, images=options.robustness)
+        show_perturbed(target, images=options.robustness)
 
 
-def _tune(subject: Subject, measured: Measured, options: Options) -> tuple[Tuned, str]:
+def _tune(target: EvaluationTarget, measured: Measured, options: Options) -> tuple[Tuned, str]:
     """What is chosen on Val, kept with the model if the data are its own; and why not, where there is nothing."""
     images, classes = measured.logits.shape
-    if subject.origin == "other":
-        choice, told = read_calibration(subject.run, measured.classes, options.sensitivity)
+    if target.data_origin == "other":
+        choice, told = read_calibration(target.run, measured.classes, options.sensitivity)
         return (nothing(images, classes), told) if choice is None else (apply(choice, images, told), "")
-    if subject.split == "val":
+    if target.split == "val":
         tuned = cross_fit(measured.logits, measured.label, measured.halves, options.sensitivity)
     elif measured.val_logits is None or measured.val_label is None:
         return nothing(images, classes), "there is no Val split to choose them on"
@@ -150,28 +138,28 @@ def _tune(subject: Subject, measured: Measured, options: Options) -> tuple[Tuned
         tuned = apply(choice, images, "val")
     if tuned.stored is None or np.isnan(tuned.stored.temperature):
         return nothing(images, classes), "no image of Val has both a label and finite class outputs"
-    if subject.origin == "own":
-        write_calibration(subject.run, tuned.stored, measured.classes, _about_choice(subject, options))
+    if target.data_origin == "own":
+        write_calibration(target.run, tuned.stored, measured.classes, _about_choice(target, options))
     return tuned, ""
 
 
-def _about_choice(subject: Subject, options: Options) -> dict[str, Any]:
+def _about_choice(target: EvaluationTarget, options: Options) -> dict[str, Any]:
     return {
         "sensitivity": options.sensitivity,
         "split": "val",
-        "images": len(subject.data.samples["val"]),
-        "data_fingerprint": subject.data.fingerprint,
+        "images": len(target.data.samples["val"]),
+        "data_fingerprint": target.data.fingerprint,
     }
 
 
-def _sections(subject: Subject, measured: Measured, tuned: Tuned, options: Options) -> EvaluationResults:
+def _sections(target: EvaluationTarget, measured: Measured, tuned: Tuned, options: Options) -> EvaluationResults:
     """What follows from the pass over the split, but for the maps."""
     draws = options.bootstraps
     segmentation = segmentation_section(measured, draws)
     classification = classification_section(measured, draws)
-    data = f"{subject.scope} of {subject.data_name}, {len(measured.samples)} images"
+    data = f"{target.split_name} of {target.data_name}, {len(measured.samples)} images"
     return EvaluationResults(
-        setup=_setup(subject, options),
+        setup=_setup(target, options),
         segmentation=segmentation,
         mask_counts={kind: MaskCounts(**mask_counts(result.found)) for kind, result in measured.masks.items()},
         classification=classification,
@@ -183,23 +171,23 @@ def _sections(subject: Subject, measured: Measured, tuned: Tuned, options: Optio
     )
 
 
-def _setup(subject: Subject, options: Options) -> EvaluationSetup:
-    found = environment(subject.data.fingerprint)
-    labels = [sample.label for sample in subject.samples]
-    parameters = sum(parameter.numel() for parameter in subject.network.parameters())
+def _setup(target: EvaluationTarget, options: Options) -> EvaluationSetup:
+    found = environment(target.data.fingerprint)
+    labels = [sample.label for sample in target.samples]
+    parameters = sum(parameter.numel() for parameter in target.network.parameters())
     return EvaluationSetup(
-        checkpoint=str(subject.run.model),
-        checkpoint_digest=digest(subject.run.model),
-        split=subject.scope,
-        images=len(subject.samples),
-        data_name=subject.data_name,
-        origin=subject.origin,
-        data=dataclasses.asdict(subject.config.data),
-        data_fingerprint=subject.data.fingerprint,
-        classes=list(subject.classes),
-        class_images={name: labels.count(index) for index, name in enumerate(subject.classes)},
-        network=dataclasses.asdict(subject.config.model) | {"parameters": parameters},
-        target=options.target,
+        checkpoint=str(target.run.model),
+        checkpoint_digest=digest(target.run.model),
+        split=target.split_name,
+        images=len(target.samples),
+        data_name=target.data_name,
+        data_origin=target.data_origin,
+        data=dataclasses.asdict(target.config.data),
+        data_fingerprint=target.data.fingerprint,
+        classes=list(target.classes),
+        class_images={name: labels.count(index) for index, name in enumerate(target.classes)},
+        network=dataclasses.asdict(target.config.model) | {"parameters": parameters},
+        map_class=options.map_class,
         bootstraps=options.bootstraps,
         versions={"python": found["python"], **found["packages"]},
         devices=found["devices"],
@@ -209,17 +197,21 @@ def _setup(subject: Subject, options: Options) -> EvaluationSetup:
     )
 
 
-def _map_section(subject: Subject, measured: Measured, way: Way, options: Options, say: Say) -> ClassMapResults:
-    """Everything of one way to class maps."""
-    maps, faithfulness = measured.maps[way], None
+def _map_section(
+    target: EvaluationTarget, measured: Measured, method: CamMethod, options: Options, say: Say
+) -> ClassMapResults:
+    """Everything of one CAM method."""
+    maps, faithfulness = measured.maps[method], None
     if options.faithfulness and not maps.broken:
-        say(f"faithfulness of {name_of(way)}")
-        faithfulness = measure_trust(subject, way, options.faithfulness)
-    intervals = map_numbers(measured, way, options.bootstraps)
+        say(f"faithfulness of {method.name}")
+        faithfulness = measure_faithfulness(target, method, options.faithfulness)
+    intervals = map_numbers(measured, method, options.bootstraps)
     return ClassMapResults(maps.evidence, maps.localisation, maps.threshold, intervals, faithfulness)
 
 
-def _with_studies(results: EvaluationResults, subject: Subject, options: Options, say: Say) -> EvaluationResults:
+def _with_studies(
+    results: EvaluationResults, target: EvaluationTarget, options: Options, say: Say
+) -> EvaluationResults:
     """The shortcut report and the robustness curves, which show the network changed images."""
     from lungseg.evaluation.robustness import measure_robustness
     from lungseg.evaluation.shortcut.section import robustness_section, shortcut_section
@@ -227,9 +219,9 @@ def _with_studies(results: EvaluationResults, subject: Subject, options: Options
     from lungseg.evaluation.shortcut.verdict import verdict
 
     if options.shortcuts:
-        shown = measure_shortcuts(subject, say, options.shortcut_images)
+        shown = measure_shortcuts(target, say, options.shortcut_images)
         results = replace(results, shortcuts=shortcut_section(shown), verdict=verdict(shown))
     if options.robustness:
-        perturbed = measure_robustness(subject, say, options.robustness)
+        perturbed = measure_robustness(target, say, options.robustness)
         results = replace(results, robustness=robustness_section(perturbed))
     return results

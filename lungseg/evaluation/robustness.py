@@ -18,7 +18,7 @@ from lungseg.evaluation.classification import class_scores
 from lungseg.evaluation.perturbations import PERTURBATIONS
 from lungseg.evaluation.statistics import Flags, Floats, Integers, means, score_set
 from lungseg.evaluation.subset import batches_of, choose_images
-from lungseg.evaluation.target import Subject
+from lungseg.evaluation.target import EvaluationTarget
 from lungseg.models.network import LungOutput
 
 SCORES = ("accuracy", "balanced_accuracy", "dice", "evidence_in_lungs", "flipped")
@@ -63,25 +63,25 @@ class RobustnessMeasurements:
 
 
 def measure_robustness(
-    subject: Subject, progress: Callable[[str], None] = lambda line: None, images: int | None = None
+    target: EvaluationTarget, progress: Callable[[str], None] = lambda line: None, images: int | None = None
 ) -> RobustnessMeasurements:
     """Run the network on every perturbation of every image; `PASSES` forward passes an image.
 
     Args:
-        subject: Network and data.
+        target: Network and data.
         progress: Told what is being done.
         images: Take so many only, spread over the classes; None takes all of the split.
     """
-    chosen, parts = show_perturbed(subject, progress, images)
+    chosen, parts = show_perturbed(target, progress, images)
     found = {at: {name: np.concatenate([part[at][name] for part in parts]) for name in parts[0][at]} for at in parts[0]}
     finite = np.all([np.isfinite(rows["class_probs"]).all(axis=1) for rows in found.values()], axis=0)
     found = {at: {name: values[finite] for name, values in rows.items()} for at, rows in found.items()}
-    samples = [subject.samples[index] for index, use in zip(chosen, finite, strict=True) if use]
+    samples = [target.samples[index] for index, use in zip(chosen, finite, strict=True) if use]
     label = np.array([-1 if sample.label is None else sample.label for sample in samples], np.int64)
     before = found[_UNCHANGED]["class_probs"].argmax(axis=1)
-    points = {at: _point(at[1], rows, label, before, subject.classes) for at, rows in found.items()}
+    points = {at: _point(at[1], rows, label, before, target.classes) for at, rows in found.items()}
     return RobustnessMeasurements(
-        classes=subject.classes,
+        classes=target.classes,
         ids=[sample.id for sample in samples],
         groups=[sample.group for sample in samples],
         label=label,
@@ -94,25 +94,25 @@ def measure_robustness(
 
 
 def show_perturbed(
-    subject: Subject, progress: Callable[[str], None] = lambda line: None, images: int | None = None
+    target: EvaluationTarget, progress: Callable[[str], None] = lambda line: None, images: int | None = None
 ) -> tuple[list[int], list[dict[tuple[str, float], dict[str, NDArray[Any]]]]]:
-    """The forward passes of `measure_robustness`, shared by the team: places in the split, and rows a batch."""
-    chosen = choose_images(subject, images)
-    progress(f"robustness on {len(chosen)} images of {subject.split}, {PASSES} passes each")
-    return chosen, subject.team.share(lambda batch: _measure(subject, batch), batches_of(subject, chosen))
+    """The forward passes of `measure_robustness`, shared by the processes: places in the split, and rows a batch."""
+    chosen = choose_images(target, images)
+    progress(f"robustness on {len(chosen)} images of {target.split}, {PASSES} passes each")
+    return chosen, target.processes.share(lambda batch: _measure(target, batch), batches_of(target, chosen))
 
 
-def _measure(subject: Subject, batch: Batch) -> dict[tuple[str, float], dict[str, NDArray[Any]]]:
+def _measure(target: EvaluationTarget, batch: Batch) -> dict[tuple[str, float], dict[str, NDArray[Any]]]:
     """For each perturbation and strength, rows of a batch: `class_probs` (B, C), `dice`, `evidence_in_lungs` (B,)."""
     images, known = batch["image"], batch["has_lung"]
     with torch.no_grad():
-        output = subject.network(images)
+        output = target.network(images)
         lung = torch.where(known.view(-1, 1, 1), batch["lung"][:, 0] > 0.5, output.mask_logits[:, 0] > 0)
-        found = {_UNCHANGED: _rows(output, lung, known, subject.network.stride)}
+        found = {_UNCHANGED: _rows(output, lung, known, target.network.stride)}
         for name, perturbation in PERTURBATIONS.items():
             for strength in perturbation.strengths:
                 changed, moved = perturbation.apply(images, lung, strength, batch["id"])
-                found[name, strength] = _rows(subject.network(changed), moved, known, subject.network.stride)
+                found[name, strength] = _rows(target.network(changed), moved, known, target.network.stride)
     return found
 
 

@@ -8,25 +8,25 @@ from typing import Any
 import numpy as np
 
 from lungseg.evaluation.measure import Measured
-from lungseg.evaluation.outputs import Way
+from lungseg.evaluation.outputs import CamMethod
 from lungseg.evaluation.tuning import Tuned, softmax
 from lungseg.runs.whole_files import digest
 
 
-def image_rows(measured: Measured, way: Way, tuned: Tuned | None = None) -> list[dict[str, Any]]:
+def image_rows(measured: Measured, method: CamMethod, tuned: Tuned | None = None) -> list[dict[str, Any]]:
     """One row an image, in the order of the split.
 
     `id`, `digest` (of the image's file: runs are compared on the same images), `group`, `label`, `predicted` (both
     empty where unknown), `correct`, `confidence` (probability of the class predicted) and `confidence_scaled` (after
     temperature scaling), `prob_CLASS`; scores of the lung mask under their own names (`dice`, ...) and of the infection
-    mask as `infection_...`; then those of the first way to class maps.
+    mask as `infection_...`; then those of the first CAM method.
     """
-    probs, confused = measured.probs, measured.confused
+    probs, broken_logits = measured.probs, measured.broken_logits
     scaled = softmax(measured.logits / tuned.temperature[:, None]) if tuned is not None else np.full_like(probs, np.nan)
     masks = _mask_columns(measured)
     rows = []
     for i, sample in enumerate(measured.samples):
-        label, known = int(measured.label[i]), not confused[i]
+        label, known = int(measured.label[i]), not broken_logits[i]
         predicted = int(probs[i].argmax()) if known else -1
         rows.append(
             {
@@ -41,7 +41,7 @@ def image_rows(measured: Measured, way: Way, tuned: Tuned | None = None) -> list
                 **{f"prob_{name}": float(probs[i, c]) for c, name in enumerate(measured.classes)},
                 **{name: values[i] for name, values in masks.items()},
                 "has_infection_mask": sample.infection is not None,
-                **measured.maps[way].per_image[i],
+                **measured.maps[method].per_image[i],
             }
         )
     return rows

@@ -1,4 +1,4 @@
-"""An evaluation read back from its files: enough of each image to compute every number again, alone or in pairs."""
+"""An evaluation read back from its files: its results, and enough of each image to compute every number again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from lungseg.errors import UserError
 from lungseg.evaluation.calibration import calibration_scores
 from lungseg.evaluation.class_maps import MAP_COLUMNS, map_values
 from lungseg.evaluation.classification import class_scores, usable
+from lungseg.evaluation.plain_data import from_plain
 from lungseg.evaluation.ranking import ranking_scores
+from lungseg.evaluation.results import EvaluationResults, EvaluationSetup
 from lungseg.evaluation.segmentation import OVERLAP_SCORES, SIDES, SURFACE_SCORES
 from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic
 
@@ -28,28 +30,28 @@ MASK_SCORES = (
     *(f"{score}_{side}" for side in SIDES for score in _BY_SIDE),
 )
 """Columns of per_image.csv that are averaged of lung masks, and as `infection_...` of infection masks."""
+METRICS_FILE, ROWS_FILE = "metrics.json", "per_image.csv"
 Key = tuple[str, str]
 """Id of an image and digest of its file: two data sets may give different images the same id."""
 
 
 @dataclass(frozen=True)
-class Stored:
+class SavedEvaluation:
     """The evaluation of a run."""
 
     name: str
     """Of the run's folder."""
     folder: Path
-    what: dict[str, Any]
-    """As in metrics.json."""
-    way: str
-    """Way to the class maps that the rows hold."""
+    setup: EvaluationSetup
+    cam_method: str
+    """Name of the method whose class maps the rows hold."""
     rows: list[dict[str, str]]
     """Of per_image.csv."""
 
     @property
     def classes(self) -> list[str]:
         """Names of the classes."""
-        return [str(name) for name in self.what["classes"]]
+        return self.setup.classes
 
     @property
     def keys(self) -> list[Key]:
@@ -76,18 +78,35 @@ class Stored:
         """(N,) numbers, NaN where a cell is empty, or everywhere if there is no such column."""
         return np.array([float(row.get(name) or math.nan) for row in self.rows], np.float64)
 
-    def only(self, keys: Sequence[Key]) -> Stored:
+    def only(self, keys: Sequence[Key]) -> SavedEvaluation:
         """The same with the rows of these images, in this order."""
         place = {key: index for index, key in enumerate(self.keys)}
         return replace(self, rows=[self.rows[place[key]] for key in keys])
 
 
-def read_evaluation(run: Path, scope: str) -> Stored:
+def read_results(folder: Path) -> EvaluationResults:
+    """Read the metrics.json of an evaluation's folder.
+
+    Raises:
+        FileNotFoundError: It is not there.
+        UserError: It is no JSON, or of another version.
+    """
+    path = folder / METRICS_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not there; `python -m lungseg.evaluate --checkpoint RUN` writes it")
+    try:
+        plain = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: is no JSON ({error}); evaluate again") from None
+    return from_plain(EvaluationResults, plain, str(path))
+
+
+def read_evaluation(run: Path, name: str) -> SavedEvaluation:
     """Read what `evaluate` wrote of a run.
 
     Args:
         run: A run folder, or the folder of one evaluation.
-        scope: Which evaluation of a run folder: `test`, `val`, or `NAME-all` and the like of another data set.
+        name: Which evaluation of a run folder: `test`, `val`, or `NAME-all` and the like of another data set.
 
     Raises:
         FileNotFoundError: There is no such folder, or nothing was evaluated.
@@ -95,55 +114,56 @@ def read_evaluation(run: Path, scope: str) -> Stored:
     """
     if not run.is_dir():
         raise FileNotFoundError(f"{run}: no such folder; give run folders, or folders that `evaluate` wrote")
-    itself = (run / "per_image.csv").is_file()
-    folder = run if itself else run / "evaluation" / scope
-    for name in ("metrics.json", "per_image.csv"):
-        if not (folder / name).is_file():
-            there = sorted(path.parent.name for path in run.glob("evaluation/*/per_image.csv"))
+    itself = (run / ROWS_FILE).is_file()
+    folder = run if itself else run / "evaluation" / name
+    for file_name in (METRICS_FILE, ROWS_FILE):
+        if not (folder / file_name).is_file():
+            there = sorted(path.parent.name for path in run.glob(f"evaluation/*/{ROWS_FILE}"))
             hint = f"--split takes one of {', '.join(there)}; or " if there else ""
-            told = "" if scope == "test" else f" data.split={scope}"
+            word = "" if name == "test" else f" data.split={name}"
             raise FileNotFoundError(
-                f"{folder / name}: not there; {hint}run `python -m lungseg.evaluate --checkpoint {run}{told}` first"
+                f"{folder / file_name}: not there; {hint}run "
+                f"`python -m lungseg.evaluate --checkpoint {run}{word}` first"
             )
-    with (folder / "per_image.csv").open(newline="") as file:
+    with (folder / ROWS_FILE).open(newline="") as file:
         rows = list(csv.DictReader(file))
     if not rows or not {"digest", "group", "label"} <= rows[0].keys():
-        raise UserError(f"{folder / 'per_image.csv'}: is of another version of lungseg; evaluate the run again")
-    content = json.loads((folder / "metrics.json").read_text())
+        raise UserError(f"{folder / ROWS_FILE}: is of another version of lungseg; evaluate the run again")
+    results = read_results(folder)
     named = run.resolve() if not itself or run.resolve().parent.name != "evaluation" else run.resolve().parents[1]
-    return Stored(named.name, folder, content["what"], next(iter(content["class_maps"])), rows)
+    return SavedEvaluation(named.name, folder, results.setup, next(iter(results.class_maps)), rows)
 
 
-def image_values(stored: Stored) -> dict[str, Floats]:
+def image_values(saved: SavedEvaluation) -> dict[str, Floats]:
     """What a mean over images makes sense of, (N,) each: scores of masks and of class maps, by the column's name.
 
     Infection masks are scored only where there is infection: elsewhere an empty mask scores 1.
     """
-    there = set(stored.rows[0])
-    infected = stored.column("infection_pixels_true") > 0
-    values = {name: stored.column(name) for name in MASK_SCORES if name in there}
+    there = set(saved.rows[0])
+    infected = saved.column("infection_pixels_true") > 0
+    values = {name: saved.column(name) for name in MASK_SCORES if name in there}
     for name in MASK_SCORES:
         if f"infection_{name}" in there:
-            values[f"infection_{name}_infected"] = np.where(infected, stored.column(f"infection_{name}"), np.nan)
-    maps = [name for name in stored.rows[0] if name in MAP_COLUMNS]
-    return {**values, **map_values({name: stored.column(name) for name in maps})}
+            values[f"infection_{name}_infected"] = np.where(infected, saved.column(f"infection_{name}"), np.nan)
+    maps = [name for name in saved.rows[0] if name in MAP_COLUMNS]
+    return {**values, **map_values({name: saved.column(name) for name in maps})}
 
 
-def pixel_counts(stored: Stored, prefix: str) -> dict[str, NDArray[Any]] | None:
+def pixel_counts(saved: SavedEvaluation, prefix: str) -> dict[str, NDArray[Any]] | None:
     """`pixels_overlap`, ... (N,) of the lung masks (prefix: none) or `infection_`; None if not measured."""
     names = ("pixels_overlap", "pixels_predicted", "pixels_true")
-    found = {name: stored.column(prefix + name) for name in names}
+    found = {name: saved.column(prefix + name) for name in names}
     return None if np.isnan(found["pixels_true"]).all() else found
 
 
-def class_statistics(stored: Stored, known: Flags) -> list[Statistic]:
+def class_statistics(saved: SavedEvaluation, known: Flags) -> list[Statistic]:
     """Scores of the classes over the images (N,) that are known; none if there is none."""
-    label = np.where(known, stored.label, -1)
-    arguments = stored.probs, label, stored.classes
-    return [class_scores(*arguments), ranking_scores(*arguments)] if usable(stored.probs, label).any() else []
+    label = np.where(known, saved.label, -1)
+    arguments = saved.probs, label, saved.classes
+    return [class_scores(*arguments), ranking_scores(*arguments)] if usable(saved.probs, label).any() else []
 
 
-def calibration_statistics(stored: Stored, known: Flags) -> list[Statistic]:
+def calibration_statistics(saved: SavedEvaluation, known: Flags) -> list[Statistic]:
     """Errors of calibration of the probabilities as they are, as `class_statistics`."""
-    label = np.where(known, stored.label, -1)
-    return [calibration_scores(stored.probs, label)] if usable(stored.probs, label).any() else []
+    label = np.where(known, saved.label, -1)
+    return [calibration_scores(saved.probs, label)] if usable(saved.probs, label).any() else []

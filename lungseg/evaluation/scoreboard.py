@@ -7,16 +7,32 @@ way of averaging, which the papers do not all give. The accuracy of the paper is
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from lungseg.evaluation.intervals import Numbers
-from lungseg.evaluation.results import ScoreboardRow
 
 PAPER = "Schraut et al., Discover Artificial Intelligence 3 (2023), doi 10.1007/s44163-022-00045-1"
 TAHIR = "Tahir et al., Comput. Biol. Med. 139:105002 (2021), best network"
 _PAPER_DATA = "COVID-QU-Ex, test data"
 _TAHIR_DATA = "COVID-QU-Ex"
 NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True)
+class ScoreboardRow:
+    """A number of this run or of a paper."""
+
+    what: str
+    value: float | None
+    """None where this run has no such number; `data` then says why."""
+    low: float | None
+    high: float | None
+    """None, as `low`, of published numbers."""
+    data: str
+    """What it was measured on."""
+    source: str
+    published: bool
 
 
 class Published(NamedTuple):

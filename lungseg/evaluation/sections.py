@@ -12,7 +12,7 @@ from lungseg.evaluation.class_maps import map_statistic
 from lungseg.evaluation.classification import class_scores, confusion_matrix, usable
 from lungseg.evaluation.intervals import Interval, Numbers, bootstrap, numbers_of
 from lungseg.evaluation.measure import MaskResults, Measured
-from lungseg.evaluation.outputs import Way
+from lungseg.evaluation.outputs import CamMethod
 from lungseg.evaluation.ranking import (
     operating_scores,
     precision_recall_curve,
@@ -106,9 +106,9 @@ def confusion_section(measured: Measured) -> list[list[int]]:
     return matrix
 
 
-def map_numbers(measured: Measured, way: Way, replicates: int) -> Numbers:
-    """Means of what was measured of one way to class maps."""
-    statistic = map_statistic(measured.maps[way], measured.label, measured.classes)
+def map_numbers(measured: Measured, method: CamMethod, replicates: int) -> Numbers:
+    """Means of what was measured of one CAM method."""
+    statistic = map_statistic(measured.maps[method], measured.label, measured.classes)
     return numbers_of(_bootstrap([statistic], measured, replicates))
 
 

@@ -16,7 +16,7 @@ from lungseg.data.batch import Batch, unpack
 from lungseg.data.datamodule import LungDataModule
 from lungseg.data.sample import SPLITS, Sample, Split
 from lungseg.errors import UserError
-from lungseg.evaluation.distributed import Team
+from lungseg.evaluation.distributed import ProcessGroup
 from lungseg.evaluation.find_data import Origin, find_data
 from lungseg.models.checkpoint import load_network
 from lungseg.models.network import LungNetwork
@@ -25,7 +25,7 @@ from lungseg.runs.run import Run
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvaluationTarget:
     """A network in evaluation mode and the data to measure it on."""
 
     run: Run
@@ -36,14 +36,14 @@ class Subject:
     data: LungDataModule
     split: Split
     device: torch.device
-    origin: Origin = "own"
-    whole: bool = False
+    data_origin: Origin = "own"
+    all_images: bool = False
     """All images of another data set are measured, whatever their split; they stand as `test`."""
-    notes: tuple[str, ...] = ()
+    caveats: tuple[str, ...] = ()
     """What a reader must know of the data, a sentence each."""
     track: Track = silent
     """Shows how far a pass is."""
-    team: Team = field(default_factory=Team)
+    processes: ProcessGroup = field(default_factory=ProcessGroup)
     """Processes that share the forward passes."""
 
     @property
@@ -52,9 +52,9 @@ class Subject:
         return self.data.samples[self.split]
 
     @property
-    def scope(self) -> str:
+    def split_name(self) -> str:
         """`test`, `val`, or `all`."""
-        return "all" if self.whole else self.split
+        return "all" if self.all_images else self.split
 
     @property
     def data_name(self) -> str:
@@ -65,7 +65,9 @@ class Subject:
     @property
     def output(self) -> Path:
         """Folder that an evaluation is written to by default; one for each data set."""
-        return self.run.evaluation(f"{self.data_name}-{self.scope}" if self.origin == "other" else self.scope)
+        return self.run.evaluation(
+            f"{self.data_name}-{self.split_name}" if self.data_origin == "other" else self.split_name
+        )
 
     def batches(self, split: Split | None = None) -> Iterator[Batch]:
         """Batches of a split, by default the one evaluated, each sample once, in order, on the device."""
@@ -82,9 +84,13 @@ class Subject:
         return np.array([numbers.setdefault(s.group or s.id, len(numbers)) % 2 for s in self.samples], np.int64)
 
 
-def load_subject(
-    run: Path, words: Sequence[str], split: str | None = None, track: Track = silent, team: Team | None = None
-) -> Subject:
+def load_target(
+    run: Path,
+    words: Sequence[str],
+    split: str | None = None,
+    track: Track = silent,
+    processes: ProcessGroup | None = None,
+) -> EvaluationTarget:
     """Load a run's best checkpoint and the split of its data, or of another data set.
 
     Args:
@@ -93,7 +99,7 @@ def load_subject(
         split: `test`, `val`, or, of another data set, `all`; None: `test`, or `all` where another data set has no
             splits.
         track: Shows how far a pass over batches is.
-        team: Shares the forward passes; None: this process has none.
+        processes: Shares the forward passes; None: this process has none.
 
     Raises:
         ValueError: No such split, a word that is not of `data`, a file that is no checkpoint of lungseg.
@@ -109,15 +115,15 @@ def load_subject(
         raise UserError(f"{run}: an exported model does not say what data it is measured on; give its run folder")
     network, classes = load_network(opened.model)
     config = opened.config(words)
-    data, origin, whole, notes = find_data(opened, config, split)
-    chosen: Split = "test" if whole else cast(Split, split or "test")
+    data, data_origin, all_images, caveats = find_data(opened, config, split)
+    chosen: Split = "test" if all_images else cast(Split, split or "test")
     if not data.samples[chosen]:
         there = [f"{name} {len(data.samples[name])}" for name in SPLITS if data.samples[name]]
-        every = "; data.split=all measures every image" if origin == "other" else ""
+        every = "; data.split=all measures every image" if data_origin == "other" else ""
         raise UserError(f"data.split: {chosen!r} has no images here (there are: {', '.join(there)}){every}")
     data.setup("validate" if chosen == "val" else "test")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return Subject(
+    return EvaluationTarget(
         run=opened,
         network=network.to(device),
         classes=tuple(classes),
@@ -125,9 +131,9 @@ def load_subject(
         data=data,
         split=chosen,
         device=device,
-        origin=origin,
-        whole=whole,
-        notes=tuple(notes),
+        data_origin=data_origin,
+        all_images=all_images,
+        caveats=tuple(caveats),
         track=track,
-        team=team or Team(),
+        processes=processes or ProcessGroup(),
     )

@@ -54,21 +54,21 @@ def find_images(run: Run, info: ModelInfo) -> DropImages:
         run: What is exported.
         info: Size and letterbox of the network.
     """
-    from lungseg.evaluation.target import load_subject
+    from lungseg.evaluation.target import load_target
 
     if run.kind != "checkpoint":
         return _phantoms(info, "the model is no run folder with data of its own")
     try:
-        subject = load_subject(run.model, [], "val")
+        target = load_target(run.model, [], "val")
     except (ValueError, OSError) as error:
         return _phantoms(info, " ".join(str(error).split()))
 
     def calibration() -> list[NDArray[np.uint8]]:
-        samples = subject.data.samples["train"]
+        samples = target.data.samples["train"]
         chosen = samples[:: max(1, len(samples) // CALIBRATION_IMAGES)][:CALIBRATION_IMAGES]
         return [read_sample(sample, info.image_size, info.keep_aspect)[0] for sample in chosen]
 
-    return DropImages(f"Val of {subject.data_name}", subject.batches, calibration)
+    return DropImages(f"Val of {target.data_name}", target.batches, calibration)
 
 
 def compare(models: Mapping[str, ExportedModel], batches: Iterable[Batch]) -> dict[str, DropScores]:

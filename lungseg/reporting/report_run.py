@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lungseg.evaluation.distributed import Team
-from lungseg.evaluation.outputs import check_ways
+from lungseg.evaluation.distributed import ProcessGroup
+from lungseg.evaluation.outputs import check_cam_methods
 from lungseg.evaluation.pipeline import Options, assist, evaluate
 from lungseg.evaluation.results import EvaluationResults
-from lungseg.evaluation.target import load_subject
+from lungseg.evaluation.target import load_target
 from lungseg.reporting.report.figures import write_figures
 from lungseg.reporting.report.page import write_report
 from lungseg.reporting.report.pictures import PictureWriter
@@ -36,32 +36,32 @@ def report_run(
     options: Options | None = None,
     output: Path | None = None,
     page: bool = True,
-    team: Team | None = None,
+    processes: ProcessGroup | None = None,
 ) -> Reported:
     """Evaluate a run and write everything that a reader is given.
 
     Args:
         run: A run folder, or a .ckpt file in one.
         words: `data.key=value` over the run's config.
-        split: As of `load_subject`.
+        split: As of `load_target`.
         options: How much is measured; None: the defaults.
-        output: Folder; None: `Subject.output`.
+        output: Folder; None: `EvaluationTarget.output`.
         page: Whether report.html, its pictures, the LaTeX table and the figures are wanted.
-        team: Shares the forward passes, its other processes calling `assist_run`; None: this one needs no other.
+        processes: Shares the forward passes, its other processes calling `assist_run`; None: this one needs no other.
 
     Raises:
-        ValueError: As of `load_subject` and `evaluate`.
+        ValueError: As of `load_target` and `evaluate`.
         FileNotFoundError: No checkpoint, or no config beside it.
     """
-    team, options = team or Team(), options or Options()
+    processes, options = processes or ProcessGroup(), options or Options()
     progress = Progress()
-    subject = load_subject(run, words, split, progress.track, team)
-    check_ways(subject, options.ways)
-    team.wait_for_zero()
-    folder = output or subject.output
+    target = load_target(run, words, split, progress.track, processes)
+    check_cam_methods(target, options.cam_methods)
+    processes.wait_for_zero()
+    folder = output or target.output
     (folder / "report.html").unlink(missing_ok=True)  # of an earlier evaluation, whose numbers are replaced
     pictures = PictureWriter(folder) if page else None
-    results = evaluate(subject, options, folder, pictures.add if pictures else None, progress.say)
+    results = evaluate(target, options, folder, pictures.add if pictures else None, progress.say)
     if pictures is None:
         return Reported(results, folder, None)
     pictures.close()
@@ -69,7 +69,7 @@ def report_run(
     return Reported(results, folder, write_report(folder))
 
 
-def assist_run(run: Path, words: Sequence[str], split: str | None, options: Options, team: Team) -> None:
+def assist_run(run: Path, words: Sequence[str], split: str | None, options: Options, processes: ProcessGroup) -> None:
     """Do this process's share of the forward passes of a `report_run` on rank zero, with the same arguments."""
-    team.wait_for_zero()
-    assist(load_subject(run, words, split, team=team), options)
+    processes.wait_for_zero()
+    assist(load_target(run, words, split, processes=processes), options)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from lungseg.evaluation.classification import class_notes, class_scores, confusion_matrix, usable
+from lungseg.evaluation.classification import class_caveats, class_scores, confusion_matrix, usable
 from lungseg.evaluation.statistics import score_set
 from lungseg.models.metrics import confusion_scores
 
@@ -69,7 +69,7 @@ def test_what_has_no_denominator_is_undefined_and_told() -> None:
     found = score_set(class_scores(probs, label, CLASSES), 4)
     assert [name for name, value in found.items() if np.isnan(value)] == ["sensitivity_c", "precision_b", "f1_c"]
     assert found["balanced_accuracy"] == 0.5 and found["precision_c"] == 0 and found["f1"] == 0.25
-    assert class_notes(probs, label, CLASSES) == [
+    assert class_caveats(probs, label, CLASSES) == [
         "b: never predicted; precision is undefined",
         "c: no image is of this class; sensitivity, F1, AUROC, average precision are undefined",
     ]
@@ -81,7 +81,7 @@ def test_images_all_of_one_class() -> None:
     found = score_set(class_scores(probs, label, CLASSES), 3)
     assert found["accuracy"] == found["balanced_accuracy"] == pytest.approx(2 / 3)
     assert np.isnan(found["specificity_a"]) and found["specificity_b"] == pytest.approx(2 / 3)
-    assert class_notes(probs, label, CLASSES)[0] == (
+    assert class_caveats(probs, label, CLASSES)[0] == (
         "a: every image is of this class; specificity, AUROC, average precision are undefined"
     )
 
@@ -98,7 +98,7 @@ def test_unlabelled_images_and_broken_probabilities_are_left_out_and_told(broken
     )
     assert found == pytest.approx(expected, nan_ok=True)
     assert confusion_matrix(probs, label).sum() == 7
-    notes = class_notes(probs, label, CLASSES)
+    notes = class_caveats(probs, label, CLASSES)
     assert notes[0] == "1 of 9 images have no label: left out of every classification score"
     assert notes[1].startswith("1 of 9 images have class probabilities that are not finite: left out")
 
@@ -107,7 +107,7 @@ def test_unlabelled_images_and_broken_probabilities_are_left_out_and_told(broken
 def test_without_a_usable_image_all_is_undefined() -> None:
     probs, label = np.full((2, 3), np.nan), np.array([0, -1])
     assert all(np.isnan(value) for value in score_set(class_scores(probs, label, CLASSES), 2).values())
-    assert class_notes(probs, label, CLASSES)[-1] == (
+    assert class_caveats(probs, label, CLASSES)[-1] == (
         "no image has both a label and finite probabilities: classification is not measured"
     )
 
@@ -117,4 +117,4 @@ def test_of_equal_probabilities_the_first_class_is_predicted() -> None:
 
 
 def test_a_sound_set_has_no_notes() -> None:
-    assert class_notes(*draw(), CLASSES) == []
+    assert class_caveats(*draw(), CLASSES) == []

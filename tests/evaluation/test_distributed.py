@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lungseg.evaluation.distributed import Team, join
+from lungseg.evaluation.distributed import ProcessGroup, join
 
 REPOSITORY = Path(__file__).parents[2]
 WORDS = ("--faithfulness", "0", "--robustness", "3", "--shortcuts", "4", "--bootstraps", "50")
@@ -48,10 +48,10 @@ def test_a_mistake_is_told_once(own_run: Path, tmp_path: Path) -> None:
 
 
 def test_alone_a_team_is_one_and_shares_with_nobody() -> None:
-    with join({}) as team:
-        assert team == Team() and team.is_zero
-        assert team.share(lambda batch: batch["x"] + 1, [{"x": 1}, {"x": 2}]) == [2, 3]
-        team.wait_for_zero()
+    with join({}) as processes:
+        assert processes == ProcessGroup() and processes.is_zero
+        assert processes.share(lambda batch: batch["x"] + 1, [{"x": 1}, {"x": 2}]) == [2, 3]
+        processes.wait_for_zero()
 
 
 def test_processes_that_cannot_find_each_other_say_so() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from lungseg.errors import DataError
 from lungseg.evaluation.foreign import read_foreign
-from lungseg.evaluation.target import load_subject
+from lungseg.evaluation.target import load_target
 
 
 @pytest.fixture
@@ -73,19 +73,19 @@ def test_another_set_needs_no_train_split_and_is_measured_whole_without_splits(
     untrained: Path, tmp_path: Path, files
 ) -> None:
     lay(tmp_path / "flat", "Normal", files[:1])
-    subject = load_subject(untrained, [f"data.root={tmp_path / 'flat'}"])
-    assert (subject.origin, subject.scope, len(subject.samples)) == ("other", "all", 1)
-    assert subject.output == untrained / "evaluation" / "flat-all"
+    target = load_target(untrained, [f"data.root={tmp_path / 'flat'}"])
+    assert (target.data_origin, target.split_name, len(target.samples)) == ("other", "all", 1)
+    assert target.output == untrained / "evaluation" / "flat-all"
     lay(tmp_path / "split", "Test/Normal", files[:2])
     lay(tmp_path / "split", "Val/Normal", files[2:3])
     split = [f"data.root={tmp_path / 'split'}"]
-    assert len(load_subject(untrained, split).samples) == 2
-    assert len(load_subject(untrained, split, "val").samples) == 1
-    whole = load_subject(untrained, split, "all")
-    assert len(whole.samples) == 3 and "all 3 images" in " ".join(whole.notes)
+    assert len(load_target(untrained, split).samples) == 2
+    assert len(load_target(untrained, split, "val").samples) == 1
+    whole = load_target(untrained, split, "all")
+    assert len(whole.samples) == 3 and "all 3 images" in " ".join(whole.caveats)
     shutil.rmtree(tmp_path / "split" / "Test")
     with pytest.raises(ValueError, match=r"'test' has no images here \(there are: val 1\); data.split=all"):
-        load_subject(untrained, split)
+        load_target(untrained, split)
 
 
 def test_the_data_of_the_training_are_known_again_where_they_lie_now(
@@ -93,17 +93,17 @@ def test_the_data_of_the_training_are_known_again_where_they_lie_now(
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(untrained, run)
-    own = load_subject(run, [])
-    assert own.origin == "own" and own.notes == ()
+    own = load_target(run, [])
+    assert own.data_origin == "own" and own.caveats == ()
     (run / "environment.json").write_text(f'{{"data_fingerprint": "{own.data.fingerprint}"}}')
     shutil.copytree(phantoms, tmp_path / "moved")
-    moved = load_subject(run, [f"data.root={tmp_path / 'moved'}"])
-    assert (moved.origin, moved.output) == ("own", run / "evaluation" / "test")
+    moved = load_target(run, [f"data.root={tmp_path / 'moved'}"])
+    assert (moved.data_origin, moved.output) == ("own", run / "evaluation" / "test")
     with pytest.raises(ValueError, match="'all' holds the images the network was trained on"):
-        load_subject(run, [], "all")
+        load_target(run, [], "all")
     (run / "environment.json").write_text('{"data_fingerprint": "000000000000"}')
-    changed = load_subject(run, [])
-    assert changed.origin == "changed" and "may be among those it learned from" in changed.notes[0]
+    changed = load_target(run, [])
+    assert changed.data_origin == "changed" and "may be among those it learned from" in changed.caveats[0]
 
 
 def test_own_data_that_were_divided_by_hash_are_divided_the_same_way_when_moved(
@@ -118,8 +118,8 @@ def test_own_data_that_were_divided_by_hash_are_divided_the_same_way_when_moved(
     shutil.copytree(untrained, run)
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config.replace(str(phantoms), str(tmp_path / "one")))
-    own = load_subject(run, [])
+    own = load_target(run, [])
     (run / "environment.json").write_text(f'{{"data_fingerprint": "{own.data.fingerprint}"}}')
-    moved = load_subject(run, [f"data.root={tmp_path / 'other'}"])
-    assert moved.origin == "own" and 0 < len(moved.samples) < len(images)
+    moved = load_target(run, [f"data.root={tmp_path / 'other'}"])
+    assert moved.data_origin == "own" and 0 < len(moved.samples) < len(images)
     assert [sample.id for sample in moved.samples] == [sample.id for sample in own.samples]

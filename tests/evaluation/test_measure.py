@@ -10,17 +10,17 @@ import torch
 
 from lungseg.config import DataConfig
 from lungseg.data.sample import Sample
-from lungseg.evaluation.measure import CAM, Measured, measure
-from lungseg.evaluation.outputs import Picture, look_at
+from lungseg.evaluation.measure import Measured, measure
+from lungseg.evaluation.outputs import CLOSED_FORM, Picture, collect_outputs
 from lungseg.evaluation.rows import image_rows
 from lungseg.evaluation.segmentation import measure_masks
 from lungseg.evaluation.spacing import read_spacings
-from lungseg.evaluation.target import Subject, load_subject
+from lungseg.evaluation.target import EvaluationTarget, load_target
 
 
 @pytest.fixture(scope="module")
-def subject(untrained: Path) -> Subject:
-    return load_subject(untrained, [], "val")
+def target(untrained: Path) -> EvaluationTarget:
+    return load_target(untrained, [], "val")
 
 
 @pytest.fixture(scope="module")
@@ -29,26 +29,26 @@ def pictures() -> list[Picture]:
 
 
 @pytest.fixture(scope="module")
-def measured(subject: Subject, pictures: list[Picture]) -> Measured:
-    return measure(subject, show=pictures.append)
+def measured(target: EvaluationTarget, pictures: list[Picture]) -> Measured:
+    return measure(target, show=pictures.append)
 
 
 @pytest.fixture(scope="module")
-def everything(subject: Subject) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def everything(target: EvaluationTarget) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Images, true lungs, mask logits and class logits of the split."""
-    batches = list(subject.batches())
+    batches = list(target.batches())
     images, lung = (torch.cat([batch[name] for batch in batches]) for name in ("image", "lung"))
     with torch.no_grad():
-        output = subject.network(images)
+        output = target.network(images)
     return images[:, 0], lung[:, 0] > 0.5, output.mask_logits[:, 0], output.class_logits
 
 
-def broken(subject: Subject) -> Subject:
+def broken(target: EvaluationTarget) -> EvaluationTarget:
     """The same with a network that gives NaN only."""
-    network = copy.deepcopy(subject.network)
+    network = copy.deepcopy(target.network)
     for parameter in network.parameters():
         parameter.data.fill_(torch.nan)
-    return dataclasses.replace(subject, network=network)
+    return dataclasses.replace(target, network=network)
 
 
 def test_logits_labels_and_masks_are_those_of_the_network(measured: Measured, everything) -> None:
@@ -74,32 +74,32 @@ def test_every_picture_comes_with_what_is_shown_of_it(measured: Measured, pictur
         assert picture.cam.shape == (64, 64)
 
 
-def test_masks_are_kept_small_and_come_back_as_they_were(subject: Subject, everything) -> None:
-    looks = look_at(subject, [CAM])
-    assert torch.equal(torch.cat([look.mask("lung") for look in looks]), everything[1])
-    assert torch.equal(torch.cat([look.predicted_lung() for look in looks]), everything[2] > 0)
-    assert not looks[0].mask("predicted_infection").any()
-    assert sum(len(bits) for bits in looks[0].packed.values()) < 64 * 64  # of two images, three masks each
+def test_masks_are_kept_small_and_come_back_as_they_were(target: EvaluationTarget, everything) -> None:
+    outputs = collect_outputs(target, [CLOSED_FORM])
+    assert torch.equal(torch.cat([batch_outputs.mask("lung") for batch_outputs in outputs]), everything[1])
+    assert torch.equal(torch.cat([batch_outputs.mask("predicted_lung") for batch_outputs in outputs]), everything[2] > 0)
+    assert not outputs[0].mask("predicted_infection").any()
+    assert sum(len(bits) for bits in outputs[0].packed.values()) < 64 * 64  # of two images, three masks each
 
 
-def test_without_true_lungs_the_predicted_ones_hold_the_evidence(subject: Subject) -> None:
-    look = look_at(subject, [CAM])[0]
-    look.known["lung"] = np.array([True, False])
-    assert torch.equal(look.lung()[0], look.mask("lung")[0])
-    assert torch.equal(look.lung()[1], look.mask("predicted_lung")[1])
+def test_without_true_lungs_the_predicted_ones_hold_the_evidence(target: EvaluationTarget) -> None:
+    batch_outputs = collect_outputs(target, [CLOSED_FORM])[0]
+    batch_outputs.known["lung"] = np.array([True, False])
+    assert torch.equal(batch_outputs.lung()[0], batch_outputs.mask("lung")[0])
+    assert torch.equal(batch_outputs.lung()[1], batch_outputs.mask("predicted_lung")[1])
 
 
 def test_val_is_passed_over_for_what_is_tuned_there_and_not_measured_with_itself(
     untrained: Path, measured: Measured
 ) -> None:
-    test = measure(load_subject(untrained, [], "test"))
+    test = measure(load_target(untrained, [], "test"))
     assert test.val_logits == pytest.approx(measured.logits, abs=1e-5)
     assert test.val_label is not None and test.val_label.tolist() == measured.label.tolist()
     assert measured.val_logits is None
 
 
 def test_rows_hold_what_was_measured(measured: Measured) -> None:
-    rows = image_rows(measured, CAM)
+    rows = image_rows(measured, CLOSED_FORM)
     assert [row["id"] for row in rows] == [sample.id for sample in measured.samples]
     for i, row in enumerate(rows):
         predicted = int(measured.logits[i].argmax())
@@ -111,23 +111,23 @@ def test_rows_hold_what_was_measured(measured: Measured) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_outputs_that_are_not_finite_are_marked_and_never_scored(subject: Subject) -> None:
-    found = measure(broken(subject))
-    assert found.confused.all() and found.broken_masks == 6 and found.maps[CAM].broken == 6
+def test_outputs_that_are_not_finite_are_marked_and_never_scored(target: EvaluationTarget) -> None:
+    found = measure(broken(target))
+    assert found.broken_logits.all() and found.broken_masks == 6 and found.maps[CLOSED_FORM].broken == 6
     assert found.masks["lung"].found["dice"].tolist() == [0.0] * 6
-    row = image_rows(found, CAM)[0]
+    row = image_rows(found, CLOSED_FORM)[0]
     assert row["predicted"] == "" and np.isnan(row["correct"]) and np.isnan(row["prob_Normal"])
     assert np.isnan(row["evidence_in_lungs"]) and np.isnan(row["lungs_hit"])
-    assert found.maps[CAM].localisation["lungs"]["all"]["undefined"] == 6
+    assert found.maps[CLOSED_FORM].localisation["lungs"]["all"]["undefined"] == 6
 
 
-def test_halves_part_every_other_image_and_keep_groups_together(subject: Subject) -> None:
-    assert subject.halves().tolist() == [0, 1, 0, 1, 0, 1]
+def test_halves_part_every_other_image_and_keep_groups_together(target: EvaluationTarget) -> None:
+    assert target.halves().tolist() == [0, 1, 0, 1, 0, 1]
     groups = ["a", "a", "b", None, "b", "a"]
-    samples = [dataclasses.replace(s, group=g) for s, g in zip(subject.samples, groups, strict=True)]
-    data = copy.copy(subject.data)
-    data.samples = {**subject.data.samples, "val": samples}
-    assert dataclasses.replace(subject, data=data).halves().tolist() == [0, 0, 1, 0, 1, 0]
+    samples = [dataclasses.replace(s, group=g) for s, g in zip(target.samples, groups, strict=True)]
+    data = copy.copy(target.data)
+    data.samples = {**target.data.samples, "val": samples}
+    assert dataclasses.replace(target, data=data).halves().tolist() == [0, 0, 1, 0, 1, 0]
 
 
 def test_the_size_of_a_pixel_is_that_of_the_square_the_network_sees(tmp_path: Path, phantoms: Path) -> None:

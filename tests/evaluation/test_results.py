@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from lungseg.evaluation.pipeline import Options, evaluate, name_of, parse_way
+from lungseg.evaluation.outputs import CamMethod
+from lungseg.evaluation.pipeline import Options, evaluate
 from lungseg.evaluation.plain_data import to_plain
-from lungseg.evaluation.results import read_results
-from lungseg.evaluation.target import Subject, load_subject
+from lungseg.evaluation.saved import read_results
+from lungseg.evaluation.target import EvaluationTarget, load_target
 from lungseg.models.network import LungNetwork
 from lungseg.reporting.evaluation_summary import evaluation_lines, told
 
@@ -44,7 +45,7 @@ def run(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def evaluated(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[dict[str, str]]]:
     """metrics.json and per_image.csv of the Test split, everything measured."""
     folder = tmp_path_factory.mktemp("evaluated")
-    results = evaluate(load_subject(run, []), Options(faithfulness=2, bootstraps=100, robustness=3), folder)
+    results = evaluate(load_target(run, []), Options(faithfulness=2, bootstraps=100, robustness=3), folder)
     assert read_results(folder) == results
     assert to_plain(results) == read(folder)[0]
     return read(folder)
@@ -86,7 +87,7 @@ def test_means_and_their_intervals_follow_from_the_rows(evaluated) -> None:
 
 
 def test_every_number_with_an_interval_is_a_line_of_scores_csv(run: Path, tmp_path: Path) -> None:
-    content = to_plain(evaluate(load_subject(run, []), QUICK, tmp_path))
+    content = to_plain(evaluate(load_target(run, []), QUICK, tmp_path))
     with (tmp_path / "scores.csv").open(newline="") as file:
         lines = {(row["section"], row["name"]): row for row in csv.DictReader(file)}
     number = content["segmentation"]["dice"]
@@ -109,7 +110,7 @@ def test_the_temperature_of_val_is_kept_with_the_model_and_used(run: Path, evalu
 
 
 def test_val_is_measured_by_halves_and_keeps_the_same_temperature(run: Path, tmp_path: Path, evaluated) -> None:
-    content = to_plain(evaluate(load_subject(run, [], "val"), QUICK, tmp_path))
+    content = to_plain(evaluate(load_target(run, [], "val"), QUICK, tmp_path))
     assert len(content["calibration"]["used"]) == 2
     assert content["calibration"]["temperature"] == evaluated[0]["calibration"]["temperature"]
     assert json.loads((run / "calibration.json").read_text())["temperature"] == content["calibration"]["temperature"]
@@ -155,7 +156,7 @@ FULL = dataclasses.replace(QUICK, faithfulness=2, shortcuts=True, robustness=2)
 
 @pytest.mark.filterwarnings("error")
 def test_one_image_is_enough(run: Path, tmp_path: Path, set_of, evaluated) -> None:
-    content = to_plain(evaluate(load_subject(run, [set_of({"Normal": 1})]), FULL, tmp_path / "out"))
+    content = to_plain(evaluate(load_target(run, [set_of({"Normal": 1})]), FULL, tmp_path / "out"))
     dice = content["segmentation"]["dice"]
     assert dice["low"] == dice["value"] == dice["high"] and content["what"]["images"] == 1
     assert content["classification"]["auroc"]["value"] is None and content["curves"]["roc"] == {}
@@ -167,7 +168,7 @@ def test_one_image_is_enough(run: Path, tmp_path: Path, set_of, evaluated) -> No
 def test_images_of_one_class_leave_undefined_what_compares_classes(
     run: Path, tmp_path: Path, set_of, evaluated
 ) -> None:
-    content = to_plain(evaluate(load_subject(run, [set_of({"Normal": 2})]), FULL, tmp_path / "out"))
+    content = to_plain(evaluate(load_target(run, [set_of({"Normal": 2})]), FULL, tmp_path / "out"))
     assert content["classification"]["sensitivity_Normal"]["value"] is not None
     assert content["classification"]["specificity_Normal"]["value"] is None
     assert "dice_Normal" in content["segmentation"] and "dice_COVID-19" not in content["segmentation"]
@@ -177,7 +178,7 @@ def test_images_of_one_class_leave_undefined_what_compares_classes(
 
 @pytest.mark.filterwarnings("error")
 def test_without_labels_masks_and_maps_are_still_measured(run: Path, tmp_path: Path, set_of) -> None:
-    content = to_plain(evaluate(load_subject(run, [set_of({"": 2})]), FULL, tmp_path / "out"))
+    content = to_plain(evaluate(load_target(run, [set_of({"": 2})]), FULL, tmp_path / "out"))
     assert content["classification"] == content["calibration"] == content["operating_points"] == {}
     assert content["segmentation"]["dice"]["images"] == 2
     assert content["class_maps"]["cam"]["evidence"]["all"]["n"] == 2
@@ -189,7 +190,7 @@ def test_without_labels_masks_and_maps_are_still_measured(run: Path, tmp_path: P
 @pytest.mark.filterwarnings("error")
 def test_without_masks_classes_are_still_measured(run: Path, tmp_path: Path, set_of) -> None:
     content = to_plain(
-        evaluate(load_subject(run, [set_of({"Normal": 1, "COVID-19": 1}, masks=False)]), FULL, tmp_path / "out")
+        evaluate(load_target(run, [set_of({"Normal": 1, "COVID-19": 1}, masks=False)]), FULL, tmp_path / "out")
     )
     assert content["segmentation"] == {} and content["classification"]["accuracy"]["value"] is not None
     assert "lung masks are not measured: no image has a lung mask" in content["notes"] and evaluation_lines(content)
@@ -198,10 +199,10 @@ def test_without_masks_classes_are_still_measured(run: Path, tmp_path: Path, set
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("images", [2, 6])
 def test_a_network_that_gives_nan_is_told_and_never_scored(run: Path, tmp_path: Path, images: int) -> None:
-    subject = load_subject(run, [])
-    subject = dataclasses.replace(subject, network=copy.deepcopy(subject.network), origin="changed")
-    _break(subject, first=images)
-    content = to_plain(evaluate(subject, FULL, tmp_path))
+    target = load_target(run, [])
+    target = dataclasses.replace(target, network=copy.deepcopy(target.network), data_origin="changed")
+    _break(target, first=images)
+    content = to_plain(evaluate(target, FULL, tmp_path))
     _, rows = read(tmp_path)
     assert sum(row["predicted"] == "" for row in rows) == images
     assert any(f"{images} of 6 images have class probabilities that are not finite" in n for n in content["notes"])
@@ -210,51 +211,51 @@ def test_a_network_that_gives_nan_is_told_and_never_scored(run: Path, tmp_path: 
     assert content["class_maps"]["cam"]["faithfulness"] is None and evaluation_lines(content)
 
 
-def _break(subject: Subject, first: int) -> None:
+def _break(target: EvaluationTarget, first: int) -> None:
     """Make the network give NaN for the first images of the split, whatever they are changed to."""
-    ids = [sample.id for sample in subject.samples[:first]]
+    ids = [sample.id for sample in target.samples[:first]]
     seen: list[bool] = []
-    batches = subject.data.test_dataloader
+    batches = target.data.test_dataloader
 
     def spied() -> Any:
         for batch in batches():
             seen[:] = [name in ids for name in batch["id"]]
             yield batch
 
-    subject.data.test_dataloader = spied  # type: ignore[method-assign]
+    target.data.test_dataloader = spied  # type: ignore[method-assign]
 
     def hook(_: Any, __: Any, output: Any) -> Any:
         broken = torch.tensor([*seen, *[bool(first)] * len(output.class_logits)][: len(output.class_logits)])
         values = [torch.where(broken.view(-1, *[1] * (v.ndim - 1)), torch.nan, v) for v in output]
         return type(output)(*values)
 
-    subject.network.register_forward_hook(hook)
+    target.network.register_forward_hook(hook)
 
 
 def test_another_set_is_measured_with_the_temperature_kept_with_the_model(run: Path, tmp_path: Path, set_of) -> None:
     fresh = tmp_path / "fresh"
     shutil.copytree(run, fresh, ignore=shutil.ignore_patterns("calibration.json"))
     word = set_of({"Normal": 2, "COVID-19": 2})
-    without = to_plain(evaluate(load_subject(fresh, [word]), QUICK, tmp_path / "out"))
+    without = to_plain(evaluate(load_target(fresh, [word]), QUICK, tmp_path / "out"))
     assert "after" not in without["calibration"] and without["operating_points"] == {}
     assert any("no temperature" in note and "evaluate it on its own data first" in note for note in without["notes"])
-    evaluate(load_subject(fresh, []), QUICK, tmp_path / "own")
+    evaluate(load_target(fresh, []), QUICK, tmp_path / "own")
     kept = (fresh / "calibration.json").read_text()
-    content = to_plain(evaluate(load_subject(fresh, [word]), QUICK, tmp_path / "out"))
+    content = to_plain(evaluate(load_target(fresh, [word]), QUICK, tmp_path / "out"))
     assert content["calibration"]["used"] == [json.loads(kept)["temperature"]]
     assert content["calibration"]["fitted_on"] == "val of the data of the training"
     assert (fresh / "calibration.json").read_text() == kept
 
 
 def test_a_network_that_predicts_infections_is_scored_on_them(run: Path, tmp_path: Path) -> None:
-    subject = load_subject(run, [])
-    model = dataclasses.replace(subject.config.model, infection=True)
+    target = load_target(run, [])
+    model = dataclasses.replace(target.config.model, infection=True)
     torch.manual_seed(1)
     network = LungNetwork(model, 3).eval()
-    subject = dataclasses.replace(
-        subject, network=network, config=dataclasses.replace(subject.config, model=model), origin="changed"
+    target = dataclasses.replace(
+        target, network=network, config=dataclasses.replace(target.config, model=model), data_origin="changed"
     )
-    content = to_plain(evaluate(subject, QUICK, tmp_path))
+    content = to_plain(evaluate(target, QUICK, tmp_path))
     _, rows = read(tmp_path)
     infected = [float(row["infection_dice"]) for row in rows if int(row["infection_pixels_true"])]
     number = content["segmentation"]["infection_dice_infected"]
@@ -267,10 +268,10 @@ def test_a_network_that_predicts_infections_is_scored_on_them(run: Path, tmp_pat
 
 
 def test_images_of_one_patient_are_drawn_together(run: Path, tmp_path: Path) -> None:
-    subject = load_subject(run, ["data.cache=false"])
-    one = [dataclasses.replace(sample, group="the same") for sample in subject.samples]
-    subject.data.samples["test"] = one
-    content = to_plain(evaluate(subject, QUICK, tmp_path))
+    target = load_target(run, ["data.cache=false"])
+    one = [dataclasses.replace(sample, group="the same") for sample in target.samples]
+    target.data.samples["test"] = one
+    content = to_plain(evaluate(target, QUICK, tmp_path))
     for number in (content["segmentation"]["dice"], content["class_maps"]["cam"]["intervals"]["lungs_hit"]):
         assert number["low"] == pytest.approx(number["value"]) == number["high"]
     assert any("over groups (1 known)" in note for note in content["notes"])
@@ -290,6 +291,6 @@ def test_options_out_of_range_are_refused(change: dict[str, Any], message: str) 
         Options(**change)
 
 
-def test_ways_are_named_as_they_are_asked_for() -> None:
+def test_cam_methods_are_named_as_they_are_asked_for() -> None:
     for text in ("cam", "layer_cam@encoder.3"):
-        assert name_of(parse_way(text)) == text
+        assert CamMethod.parse(text).name == text

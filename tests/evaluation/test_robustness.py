@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from lungseg.data.sample import Sample
-from lungseg.evaluation.distributed import Team
+from lungseg.evaluation.distributed import ProcessGroup
 from lungseg.evaluation.perturbations import PERTURBATIONS, rotate
 from lungseg.evaluation.robustness import PASSES, SCORES, RobustnessMeasurements, measure_robustness
-from lungseg.evaluation.target import Subject, load_subject
+from lungseg.evaluation.target import EvaluationTarget, load_target
 from lungseg.models.network import LungOutput
 
 CLASSES = ("COVID-19", "Non-COVID", "Normal")
@@ -40,7 +40,7 @@ class Toy(nn.Module):
         return LungOutput(mask, near, (mask > 0).float().expand(-1, 3, -1, -1), image)
 
 
-def toy(lung: Tensor = LUNG, batch_size: int = 5, **changes: Any) -> Subject:
+def toy(lung: Tensor = LUNG, batch_size: int = 5, **changes: Any) -> EvaluationTarget:
     """12 images, grey 0.3 in the lungs and 0.8 elsewhere, whose pixel (1, 1) tells the class."""
     label = torch.arange(COUNT) % 3
     image = torch.where(lung, 0.3, 0.8).expand(COUNT, 1, SIZE, SIZE).clone()
@@ -62,8 +62,10 @@ def toy(lung: Tensor = LUNG, batch_size: int = 5, **changes: Any) -> Subject:
         for i, one in enumerate(whole["label"])
     ]
     return cast(
-        Subject,
-        SimpleNamespace(network=Toy(), classes=CLASSES, samples=samples, split="val", batches=batches, team=Team()),
+        EvaluationTarget,
+        SimpleNamespace(
+            network=Toy(), classes=CLASSES, samples=samples, split="val", batches=batches, processes=ProcessGroup()
+        ),
     )
 
 
@@ -123,9 +125,9 @@ def test_the_same_network_gives_the_same_results_in_any_batches() -> None:
 
 
 def test_every_image_takes_the_passes_that_are_told() -> None:
-    subject, told = toy(), []
-    measure_robustness(subject, told.append)
-    assert cast(Toy, subject.network).passes == COUNT * PASSES
+    target, told = toy(), []
+    measure_robustness(target, told.append)
+    assert cast(Toy, target.network).passes == COUNT * PASSES
     assert told == [f"robustness on {COUNT} images of val, {PASSES} passes each"]
 
 
@@ -152,9 +154,9 @@ def test_images_with_an_output_that_is_not_finite_are_left_out_and_counted() -> 
 
 
 def test_a_real_network_goes_through_and_a_part_of_the_images_gives_their_rows(untrained: Path) -> None:
-    subject = load_subject(untrained, [], "val")
-    whole, part = measure_robustness(subject), measure_robustness(subject, images=3)
-    assert whole.ids == [sample.id for sample in subject.samples]
+    target = load_target(untrained, [], "val")
+    whole, part = measure_robustness(target), measure_robustness(target, images=3)
+    assert whole.ids == [sample.id for sample in target.samples]
     assert len(part.ids) == 3 and len(set(part.label.tolist())) == 3
     rows = [whole.ids.index(name) for name in part.ids]
     for name in PERTURBATIONS:
@@ -162,4 +164,4 @@ def test_a_real_network_goes_through_and_a_part_of_the_images_gives_their_rows(u
             assert a.class_probs[rows] == pytest.approx(b.class_probs, abs=1e-5)
             assert a.dice[rows] == pytest.approx(b.dice, abs=1e-6)
     with pytest.raises(ValueError, match="1 or more images, got 0"):
-        measure_robustness(subject, images=0)
+        measure_robustness(target, images=0)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from lungseg.evaluation.classification import class_scores
 from lungseg.evaluation.intervals import Numbers, bootstrap, numbers_of
 from lungseg.evaluation.perturbations import PERTURBATIONS
-from lungseg.evaluation.robustness import SCORES, PointMeasurements, RobustnessMeasurements
-from lungseg.evaluation.shortcut.study import REPLICATES, ShortcutMeasurements, ViewMeasurements
-from lungseg.evaluation.statistics import means
-from lungseg.evaluation.study_results import (
+from lungseg.evaluation.results import (
     RobustnessCurve,
     RobustnessPoint,
     RobustnessResults,
     ShortcutResults,
     ViewResults,
 )
+from lungseg.evaluation.robustness import SCORES, PointMeasurements, RobustnessMeasurements
+from lungseg.evaluation.shortcut.study import REPLICATES, ShortcutMeasurements, ViewMeasurements
+from lungseg.evaluation.statistics import means
 
 
 def shortcut_section(measured: ShortcutMeasurements) -> ShortcutResults:

@@ -27,7 +27,7 @@ from lungseg.evaluation.ranking import ranking_scores
 from lungseg.evaluation.shortcut.regions import MARGIN, VIEWS, Place, keep, place_lungs
 from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic, means
 from lungseg.evaluation.subset import batches_of, choose_images
-from lungseg.evaluation.target import Subject
+from lungseg.evaluation.target import EvaluationTarget
 
 DILATIONS = (0.0, MARGIN, 0.05, 0.1, 0.2)
 """Radii of the curves, shares of the side; `MARGIN` is that of the views `lungs` and `blanked`."""
@@ -94,17 +94,17 @@ class ShortcutMeasurements:
 
 
 def measure_shortcuts(
-    subject: Subject, progress: Callable[[str], None] = lambda line: None, images: int | None = None
+    target: EvaluationTarget, progress: Callable[[str], None] = lambda line: None, images: int | None = None
 ) -> ShortcutMeasurements:
     """Show the network the views of every labelled image of the split; `PASSES` forward passes an image.
 
     Args:
-        subject: Network and data.
+        target: Network and data.
         progress: Told what is being done.
         images: Take so many only, spread over the classes; None takes all of the split.
     """
-    chosen, parts = show_views(subject, progress, images)
-    samples = [subject.samples[index] for index in chosen]
+    chosen, parts = show_views(target, progress, images)
+    samples = [target.samples[index] for index in chosen]
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     groups = np.array([sample.group for sample in samples], dtype=object)
     lacking = {
@@ -114,9 +114,9 @@ def measure_shortcuts(
     }
     used = ~np.any(list(lacking.values()), axis=0)
     label, named = found["label"][used], [group for group, use in zip(groups, used, strict=True) if use]
-    views = {name: _view(name, found, used, label, named, subject.classes) for name in LOOKS}
+    views = {name: _view(name, found, used, label, named, target.classes) for name in LOOKS}
     return ShortcutMeasurements(
-        classes=subject.classes,
+        classes=target.classes,
         ids=[sample.id for sample, use in zip(samples, used, strict=True) if use],
         groups=named,
         label=label,
@@ -131,12 +131,12 @@ def measure_shortcuts(
 
 
 def show_views(
-    subject: Subject, progress: Callable[[str], None] = lambda line: None, images: int | None = None
+    target: EvaluationTarget, progress: Callable[[str], None] = lambda line: None, images: int | None = None
 ) -> tuple[list[int], list[dict[str, NDArray[Any]]]]:
-    """The forward passes of `measure_shortcuts`, shared by the team: places in the split, and rows a batch."""
-    chosen = choose_images(subject, images)
-    progress(f"hide-and-seek on {len(chosen)} images of {subject.split}, {PASSES} passes each")
-    return chosen, subject.team.share(lambda batch: _look_at(subject, batch), batches_of(subject, chosen))
+    """The forward passes of `measure_shortcuts`, shared by the processes: places in the split, and rows a batch."""
+    chosen = choose_images(target, images)
+    progress(f"hide-and-seek on {len(chosen)} images of {target.split}, {PASSES} passes each")
+    return chosen, target.processes.share(lambda batch: _look_at(target, batch), batches_of(target, chosen))
 
 
 def view_scores(class_probs: Floats, label: Integers, classes: tuple[str, ...]) -> Statistic:
@@ -155,17 +155,17 @@ def view_scores(class_probs: Floats, label: Integers, classes: tuple[str, ...]) 
     return statistic
 
 
-def _look_at(subject: Subject, batch: Batch) -> dict[str, NDArray[Any]]:
+def _look_at(target: EvaluationTarget, batch: Batch) -> dict[str, NDArray[Any]]:
     """Everything measured of a batch, a row an image; class probabilities (B, C) by the name of the look."""
-    images, lung_known, stride = batch["image"], batch["has_lung"], subject.network.stride
+    images, lung_known, stride = batch["image"], batch["has_lung"], target.network.stride
     found: dict[str, Tensor] = {}
     with torch.no_grad():
-        output = subject.network(images)
+        output = target.network(images)
         lung = torch.where(lung_known.view(-1, 1, 1), batch["lung"][:, 0] > 0.5, output.mask_logits[:, 0] > 0)
         place = place_lungs(lung)
         for name, look in LOOKS.items():
             kept = look.kept(place)
-            logits = output.class_logits if name == "full" else subject.network(keep(images, kept)).class_logits
+            logits = output.class_logits if name == "full" else target.network(keep(images, kept)).class_logits
             found[name] = logits.double().softmax(1)
             found[f"{name} kept"] = kept.double().mean(dim=(1, 2))
     cam = resize_map(class_map_of(output, output.class_logits.argmax(1)), stride, (lung.shape[-2], lung.shape[-1]))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from lungseg.evaluation.intervals import Interval, bootstrap, numbers_of
+from lungseg.evaluation.results import Flag, Verdict
 from lungseg.evaluation.shortcut.study import REPLICATES, ShortcutMeasurements, view_scores
 from lungseg.evaluation.statistics import Floats, Statistic, divide
-from lungseg.evaluation.study_results import Flag, Verdict
 
 CLEARLY_LEFT, HARDLY_LEFT = 0.15, 0.3
 """Of the skill on full images: a shortcut surely leaves more than the first without the lungs; less than the second is

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from lungseg.data.sample import Sample
-from lungseg.evaluation.distributed import Team
+from lungseg.evaluation.distributed import ProcessGroup
 from lungseg.evaluation.shortcut.regions import VIEWS
 from lungseg.evaluation.shortcut.study import DILATIONS, LOOKS, PASSES, SCORES, measure_shortcuts
 from lungseg.evaluation.shortcut.verdict import verdict
-from lungseg.evaluation.target import Subject, load_subject
+from lungseg.evaluation.target import EvaluationTarget, load_target
 from lungseg.models.network import LungOutput
 
 CLASSES = ("COVID-19", "Non-COVID", "Normal")
@@ -56,7 +56,7 @@ def lungs_mean(image: Tensor) -> Tensor:
     return (image[:, 0] * LUNG).sum((1, 2)) / LUNG.sum()
 
 
-def toy(read: Callable[[Tensor], Tensor], told_by: str, batch_size: int = 7, **changes: Any) -> Subject:
+def toy(read: Callable[[Tensor], Tensor], told_by: str, batch_size: int = 7, **changes: Any) -> EvaluationTarget:
     """36 images whose class is the grey of the corner, or of the lungs; everything else is grey 0.5."""
     label = torch.arange(36) % 3
     image = torch.full((36, 1, SIZE, SIZE), 0.5)
@@ -80,20 +80,22 @@ def toy(read: Callable[[Tensor], Tensor], told_by: str, batch_size: int = 7, **c
     samples = [Sample(f"{i:02d}.png", Path("x"), None, None, labels[i], "val") for i in range(36)]
     network = Toy(read)
     return cast(
-        Subject,
-        SimpleNamespace(network=network, classes=CLASSES, samples=samples, split="val", batches=batches, team=Team()),
+        EvaluationTarget,
+        SimpleNamespace(
+            network=network, classes=CLASSES, samples=samples, split="val", batches=batches, processes=ProcessGroup()
+        ),
     )
 
 
-def balanced(subject: Subject) -> dict[str, float]:
-    return {name: view.scores["balanced_accuracy"].value for name, view in measure_shortcuts(subject).views.items()}
+def balanced(target: EvaluationTarget) -> dict[str, float]:
+    return {name: view.scores["balanced_accuracy"].value for name, view in measure_shortcuts(target).views.items()}
 
 
 def test_a_network_that_looks_at_a_corner_needs_no_lungs() -> None:
     third = pytest.approx(1 / 3)
-    subject = toy(corner, "corner")
-    assert balanced(subject) == {"full": 1, "lungs": third, "blanked": 1, "box": 1, "border": 1}
-    results = measure_shortcuts(subject)
+    target = toy(corner, "corner")
+    assert balanced(target) == {"full": 1, "lungs": third, "blanked": 1, "box": 1, "border": 1}
+    results = measure_shortcuts(target)
     # the corner is 10 pixels from the lungs, 0.3125 of the side: hidden by no dilation when blanked, never shown else
     assert [view.scores["accuracy"].value for view in results.blanked_curve] == [1] * len(DILATIONS)
     assert [view.scores["accuracy"].value for view in results.lungs_curve] == [third] * len(DILATIONS)
@@ -104,9 +106,9 @@ def test_a_network_that_looks_at_a_corner_needs_no_lungs() -> None:
 
 def test_a_network_that_looks_at_the_lungs_knows_nothing_without_them() -> None:
     third = pytest.approx(1 / 3)
-    subject = toy(lungs_mean, "lungs")
-    assert balanced(subject) == {"full": 1, "lungs": 1, "blanked": third, "box": third, "border": third}
-    results = measure_shortcuts(subject)
+    target = toy(lungs_mean, "lungs")
+    assert balanced(target) == {"full": 1, "lungs": 1, "blanked": third, "box": third, "border": third}
+    results = measure_shortcuts(target)
     assert [view.scores["auroc"].value for view in results.blanked_curve] == [0.5] * len(DILATIONS)
     found = verdict(results)
     assert found.flag == "no sign"
@@ -138,9 +140,9 @@ def test_shares_of_pixels_evidence_and_area_are_counted() -> None:
 
 
 def test_every_image_takes_the_passes_that_are_told() -> None:
-    subject, told = toy(corner, "corner"), []
-    measure_shortcuts(subject, told.append)
-    assert cast(Toy, subject.network).passes == 36 * PASSES
+    target, told = toy(corner, "corner"), []
+    measure_shortcuts(target, told.append)
+    assert cast(Toy, target.network).passes == 36 * PASSES
     assert told == [f"hide-and-seek on 36 images of val, {PASSES} passes each"]
     assert len(VIEWS) + 2 * (len(DILATIONS) - 1) == PASSES == len(LOOKS)
 
@@ -166,11 +168,11 @@ def test_images_without_a_label_or_finite_probabilities_are_left_out_and_counted
         first = image[:, 0, 31, 31]
         return torch.where(first > 0.9, torch.nan, corner(image))
 
-    subject = toy(broken, "corner", has_label=torch.arange(36) >= 4)
-    for batch in subject.batches():
+    target = toy(broken, "corner", has_label=torch.arange(36) >= 4)
+    for batch in target.batches():
         batch["image"][:, 0, 31, 31] = 1.0  # a view of the images: the first of all, seen in some views only
         break
-    results = measure_shortcuts(subject)
+    results = measure_shortcuts(target)
     assert results.left_out == {"label": 4, "lungs": 0, "finite probabilities": 7}
     assert results.ids == [f"{i:02d}.png" for i in range(7, 36)]
 
@@ -183,10 +185,10 @@ def test_a_set_without_labels_gives_no_numbers_and_no_crash() -> None:
 
 
 def test_a_real_network_goes_through(untrained: Path) -> None:
-    subject = load_subject(untrained, [], "val")
-    results = measure_shortcuts(subject)
-    assert results.ids == [sample.id for sample in subject.samples]
+    target = load_target(untrained, [], "val")
+    results = measure_shortcuts(target)
+    assert results.ids == [sample.id for sample in target.samples]
     assert all(np.allclose(view.class_probs.sum(axis=1), 1) for view in results.views.values())
     with torch.no_grad():
-        probs = torch.cat([subject.network(batch["image"]).class_logits.softmax(1) for batch in subject.batches()])
+        probs = torch.cat([target.network(batch["image"]).class_logits.softmax(1) for batch in target.batches()])
     assert results.views["full"].class_probs == pytest.approx(probs.double().numpy(), abs=1e-6)

@@ -13,7 +13,7 @@ import torch
 from wellformed import checked
 
 from lungseg.evaluation.pipeline import Options, evaluate
-from lungseg.evaluation.target import Subject, load_subject
+from lungseg.evaluation.target import EvaluationTarget, load_target
 from lungseg.reporting.report.content import load_content
 from lungseg.reporting.report.figures import draw_figures
 from lungseg.reporting.report.page import write_report
@@ -23,10 +23,10 @@ pytestmark = pytest.mark.filterwarnings("error")
 SMALL = Options(faithfulness=2, robustness=2, bootstraps=20)
 
 
-def page_of(subject: Subject, folder: Path) -> str:
+def page_of(target: EvaluationTarget, folder: Path) -> str:
     """The words of the page, and the script's data."""
     pictures = PictureWriter(folder)
-    evaluate(subject, SMALL, folder, pictures.add)
+    evaluate(target, SMALL, folder, pictures.add)
     pictures.close()
     page = write_report(folder)
     if find_spec("matplotlib"):
@@ -50,7 +50,7 @@ def images_of(phantoms: Path, count: int) -> list[Path]:
 
 
 def test_a_split_of_the_own_data_fills_every_part(run: Path, tmp_path: Path) -> None:
-    text = page_of(load_subject(run, []), tmp_path / "out")
+    text = page_of(load_target(run, []), tmp_path / "out")
     assert "6 of 6 images are in the page" not in text and "There are no pictures" not in text
     for words in ("Confusion matrix", "Lung dice of each image", "As the lungs are dilated", "JPEG", "Faithfulness"):
         assert words in text
@@ -60,7 +60,7 @@ def test_a_split_of_the_own_data_fills_every_part(run: Path, tmp_path: Path) -> 
 def test_one_image(run: Path, phantoms: Path, tmp_path: Path) -> None:
     (tmp_path / "one" / "Normal").mkdir(parents=True)
     shutil.copy(images_of(phantoms, 1)[0], tmp_path / "one" / "Normal")
-    text = page_of(load_subject(run, [f"data.root={tmp_path / 'one'}"]), tmp_path / "out")
+    text = page_of(load_target(run, [f"data.root={tmp_path / 'one'}"]), tmp_path / "out")
     assert "Measured on 1 images" not in text and "Measured on 1 image:" in text
 
 
@@ -68,17 +68,17 @@ def test_without_labels_and_masks(run: Path, phantoms: Path, tmp_path: Path) -> 
     (tmp_path / "bare").mkdir()
     for image in images_of(phantoms, 3):
         shutil.copy(image, tmp_path / "bare")
-    text = page_of(load_subject(run, [f"data.root={tmp_path / 'bare'}"]), tmp_path / "out")
+    text = page_of(load_target(run, [f"data.root={tmp_path / 'bare'}"]), tmp_path / "out")
     assert "No masks were measured: no image has a true one." in text
     assert "The classes were not measured: no image has both a label and finite class outputs." in text
     assert "Reliability" not in text and "Confusion matrix" not in text
 
 
 def test_a_network_that_gives_nothing_but_nan(run: Path, tmp_path: Path) -> None:
-    subject = load_subject(run, [])
+    target = load_target(run, [])
     with torch.no_grad():
-        for parameter in subject.network.parameters():
+        for parameter in target.network.parameters():
             parameter.fill_(torch.nan)
-    text = page_of(dataclasses.replace(subject, origin="changed"), tmp_path / "out")
+    text = page_of(dataclasses.replace(target, origin="changed"), tmp_path / "out")
     assert "6 of 6 images have mask outputs that are not finite" in text
     assert "The classes were not measured" in text
