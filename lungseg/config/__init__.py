@@ -9,20 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lungseg.config.data import AugmentConfig, DataConfig, PhantomConfig
-from lungseg.config.model import Head, LossConfig, ModelConfig, OptimConfig, Pooling
+from lungseg.config.model import LossConfig, ModelConfig, OptimConfig
 from lungseg.config.run import OverlayConfig, RunConfig, TrainerConfig, WandbConfig
 
 __all__ = [
     "AugmentConfig",
     "Config",
     "DataConfig",
-    "Head",
     "LossConfig",
     "ModelConfig",
     "OptimConfig",
     "OverlayConfig",
     "PhantomConfig",
-    "Pooling",
     "RunConfig",
     "TrainerConfig",
     "WandbConfig",

@@ -8,33 +8,30 @@ from __future__ import annotations
 
 import ast
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import field, is_dataclass, make_dataclass
+from dataclasses import is_dataclass
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 import yaml
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, OmegaConf
 
 from lungseg.config import Config
 from lungseg.errors import did_you_mean
 
-_NULL_WORDS = ("", "null", "None", "none")
 _SPOKEN = {str: "text (str)", bool: "true or false (bool)", int: "a whole number (int)", float: "a number (float)"}
 
 
 @cache
-def field_types() -> Mapping[str, Any]:
+def field_types(section: Any = Config) -> Mapping[str, Any]:
     """Map the full key of every leaf to its type (`float`, `int | None`, `Literal[...]`), in the schema's order."""
-    return {key: kind for key, kind in _keys(Config) if not is_dataclass(kind)}
-
-
-@cache
-def section_keys() -> tuple[str, ...]:
-    """Full keys of all sections (`data`, `data.phantom`), in the schema's order."""
-    return tuple(key for key, kind in _keys(Config) if is_dataclass(kind))
+    leaves: dict[str, Any] = {}
+    for name, kind in get_type_hints(section).items():
+        below = field_types(cast(type, kind)).items() if is_dataclass(kind) else ()
+        leaves |= {f"{name}.{key}": leaf for key, leaf in below} or {name: kind}
+    return leaves
 
 
 def from_word(kind: Any, text: str) -> Any:
@@ -44,9 +41,7 @@ def from_word(kind: Any, text: str) -> Any:
     """
     options, optional = _without_none(kind)
     value: Any = text
-    if text == "" and not optional:
-        raise ValueError("may not be empty, got ''")
-    if text in _NULL_WORDS and (optional or len(options) > 1):
+    if text == "" or (text in ("null", "None", "none") and (optional or len(options) > 1)):
         value = None
     elif len(options) > 1:
         with suppress(yaml.YAMLError):
@@ -60,7 +55,7 @@ def from_yaml(kind: Any, value: Any) -> Any:
     """Check a value that YAML has parsed against its field's type; an interpolation passes as it is."""
     options, optional = _without_none(kind)
     if value is None and not optional:
-        raise ValueError("may not be null")
+        raise ValueError("may not be empty or null")
     if value == MISSING:
         raise ValueError(f"must be given a value, got {value!r}")
     if isinstance(value, str) and "${" in value:
@@ -69,13 +64,6 @@ def from_yaml(kind: Any, value: Any) -> Any:
         return _convert(kind, options[0] if len(options) == 1 else kind, value)
     except (ValueError, OverflowError) as error:  # OmegaConf's ValidationError is a ValueError
         raise ValueError(_refusal(options, value)) from error
-
-
-def _keys(section: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, kind in get_type_hints(section).items():
-        yield f"{prefix}{name}", kind
-        if is_dataclass(kind):
-            yield from _keys(kind, f"{prefix}{name}.")
 
 
 def _without_none(kind: Any) -> tuple[tuple[Any, ...], bool]:
@@ -96,14 +84,8 @@ def _convert(kind: Any, base: Any, value: Any) -> Any:
     # Sweeps draw whole numbers as 32.0, people write 1e2. Digits alone keep away from float, which rounds long ones.
     if base is int and isinstance(value, float | str) and not str(value).strip("+- ").isdecimal():
         value = int(float(value)) if float(value).is_integer() else value
-    return cast(Any, OmegaConf.to_object(OmegaConf.merge(_schema_of_one(kind), {"value": value}))).value
-
-
-@cache
-def _schema_of_one(kind: Any) -> DictConfig:
-    """Make a structured config of one field, which lets OmegaConf judge a single value."""
-    section = make_dataclass("Section", [("value", kind, field(default=MISSING))])
-    return cast(DictConfig, OmegaConf.structured(section))
+    # A list of one element is how OmegaConf judges a single value by a type.
+    return cast(list[Any], OmegaConf.to_container(OmegaConf.typed_list([value], kind)))[0]
 
 
 def _refusal(options: tuple[Any, ...], value: object) -> str:
@@ -118,13 +100,10 @@ def _refusal(options: tuple[Any, ...], value: object) -> str:
 
 def _parse_list(text: str) -> Any:
     """Read a list written by Python or by YAML, its items as text; text that is no list comes back as it is."""
-    for parse in (ast.literal_eval, _parse_as_text):  # Python first: its escapes inside quotes are not YAML's
+    # Python first, as a sweep's agent writes it: its escapes inside quotes are not YAML's.
+    for parse in (ast.literal_eval, partial(yaml.load, Loader=yaml.BaseLoader)):
         with suppress(ValueError, SyntaxError, yaml.YAMLError):
             items = parse(text)
             if isinstance(items, list) and all(isinstance(item, str) for item in items):
                 return items
     return text
-
-
-def _parse_as_text(text: str) -> Any:
-    return yaml.load(text, Loader=yaml.BaseLoader)

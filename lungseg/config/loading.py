@@ -19,14 +19,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lungseg.config import Config
-from lungseg.config.fields import field_types, from_word, from_yaml, section_keys
+from lungseg.config.fields import field_types, from_word, from_yaml
 from lungseg.errors import ConfigError, did_you_mean
 
 COMMAND_LINE = "command line"
 _RENAMED = {"cam": "overlays"}
 """Sections under the name they had one version ago, so that older run folders and users' files still load."""
-
-_log = logging.getLogger(__name__)
 
 
 class _Setting(NamedTuple):
@@ -58,7 +56,8 @@ def load_config(file: Path | None, words: Sequence[str]) -> Config:
             OmegaConf.update(tree, setting.key, setting.value, force_add=True)
         return cast(Config, OmegaConf.to_object(OmegaConf.merge(_defaults(), tree)))
     except OmegaConfBaseException as error:  # all values are checked, so it is an interpolation
-        setting = last[str(error.full_key).partition("[")[0]]
+        key = str(error.full_key).partition("[")[0]  # empty where OmegaConf cannot tell
+        setting = last.get(key) or next(s for s in last.values() if "${" in str(s.value))
         reason = re.sub(r"^While dereferencing interpolation '.*?': |\n.*", "", str(error), flags=re.DOTALL)
         raise ConfigError(f"{setting.source}: {setting.key}: cannot resolve {setting.value!r}: {reason}") from error
     except ValueError as error:  # a range that `__post_init__` of a section refused
@@ -85,7 +84,7 @@ def _walk(source: str, tree: dict[Any, Any], prefix: str = "") -> Iterator[_Sett
             section, _, leaf = key.rpartition(".")
             problem = f"a dotted key is for the command line; in a file write '{leaf}:' below '{section}:'"
             yield _Setting(source, key, problem=problem)
-        elif key in section_keys() and isinstance(value, dict | None):
+        elif _fields_below(key) and isinstance(value, dict | None):
             yield from _walk(source, value or {}, f"{key}.")  # None: a section whose keys are all commented out
         else:
             yield _checked(source, key, value, from_yaml)
@@ -100,9 +99,8 @@ def _word_settings(words: Sequence[str]) -> Iterator[_Setting]:
 
 
 def _checked(source: str, key: str, value: Any, read: Callable[[Any, Any], Any]) -> _Setting:
-    if key in section_keys():
-        leaf = next(name for name in field_types() if name.startswith(f"{key}."))
-        return _Setting(source, key, problem=f"expected keys of this section, such as '{leaf}', got {value!r}")
+    if below := _fields_below(key):
+        return _Setting(source, key, problem=f"expected keys of this section, such as '{below[0]}', got {value!r}")
     if key not in field_types():
         return _Setting(source, key, problem=f"unknown key{_near(key, in_file=read is from_yaml)}")
     try:
@@ -113,12 +111,18 @@ def _checked(source: str, key: str, value: Any, read: Callable[[Any, Any], Any])
 
 def _near(key: str, *, in_file: bool) -> str:
     """Name the nearest keys as they are written at this place, else all of the section."""
-    section, _, leaf = key.rpartition(".")
-    here = {n.rpartition(".")[2]: n for n in (*section_keys(), *field_types()) if n.rpartition(".")[0] == section}
-    near = [name if in_file else here[name] for name in get_close_matches(leaf, here, 1)]
+    section, dot, leaf = key.rpartition(".")
+    here = [name.removeprefix(f"{section}{dot}").partition(".")[0] for name in _fields_below(section)]
+    here = list(dict.fromkeys(here))  # a section comes once a field
+    near = [name if in_file else f"{section}{dot}{name}" for name in get_close_matches(leaf, here, 1)]
     near = near or [name for name in field_types() if name.rpartition(".")[2] == leaf]
     near = near or get_close_matches(key, field_types(), 1)
     return did_you_mean(near) or (f"; known here: {', '.join(here)}" if here else "")
+
+
+def _fields_below(section: str) -> list[str]:
+    """Full keys of the fields in a section and in those below it; of none for a key that is no section."""
+    return [name for name in field_types() if not section or name.startswith(f"{section}.")]
 
 
 def _renamed(source: str, key: str) -> str:
@@ -129,7 +133,8 @@ def _renamed(source: str, key: str) -> str:
 @cache  # so that it warns once a source, however many keys it sets and however often it is read
 def _section_name(source: str, name: str) -> str:
     if name in _RENAMED:
-        _log.warning("%s: the section %r is called %r now; the next version refuses it", source, name, _RENAMED[name])
+        message = "%s: the section %r is called %r now; the next version refuses it"
+        logging.getLogger(__name__).warning(message, source, name, _RENAMED[name])
     return _RENAMED.get(name, name)
 
 

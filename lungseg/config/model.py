@@ -79,22 +79,14 @@ class LossConfig:
         self.costs()
 
     def costs(self) -> dict[str, float]:
-        """`class_costs` by name.
-
-        Raises:
-            ValueError: An entry that is not CLASS=NUMBER, of a class named twice, or not above 0.
-        """
-        found: dict[str, float] = {}
-        for entry in self.class_costs:
-            name, _, number = entry.partition("=")
-            try:
-                cost = float(number)
-            except ValueError:
-                cost = math.nan
-            right = name not in found and 0 < cost < math.inf
-            check(right, "loss.class_costs", "CLASS=NUMBER each, above 0, a class once", self.class_costs)
-            found[name] = cost
-        return found
+        """Map the classes named in `class_costs` to their cost."""
+        try:
+            costs = {name: float(number) for name, number in (entry.split("=") for entry in self.class_costs)}
+        except ValueError:
+            costs = {}
+        right = len(costs) == len(self.class_costs) and all(0 < cost < math.inf for cost in costs.values())
+        check(right, "loss.class_costs", "CLASS=NUMBER each, above 0, a class once", self.class_costs)
+        return costs
 
 
 @dataclass(frozen=True)
@@ -122,5 +114,4 @@ class OptimConfig:
         check(0 <= self.final_lr_factor < 1, "optim.final_lr_factor", "in [0, 1)", self.final_lr_factor)
         for name in ("weight_decay", "warmup_epochs", "frozen_encoder_epochs"):
             check(0 <= getattr(self, name) < math.inf, f"optim.{name}", ">= 0 and finite", getattr(self, name))
-        average = self.average
-        check(average is None or 0 < average < 1, "optim.average", "in (0, 1) or null", average)
+        check(self.average is None or 0 < self.average < 1, "optim.average", "in (0, 1) or null", self.average)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lungseg.config import Head, Pooling
+from lungseg.config.model import Head, Pooling
 
 
 class MapClassifier(nn.Module):
