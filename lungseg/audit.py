@@ -1,7 +1,7 @@
 """Tell what is wrong with a data set, and which images leak between its splits: `python -m lungseg.audit ROOT`.
 
 Exit code 0: clean; 1: there are findings; 2: it could not be run. What is checked, and by which rules, stands in the
-modules of `lungseg.data` that `lungseg.auditing.audit` calls.
+modules of `lungseg.auditing`.
 """
 
 from __future__ import annotations

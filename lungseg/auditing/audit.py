@@ -35,21 +35,14 @@ class Audit:
     root: Path
     layout: str
     has_splits: bool
-    images: int
-    """Each image once, though it be in both trees."""
-    sizes: dict[str, int]
-    """Images by width x height, pixels, the most frequent first."""
+    images: int  # Each image once, though it be in both trees.
+    sizes: dict[str, int]  # Images by width x height, pixels, the most frequent first.
     cells: list[Cell]
-    problems: list[str]
-    """What keeps the index from being used, a phrase a kind, as far as no fault says it."""
-    faults: list[Fault]
-    """In the order of kind, then file."""
-    in_both_trees: int
-    """Images that both trees have under the same split, as published."""
-    moved: list[Leak]
-    """Images that the two trees have under different splits."""
-    leaks: list[Leak]
-    """Copies among the images, those across splits first."""
+    problems: list[str]  # What keeps the index from being used, a phrase a kind, as far as no fault says it.
+    faults: list[Fault]  # In the order of kind, then file.
+    in_both_trees: int  # Images that both trees have under the same split, as published.
+    moved: list[Leak]  # Images that the two trees have under different splits.
+    leaks: list[Leak]  # Copies among the images, those across splits first.
     probes: list[Probe]
 
     @property
@@ -120,7 +113,7 @@ def _probe(samples: Sequence[Sample], inspections: Sequence[Inspection]) -> list
     """Run the shortcut probe on the images that could be read."""
     no_lung = np.zeros((THUMBNAIL_PX, THUMBNAIL_PX), np.uint8)
     used = [
-        (sample, thumbnail(signature.whole), no_lung if inspection.cover is None else inspection.cover)
+        (sample, thumbnail(signature.image), no_lung if inspection.cover is None else inspection.cover)
         for sample, inspection in zip(samples, inspections, strict=True)
         if (signature := inspection.signature)
     ]

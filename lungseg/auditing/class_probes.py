@@ -19,8 +19,7 @@ from lungseg.auditing.integrity import THUMBNAIL_PX
 from lungseg.data.sample import Sample
 
 VIEWS = ("thumbnail", "border", "lungs blanked")
-BORDER_PX = 3
-"""Width of the border, of 32 pixels."""
+BORDER_PX = 3  # Width of the border, of 32 pixels.
 FOLDS = 5
 MOST_IMAGES = 12_000
 """Of more images as many are used, spread evenly over the list: enough to tell chance from a shortcut."""
@@ -29,23 +28,18 @@ LEAST_ABOVE = 0.1
 """A view is a shortcut if its balanced accuracy is above chance by more than this and by more than `DEVIATIONS`
 standard deviations of what guessing would give."""
 
-Features = npt.NDArray[np.float32]
-"""(n, d) float32 in [0, 1]."""
+Features = npt.NDArray[np.float32]  # (n, d) float32 in [0, 1].
 Flags = npt.NDArray[np.bool_]
 
 
 class Probe(NamedTuple):
     """How well one view tells the class on images that were not fitted."""
 
-    view: str
-    """One of `VIEWS`."""
-    accuracy: float
-    """Mean over the classes of the share recognised, in [0, 1]."""
+    view: str  # One of `VIEWS`.
+    accuracy: float  # Mean over the classes of the share recognised, in [0, 1].
     chance: float
-    deviation: float
-    """Standard deviation of the accuracy of guesses with the same frequencies."""
-    fitted: int
-    """Images the model was fitted on; with folds, all."""
+    deviation: float  # Standard deviation of the accuracy of guesses with the same frequencies.
+    fitted: int  # Images the model was fitted on; with folds, all.
     tested: int
 
     @property

@@ -47,8 +47,7 @@ class Fault(NamedTuple):
     """One thing wrong with one file."""
 
     kind: str
-    file: str
-    """Relative to the root, with forward slashes."""
+    file: str  # Relative to the root, with forward slashes.
     detail: str = ""
 
 
@@ -56,14 +55,11 @@ class Inspection(NamedTuple):
     """What is known of a sample once its files have been read."""
 
     faults: list[Fault]
-    signature: Signature | None
-    """None where the image cannot be read or is blank."""
-    lung_digest: bytes | None
-    """Hash of the lung mask, None without one."""
+    signature: Signature | None  # None where the image cannot be read or is blank.
+    lung_digest: bytes | None  # Hash of the lung mask, None without one.
     cover: Grey | None
     """(THUMBNAIL_PX, THUMBNAIL_PX) uint8: share of each cell that is lung, of 255; None without a lung mask."""
-    shape: tuple[int, int] | None
-    """Height and width of the image."""
+    shape: tuple[int, int] | None  # Height and width of the image.
 
 
 def inspect(sample: Sample, root: Path) -> Inspection:

@@ -29,8 +29,7 @@ PUBLISHED: Mapping[str, tuple[tuple[int, int, int], ...]] = {
     "infection": ((1864, 932, 932), (466, 233, 233), (583, 292, 291)),
 }
 """Images of each tree of COVID-QU-Ex, a row a split, a column a class (Tahir et al. 2021)."""
-NEARLY = 0.01
-"""Share of the published count within which another count means that files were lost or added."""
+NEARLY = 0.01  # Share of the published count within which another count means that files were lost or added.
 
 NO_LUNG_MASK = "image without a lung mask"
 NO_INFECTION_MASK = "image without an infection mask"
@@ -45,10 +44,8 @@ _MASK_FOLDERS = {*LUNG_FOLDERS, *INFECTION_FOLDERS}
 class Tree(NamedTuple):
     """One tree of COVID-QU-Ex, or all of another data set."""
 
-    folder: str
-    """Relative to the root; '.' for the root."""
-    kind: str
-    """`lung` or `infection`; empty for another layout."""
+    folder: str  # Relative to the root; '.' for the root.
+    kind: str  # `lung` or `infection`; empty for another layout.
     samples: list[Sample]
 
 
@@ -57,11 +54,9 @@ class Cell(NamedTuple):
 
     tree: str
     split: str
-    name: str
-    """Class name, or `no class`."""
+    name: str  # Class name, or `no class`.
     images: int
-    published: int | None
-    """None where nothing is published."""
+    published: int | None  # None where nothing is published.
 
 
 def list_trees(root: Path, reading: Reading) -> list[Tree]:

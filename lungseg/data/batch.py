@@ -42,6 +42,7 @@ def unpack(batch: Batch) -> Batch:
         `image` in [0, 1], `lung` and `infection` {0, 1}, each (B, 1, S, S) float32 (a missing mask is all 0), and the
         rest as it was.
     """
+    # Data sets without infection masks are common, and their zeros need no memory of their own.
     masks, no_infection = batch["masks"], False
     if masks.device.type == "cpu":  # elsewhere, asking would make the program wait for the device
         no_infection = not batch["has_infection"].any()

@@ -28,8 +28,7 @@ from lungseg.data.sample import Sample
 from lungseg.errors import DataError
 from lungseg.runs.progress import in_threads
 
-VERSION = 1
-"""Raised whenever the same files give other bytes; part of the key."""
+VERSION = 1  # Raised whenever the same files give other bytes; part of the key.
 SUFFIX = ".cache"
 # Reading makes the process seem to grow to the size of the file. Every so many reads the pages are given back to the
 # page cache, where they stay for the next reader.
@@ -81,9 +80,6 @@ class ImageCache:
                     "LUNGSEG_CACHE to another folder, or data.cache=false"
                 ) from None
         return cache
-
-    def __len__(self) -> int:
-        return self.count
 
     def read(self, index: int) -> tuple[Plane, Plane]:
         """Give image and masks of a sample, (S, S) uint8 each, as `read_sample` does; copies, free to be changed."""

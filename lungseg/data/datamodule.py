@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,9 +19,11 @@ from lungseg.data.index import fingerprint, load_index
 from lungseg.data.phantom.phantom_set import write_phantoms
 from lungseg.data.sample import CLASSES, SPLITS, Sample, Split
 from lungseg.errors import DataError
+from lungseg.runs.progress import cores
 
+# Training is not listed: it checks and decodes all splits before it starts, so that a broken test image is not found
+# after hours of work.
 _SPLITS_OF_STAGE: dict[str | None, tuple[Split, ...]] = {"validate": ("val",), "test": ("test",)}
-"""Training checks and decodes all splits before it starts, not Test after it."""
 
 
 class LungDataModule(LightningDataModule):
@@ -44,10 +45,9 @@ class LungDataModule(LightningDataModule):
         self.samples: dict[Split, list[Sample]] = {}
         self.caches: dict[Split, ImageCache] = {}
         self.fingerprint = ""
-        self.excluded = 0
-        """Training images left out as copies of Val or Test images."""
+        self.excluded = 0  # training images left out as copies of Val or Test images
+        # When a run is resumed, Lightning draws the first order before it says which epoch it is.
         self.first_epoch = 0
-        """Epoch that training starts with, when resumed; Lightning draws the first order before it says which epoch."""
         if samples is not None:
             self._take(samples)
 
@@ -64,13 +64,12 @@ class LungDataModule(LightningDataModule):
         """
         if not self.samples:
             self.find_samples()
-        if self.config.cache:
-            folder = Path(self.config.cache_dir) if self.config.cache_dir is not None else None
-            for split in _SPLITS_OF_STAGE.get(stage, SPLITS):
-                if self.samples[split] and split not in self.caches:
-                    self.caches[split] = ImageCache.open_or_build(
-                        self.samples[split], self.config.image_size, self.config.keep_aspect, folder
-                    )
+        config = self.config
+        for split in _SPLITS_OF_STAGE.get(stage, SPLITS) if config.cache else ():
+            if self.samples[split] and split not in self.caches:
+                self.caches[split] = ImageCache.open_or_build(
+                    self.samples[split], config.image_size, config.keep_aspect, self._cache_folder
+                )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Make floats of a batch's bytes, on the device."""
@@ -78,8 +77,8 @@ class LungDataModule(LightningDataModule):
 
     def find_samples(self) -> None:
         """Index the data set and check it; no image is read but for `data.exclude_leaks`."""
-        root = Path(self.config.root) if self.config.root is not None else write_phantoms(self.config.phantom)
         config = self.config
+        root = Path(config.root) if config.root is not None else write_phantoms(config.phantom)
         index = load_index(
             root,
             test_fraction=config.test_fraction,
@@ -90,26 +89,26 @@ class LungDataModule(LightningDataModule):
         )
         if config.exclude_leaks:
             found = len(index)
-            index = without_training_copies(index, Path(config.cache_dir) if config.cache_dir is not None else None)
+            index = without_training_copies(index, self._cache_folder)
             self.excluded = found - len(index)
         self._take(index)
         if not self.samples["train"]:
             raise DataError(f"{root}: no training images; give a root with a Train folder")
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled, augmented."""
+        """Training batches: shuffled anew every epoch, and augmented."""
         samples = self.samples["train"]
-        sampler = TrainSampler([sample.label for sample in samples], self.seed, self.config.balanced, *self._place())
+        sampler = TrainSampler([sample.label for sample in samples], self.seed, self.config.balanced, *self._rank())
         sampler.set_epoch(self.first_epoch)
-        drop_last = len(sampler) >= self.config.batch_size
+        drop_last = len(sampler) >= self.config.batch_size  # one image alone has no batch statistics
         return self._loader(self.dataset("train"), sampler, drop_last=drop_last)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
-        """In order, each sample once; an empty list without a Val split."""
+        """Validation batches in order, each sample once; an empty list without a Val split."""
         return self._evaluation_loader("val")
 
     def test_dataloader(self) -> DataLoader[Batch] | list[Any]:
-        """In order, each sample once; an empty list without a Test split."""
+        """Test batches in order, each sample once; an empty list without a Test split."""
         return self._evaluation_loader("test")
 
     def dataset(self, split: Split) -> LungDataset:
@@ -133,7 +132,7 @@ class LungDataModule(LightningDataModule):
     def _evaluation_loader(self, split: Split) -> DataLoader[Batch] | list[Any]:
         if not self.samples[split]:
             return []
-        return self._loader(self.dataset(split), ShardSampler(len(self.samples[split]), *self._place()))
+        return self._loader(self.dataset(split), ShardSampler(len(self.samples[split]), *self._rank()))
 
     def _loader(
         self, dataset: LungDataset, sampler: TrainSampler | ShardSampler, drop_last: bool = False
@@ -141,7 +140,7 @@ class LungDataModule(LightningDataModule):
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         workers = self.config.workers
         if workers is None:
-            workers = default_workers(on_gpu, self._place()[1])
+            workers = default_workers(on_gpu, self._rank()[1])
         return DataLoader(
             dataset,
             batch_size=self.config.batch_size,
@@ -152,15 +151,18 @@ class LungDataModule(LightningDataModule):
             persistent_workers=workers > 0,
         )
 
-    def _place(self) -> tuple[int, int]:
-        """Rank of this process and how many there are."""
+    @property
+    def _cache_folder(self) -> Path | None:
+        return Path(self.config.cache_dir) if self.config.cache_dir is not None else None
+
+    def _rank(self) -> tuple[int, int]:
+        """Rank of this process and world size."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
 
-def default_workers(on_gpu: bool, processes: int) -> int:
+def default_workers(on_gpu: bool, world_size: int) -> int:
     """Loader processes for this machine: its cores shared by the training processes, at most 8; on a CPU at most 1.
 
     On a CPU the network itself fills the cores and one loader stays far ahead of it.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores // processes)) if on_gpu else min(1, cores - 1)
+    return max(1, min(8, cores() // world_size)) if on_gpu else min(1, cores() - 1)

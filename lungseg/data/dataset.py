@@ -70,12 +70,12 @@ class TrainSampler(Sampler[Visit]):
         seed: Of the order.
         balanced: Draw with replacement so that each class comes equally often.
         rank: Of this process.
-        processes: How many there are.
+        world_size: How many processes train together.
     """
 
-    def __init__(self, labels: Sequence[int | None], seed: int, balanced: bool, rank: int = 0, processes: int = 1):
+    def __init__(self, labels: Sequence[int | None], seed: int, balanced: bool, rank: int = 0, world_size: int = 1):
         self.labels, self.seed, self.balanced = labels, seed, balanced
-        self.rank, self.processes = rank, processes
+        self.rank, self.world_size = rank, world_size
         self.epoch = 0
         if balanced and all(label is None for label in labels):
             raise DataError("data.balanced: no training image has a class label; set it to false")
@@ -85,12 +85,13 @@ class TrainSampler(Sampler[Visit]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.labels) // self.processes)
+        return -(-len(self.labels) // self.world_size)
 
     def __iter__(self) -> Iterator[Visit]:
         order = self._order()
-        order += order[: len(self) * self.processes - len(order)]  # equal shares: training steps must match on all
-        return iter([(self.epoch, index) for index in order[self.rank :: self.processes]])
+        # Equal shares: a rank with one more step than the others would wait for them for ever.
+        order += order[: len(self) * self.world_size - len(order)]
+        return iter([(self.epoch, index) for index in order[self.rank :: self.world_size]])
 
     def _order(self) -> list[int]:
         generator = torch.Generator().manual_seed((self.seed << 20) + self.epoch)
@@ -98,6 +99,7 @@ class TrainSampler(Sampler[Visit]):
             return torch.randperm(len(self.labels), generator=generator).tolist()
         classes = [-1 if label is None else label for label in self.labels]
         share = np.bincount(np.asarray(classes) + 1)
+        # What has no label counts as a class of its own, so that its images are drawn too.
         weights = torch.tensor([1 / share[label + 1] for label in classes])
         return torch.multinomial(weights, len(classes), replacement=True, generator=generator).tolist()
 
@@ -105,8 +107,8 @@ class TrainSampler(Sampler[Visit]):
 class ShardSampler(Sampler[Visit]):
     """Every sample exactly once over all processes: shards may differ in length, nothing is repeated."""
 
-    def __init__(self, length: int, rank: int = 0, processes: int = 1):
-        self.visits = [(0, index) for index in range(rank, length, processes)]
+    def __init__(self, length: int, rank: int = 0, world_size: int = 1):
+        self.visits = [(0, index) for index in range(rank, length, world_size)]
 
     def __len__(self) -> int:
         return len(self.visits)

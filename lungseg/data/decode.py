@@ -10,10 +10,8 @@ from lungseg.data.geometry import Letterbox
 from lungseg.data.images import read_image, read_mask
 from lungseg.data.sample import Sample
 
-Plane = npt.NDArray[np.uint8]
-"""(S, S) uint8: grey values, or the bits `LUNG` and `INFECTION`."""
-LUNG, INFECTION = 1, 2
-"""Bits of a pixel in the plane of masks."""
+Plane = npt.NDArray[np.uint8]  # (S, S) uint8: grey values, or the bits `LUNG` and `INFECTION`.
+LUNG, INFECTION = 1, 2  # Bits of a pixel in the plane of masks.
 LEAST_LUNG = 0.1
 """Share of a lung mask below which a connected component of it is a speck, no lung. The smaller lung of 4,660 masks of
 COVID-QU-Ex has at least 0.23."""
@@ -68,6 +66,7 @@ def pack_row(image: Plane, masks: Plane) -> bytes:
     """
     quarters = np.zeros((4, -(-masks.size // 4)), np.uint8)
     quarters.reshape(-1)[: masks.size] = masks.reshape(-1)
+    # Whole arrays are shifted, not pixels: packing neighbours into a byte would need a strided copy.
     packed: Plane = quarters[0] | quarters[1] << 2 | quarters[2] << 4 | quarters[3] << 6
     return image.tobytes() + packed.tobytes()
 

@@ -20,8 +20,7 @@ import numpy.typing as npt
 from lungseg.errors import DataError
 
 Values = npt.NDArray[np.integer[Any] | np.floating[Any]]
-Shares = npt.NDArray[np.float64]
-"""(H, W), 0 black to 1 white."""
+Shares = npt.NDArray[np.float64]  # (H, W), 0 black to 1 white.
 Contrast = Literal["lut", "window", "content"]
 
 _log = logging.getLogger(__name__)
@@ -47,8 +46,8 @@ class DicomImage:
     contrast: Contrast
 
 
-class _UnreadableError(Exception):
-    """What is wrong with a file, in words that hold nothing of its header."""
+class UnreadableError(Exception):
+    """What is wrong with a file, in words that hold nothing of its header; becomes a DataError that names the file."""
 
 
 def is_dicom(path: Path) -> bool:
@@ -90,7 +89,7 @@ def read_dicom(path: Path) -> DicomImage:
     with _quiet_pydicom():
         try:
             return _read(pydicom.dcmread(path), path)
-        except _UnreadableError as fault:
+        except UnreadableError as fault:
             reason = str(fault)
         except OSError as error:
             reason = error.strerror or "the file ends too early"
@@ -129,11 +128,11 @@ def _read(dataset: Any, path: Path) -> DicomImage:
 def _stored(dataset: Any) -> Values:
     """Decode the pixels, (H, W) of the stored integer type, or say why not."""
     if "PixelData" not in dataset:
-        raise _UnreadableError("it holds no pixels")
+        raise UnreadableError("it holds no pixels")
     if dataset.get("PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
-        raise _UnreadableError("it is not grey: neither MONOCHROME1 nor MONOCHROME2")
+        raise UnreadableError("it is not grey: neither MONOCHROME1 nor MONOCHROME2")
     if (_first(dataset, "NumberOfFrames") or 1) > 1:
-        raise _UnreadableError("it holds several frames")
+        raise UnreadableError("it holds several frames")
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
         pixels: Values = dataset.pixel_array
@@ -142,13 +141,13 @@ def _stored(dataset: Any) -> Values:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         if syntax.is_compressed:
-            raise _UnreadableError(f"its compressed pixels are broken or need a decoder: {_INSTALL}") from None
-        raise _UnreadableError("its pixels are truncated or do not match its header") from None
+            raise UnreadableError(f"its compressed pixels are broken or need a decoder: {_INSTALL}") from None
+        raise UnreadableError("its pixels are truncated or do not match its header") from None
     # JPEG and JPEG-LS decoders fill up what a cut stream lacks and say nothing; the end marker cannot occur in a scan.
     if syntax in _JPEG_SYNTAXES and b"\xff\xd9" not in dataset.PixelData:
-        raise _UnreadableError("its compressed pixels are truncated")
+        raise UnreadableError("its compressed pixels are truncated")
     if pixels.ndim != 2:
-        raise _UnreadableError("it is not one grey image")
+        raise UnreadableError("it is not one grey image")
     return pixels
 
 
@@ -172,7 +171,7 @@ def _modality(dataset: Any, stored: Values) -> Values:
     slope, intercept = _first(dataset, "RescaleSlope"), _first(dataset, "RescaleIntercept")
     slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
     if slope == 0 or not math.isfinite(slope + intercept):
-        raise _UnreadableError("its rescale has no meaning")
+        raise UnreadableError("its rescale has no meaning")
     if (slope, intercept) == (1, 0):
         return stored
     dataset.RescaleSlope, dataset.RescaleIntercept = slope, intercept  # pydicom rescales only where it finds both
@@ -212,7 +211,7 @@ def _window(values: Values, center: float, width: float, function: str) -> Share
     from pydicom.pixels.processing import apply_windowing
 
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-        raise _UnreadableError("its VOI LUT function is unknown")
+        raise UnreadableError("its VOI LUT function is unknown")
     if not math.isfinite(center) or not (1 if function == "LINEAR" else 0) <= width < math.inf:
         return np.zeros(values.shape)
     # pydicom scales to the range that bits and rescale allow; with one bit and no rescale that is 0 to 1.

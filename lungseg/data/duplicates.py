@@ -10,22 +10,21 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 from lungseg.data.cache import cache_key, default_folder, lock
 from lungseg.data.decode import read_lung
 from lungseg.data.images import read_image
-from lungseg.data.likeness import NEAR_LUNGS, NEAR_WHOLE, Frame, Signature, is_blank, likeness, neighbours, sign
+from lungseg.data.likeness import NEAR_IMAGE, NEAR_LUNGS, Frame, Signature, is_blank, likeness, neighbours, sign
 from lungseg.data.sample import Sample
 from lungseg.errors import DataError
 from lungseg.runs.progress import in_threads
 from lungseg.runs.whole_files import write_whole
 
-VERSION = 1
-"""Raised whenever the search would find others in the same files."""
-ALIKE = 0.75
-"""Cosine from which whole images are framed alike: altered copies have 0.88, others mostly below 0.7."""
+VERSION = 1  # Raised whenever the search would find others in the same files.
+ALIKE = 0.75  # Cosine from which whole images are framed alike: altered copies have 0.88, others mostly below 0.7.
 _MANY = 1000  # fewer images are all compared as wholes too: that takes no time
 _CHUNK = 64  # pairs confirmed by a thread at once
 
@@ -36,8 +35,7 @@ class Leak:
 
     kind: Literal["exact", "near"]
     """Equal pixels, or equal but for encoding, size, crop, brightness, contrast or writing on it."""
-    likeness: float
-    """1 for exact copies, else `likeness.likeness`, `NEAR_LUNGS` at least."""
+    likeness: float  # 1 for exact copies, else `likeness.likeness`, `NEAR_LUNGS` at least.
     first: Sample
     second: Sample
 
@@ -71,6 +69,7 @@ def find_leaks(
     leaks = [
         Leak("exact", 1.0, signed[first][0], signed[other][0]) for first, *others in same.values() for other in others
     ]
+    # Near copies are sought among the first of each kind only; the others would repeat their pairs.
     firsts = [signed[copies[0]] for copies in same.values()]
     for i, j, value in _near_pairs([signature for _, signature in firsts], quiet):
         leaks.append(Leak("near", value, firsts[i][0], firsts[j][0]))
@@ -79,6 +78,7 @@ def find_leaks(
 
 def group_copies(leaks: Iterable[Leak]) -> list[list[Sample]]:
     """Join pairs that share a sample: each group is one exposure, sorted by id; groups by their first id."""
+    # Union-find: every id points to another of its group, the last one to itself.
     parent: dict[str, str] = {}
     samples: dict[str, Sample] = {}
 
@@ -149,24 +149,23 @@ def _near_pairs(signatures: Sequence[Signature], quiet: bool) -> list[tuple[int,
     """Give confirmed pairs (i, j), i < j, with their likeness."""
     found: dict[tuple[int, int], float] = {}
     has_lungs = [signature.lungs is not None for signature in signatures]
-    for what, least in (("lungs", NEAR_LUNGS), ("whole", NEAR_WHOLE)):
+    for what, least in (("lungs", NEAR_LUNGS), ("images", NEAR_IMAGE)):
         frames: dict[int, Frame] = {}
         for at, signature in enumerate(signatures):
-            frame = signature.lungs if what == "lungs" else signature.whole
+            frame = signature.lungs if what == "lungs" else signature.image
             if frame is not None and not is_blank(frame):
                 frames[at] = frame
-        pairs = _candidates(frames, has_lungs if what == "whole" else [])
+        pairs = _candidates(frames, has_lungs if what == "images" else [])
         chunks = [pairs[start : start + _CHUNK] for start in range(0, len(pairs), _CHUNK)]
-        confirm = partial(_likenesses, frames)
-        for chunk, values in zip(chunks, in_threads(confirm, chunks, f"comparing {what}", quiet), strict=True):
-            for pair, value in zip(chunk, values, strict=True):
-                if value >= least:
-                    found[pair] = max(value, found.get(pair, 0.0))
+        results = in_threads(partial(_likenesses, frames), chunks, f"comparing {what}", quiet)
+        for pair, value in zip(pairs, chain.from_iterable(results), strict=True):
+            if value >= least:
+                found[pair] = max(value, found.get(pair, 0.0))
     return [(i, j, value) for (i, j), value in found.items()]
 
 
 def _candidates(frames: Mapping[int, Frame], has_lungs: Sequence[bool]) -> list[tuple[int, int]]:
-    """Give the pairs to confirm; of many images that have lungs to compare, the whole only if framed alike."""
+    """Give the pairs to confirm; of many images those that have lungs to compare only if they are framed alike."""
     if len(frames) < 2:
         return []
     names = list(frames)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +25,16 @@ LUNG_FOLDERS = ("lung masks", "lung_masks", "masks", "mask")
 INFECTION_FOLDERS = ("infection masks", "infection_masks")
 SIDES_FOLDER = "manualmask"
 PART_FOLDERS = {*IMAGE_FOLDERS, *LUNG_FOLDERS, *INFECTION_FOLDERS, SIDES_FOLDER}
-"""Folders that hold a part of the samples, never a class; in lower case like all names here."""
+"""Folders that hold the images or the masks of samples, never a class; in lower case like all names here."""
+
+_ADVICE = {
+    "folder that cannot be read": "check that it exists and that you may read it",
+    "second file of one name": "keep one, and masks in a folder of their own",
+    "mask folder without a mask named as an image": "name masks as their images",
+    "mask of one side without the other": "add the other side under the same name",
+}
+"""What to do about each kind of fault."""
+_UNREADABLE, _DOUBLED, _UNMATCHED, _ONE_SIDED = _ADVICE
 
 
 class Reading(NamedTuple):
@@ -37,106 +47,101 @@ class Reading(NamedTuple):
 
 
 class Folders:
-    """The folders below a root. A place is the path of one relative to the root, with '/'; the root itself is ''."""
+    """The folders below a root, each named by its path relative to it, with '/'; the root itself is ''."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._listed: dict[str, tuple[list[str], list[str]]] = {}
-        self._unreadable: list[str] = []
-        self._doubled: set[str] = set()
-        self._unmatched: list[str] = []
-        self._one_sided: list[str] = []
+        self._faults: dict[str, set[str]] = defaultdict(set)
 
-    def dirs(self, place: str) -> list[str]:
-        """Names of the folders in a place, sorted; hidden ones and what macOS adds to archives are left out."""
-        return self._list(place)[0]
+    def dirs(self, folder: str) -> list[str]:
+        """Names of the folders in a folder, sorted; hidden ones and what macOS adds to archives are left out."""
+        return self._list(folder)[0]
 
-    def files(self, place: str) -> list[str]:
-        """Names of the files in a place, in no order; hidden ones are left out."""
-        return self._list(place)[1]
+    def files(self, folder: str) -> list[str]:
+        """Names of the files in a folder, in no order; hidden ones are left out."""
+        return self._list(folder)[1]
 
-    def child(self, place: str, names: Collection[str]) -> str | None:
-        """Give the place of the first folder whose name in lower case is among `names`."""
-        return next((join(place, name) for name in self.dirs(place) if name.casefold() in names), None)
+    def child(self, folder: str, names: Collection[str]) -> str | None:
+        """Give the first folder in a folder whose name in lower case is among `names`."""
+        return next((join(folder, name) for name in self.dirs(folder) if name.casefold() in names), None)
 
-    def by_stem(self, place: str | None) -> dict[str, str]:
-        """Names of the image files of a place, by name in lower case without suffix and without `_mask` at its end."""
-        found: dict[str, str] = {}
-        for name in self.files(place) if place is not None else ():
-            stem, dot, suffix = name.casefold().rpartition(".")
-            if dot + suffix in IMAGE_SUFFIXES:
-                first = found.setdefault(stem.removesuffix("_mask"), name)
-                if first is not name:
-                    self._doubled.add(join(place or "", max(first, name)))
-        return found
+    def holds_images(self, folder: str) -> bool:
+        """Whether there are image files in a folder or in its folder `images`."""
+        inside = self.child(folder, IMAGE_FOLDERS) or folder
+        return any(name.casefold().endswith(IMAGE_SUFFIXES) for name in self.files(inside))
 
-    def holds_images(self, place: str) -> bool:
-        """Whether there are image files in a place or in its folder `images`."""
-        where = self.child(place, IMAGE_FOLDERS) or place
-        return any(name.casefold().endswith(IMAGE_SUFFIXES) for name in self.files(where))
-
-    def samples(self, place: str, label: int | None, split: Split) -> list[Sample]:
-        """Pair the images of a place (those in its folder `images`, if it has one) with its masks of the same name."""
-        where = self.child(place, IMAGE_FOLDERS) or place
-        images = self.by_stem(where)
-        lungs = self._lung_masks(place)
-        infections = self._masks(self.child(place, INFECTION_FOLDERS))
+    def samples(self, folder: str, label: int | None, split: Split) -> list[Sample]:
+        """Pair the images of a folder (those in its folder `images`, if it has one) with its masks of the same name."""
+        inside = self.child(folder, IMAGE_FOLDERS) or folder
+        images = self._by_stem(inside)
+        lungs, infections = self._lung_masks(folder), self._masks(self.child(folder, INFECTION_FOLDERS))
         for masks in (lungs, infections):
             if images and masks and masks.keys().isdisjoint(images):
-                self._unmatched.append(self._place_of(next(iter(masks.values())).parent))
-        folder, prefix = self.root / where, join(where, "")
+                self._faults[_UNMATCHED].add(self._relative(next(iter(masks.values())).parent))
         return [
-            Sample(prefix + name, folder / name, lungs.get(stem), infections.get(stem), label, split)
+            Sample(join(inside, name), self.root / inside / name, lungs.get(stem), infections.get(stem), label, split)
             for stem, name in images.items()
         ]
 
     def problems(self) -> list[str]:
         """Give the faults met so far, one phrase a kind."""
-        return [
-            *phrase("folder that cannot be read", self._unreadable, "check that it exists and that you may read it"),
-            *phrase("second file of one name", self._doubled, "keep one, and masks in a folder of their own"),
-            *phrase("mask folder without a mask named as an image", self._unmatched, "name masks as their images"),
-            *phrase("mask of one side without the other", self._one_sided, "add the other side under the same name"),
-        ]
+        return [line for what, advice in _ADVICE.items() for line in phrase(what, self._faults[what], advice)]
 
-    def _lung_masks(self, place: str) -> dict[str, Path]:
-        sides = self.child(place, (SIDES_FOLDER,))
+    def _by_stem(self, folder: str) -> dict[str, str]:
+        """Names of the image files of a folder, by name in lower case without suffix and without `_mask` at its end."""
+        found: dict[str, str] = {}
+        for name in self.files(folder):
+            stem, dot, suffix = name.casefold().rpartition(".")
+            if dot + suffix in IMAGE_SUFFIXES:
+                # Whoever pairs images and masks by name cannot know which of two files of one name is meant.
+                first = found.setdefault(stem.removesuffix("_mask"), name)
+                if first is not name:
+                    self._faults[_DOUBLED].add(join(folder, max(first, name)))
+        return found
+
+    def _lung_masks(self, folder: str) -> dict[str, Path]:
+        sides = self.child(folder, (SIDES_FOLDER,))
         if sides is None:
-            return self._masks(self.child(place, LUNG_FOLDERS))
+            return self._masks(self.child(folder, LUNG_FOLDERS))
         left, right = (self._masks(self.child(sides, (side,))) for side in ("leftmask", "rightmask"))
         paired = {stem for stem in left.keys() & right.keys() if lung_files(left[stem])[-1] == right[stem]}
-        self._one_sided += [self._place_of(masks[stem]) for masks in (left, right) for stem in masks.keys() - paired]
+        self._faults[_ONE_SIDED] |= {
+            self._relative(masks[stem]) for masks in (left, right) for stem in masks.keys() - paired
+        }
         return left
 
-    def _masks(self, place: str | None) -> dict[str, Path]:
-        folder = self.root / (place or "")
-        return {stem: folder / name for stem, name in self.by_stem(place).items()}
+    def _masks(self, folder: str | None) -> dict[str, Path]:
+        if folder is None:
+            return {}
+        return {stem: self.root / folder / name for stem, name in self._by_stem(folder).items()}
 
-    def _place_of(self, path: Path) -> str:
+    def _relative(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
 
-    def _list(self, place: str) -> tuple[list[str], list[str]]:
-        if place not in self._listed:
+    def _list(self, folder: str) -> tuple[list[str], list[str]]:
+        if folder not in self._listed:
             dirs: list[str] = []
             files: list[str] = []
+            # A folder that cannot be read counts as empty, so that all other faults are found in the same pass.
             try:
-                with os.scandir(self.root / place) as entries:
+                with os.scandir(self.root / folder) as entries:
                     for entry in entries:
                         if not entry.name.startswith((".", "__MACOSX")):
                             (dirs if entry.is_dir() else files).append(entry.name)
             except OSError as error:
-                self._unreadable.append(f"{place or '.'}: {error.strerror}")
-            self._listed[place] = (sorted(dirs), files)
-        return self._listed[place]
+                self._faults[_UNREADABLE].add(f"{folder or '.'}: {error.strerror}")
+            self._listed[folder] = (sorted(dirs), files)
+        return self._listed[folder]
 
 
-def join(place: str, name: str) -> str:
-    """Give the place of `name` inside `place`."""
-    return f"{place}/{name}" if place else name
+def join(folder: str, name: str) -> str:
+    """Give the relative path of `name` inside `folder`."""
+    return f"{folder}/{name}" if folder else name
 
 
 def phrase(what: str, items: Collection[str], advice: str) -> list[str]:
-    """Tell of one kind of fault: how many, the first three, what to do. Empty without items."""
+    """Phrase one kind of fault: how many, the first three, what to do. Empty without items."""
     if not items:
         return []
     first = ", ".join(repr(item) for item in sorted(items)[:3])
@@ -152,6 +157,7 @@ def lung_files(lung: Path) -> Sequence[Path]:
     side = lung.parent.name
     if side.casefold() != "leftmask":
         return (lung,)
+    # The case of the folder's name is kept: file systems differ in whether it matters.
     for left, right in (("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT")):
         side = side.replace(left, right)
     return lung, lung.parent.with_name(side) / lung.name

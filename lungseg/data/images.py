@@ -19,17 +19,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lungseg.data.dicom import full_scale, has_dicom_marker, read_dicom
+from lungseg.data.dicom import UnreadableError, full_scale, has_dicom_marker, read_dicom
 from lungseg.errors import DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
 """Suffixes (lower case) to look for in a folder; `read_image` itself goes by content. See also `dicom.is_dicom`."""
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
-
-
-class _UnreadableError(Exception):
-    """What is wrong with a file; becomes a DataError that names it."""
 
 
 def read_image(path: Path) -> npt.NDArray[np.uint8]:
@@ -88,6 +84,7 @@ def _to_mask(path: Path, grey: Pixels) -> npt.NDArray[np.bool_]:
     top = int(grey.max())
     if top <= 1:
         return grey.astype(np.bool_)
+    # A grey picture saved as a mask would be cut at an arbitrary value, so it is refused.
     scale = full_scale(top)
     if top <= scale // 2:
         raise DataError(
@@ -109,9 +106,9 @@ def _read_grey(path: Path, data: bytes) -> Pixels:
     try:
         decode = next((decode for magic, decode in _DECODERS.items() if data.startswith(magic)), None)
         if decode is None:
-            raise _UnreadableError("not a PNG, JPEG, TIFF, BMP or DICOM file" if data else "the file is empty")
+            raise UnreadableError("not a PNG, JPEG, TIFF, BMP or DICOM file" if data else "the file is empty")
         return decode(data)
-    except _UnreadableError as fault:
+    except UnreadableError as fault:
         raise _error(path, str(fault)) from None
 
 
@@ -120,31 +117,27 @@ def _error(path: Path, reason: str) -> DataError:
 
 
 def _decode_png(data: bytes) -> Pixels:
-    return _to_grey(_opencv(_png_picture(data)))
-
-
-def _png_picture(data: bytes) -> bytes:
-    """Check every chunk and keep what makes the picture: libpng complains on stderr about the rest (profiles)."""
+    """Check every chunk, then decode what makes the picture: libpng complains on stderr about the rest (profiles)."""
     kept, start, kind = [data[:8]], 8, b""
     while kind != b"IEND":
         end = start + 12 + int.from_bytes(data[start : start + 4], "big")
         if end > len(data):
-            raise _UnreadableError("truncated PNG")
+            raise UnreadableError("truncated PNG")
         kind = data[start + 4 : start + 8]
         if zlib.crc32(data[start + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
-            raise _UnreadableError("damaged PNG: a checksum is wrong")
+            raise UnreadableError("damaged PNG: a checksum is wrong")
         if kind == b"acTL":
-            raise _UnreadableError("animated PNG; one frame is needed")
-        if kind[:1].isupper() or kind == b"tRNS":
+            raise UnreadableError("animated PNG; one frame is needed")
+        if kind[:1].isupper() or kind == b"tRNS":  # a capital marks the chunks that no reader may skip
             kept.append(data[start:end])
         start = end
-    return b"".join(kept)
+    return _to_grey(_opencv(b"".join(kept)))
 
 
 def _decode_jpeg(data: bytes) -> Pixels:
     precision, scan = _jpeg_header(data)
     if data.find(b"\xff\xd9", scan) < 0:  # the end marker cannot occur inside a scan; bytes after it are ignored
-        raise _UnreadableError("truncated JPEG")
+        raise UnreadableError("truncated JPEG")
     if precision != 8:
         return _decode_deep_jpeg(data, precision)
     return _to_grey(_opencv(data, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH))  # flags that apply EXIF orientation
@@ -152,15 +145,15 @@ def _decode_jpeg(data: bytes) -> Pixels:
 
 def _jpeg_header(data: bytes) -> tuple[int, int]:
     """Return bits per value and where the first scan starts."""
-    precision, start = 8, 2
+    precision, start = 8, 2  # behind the marker that every JPEG starts with
     while start + 4 < len(data) and data[start] == 0xFF:
         marker = data[start + 1]
         if marker == 0xDA:
             return precision, start
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame header, not one of its tables
             precision = data[start + 4]
         start += 1 if marker == 0xFF else 2 + int.from_bytes(data[start + 2 : start + 4], "big")
-    raise _UnreadableError("truncated or damaged JPEG")
+    raise UnreadableError("truncated or damaged JPEG")
 
 
 def _decode_deep_jpeg(data: bytes, precision: int) -> Pixels:
@@ -168,13 +161,13 @@ def _decode_deep_jpeg(data: bytes, precision: int) -> Pixels:
     try:
         libjpeg: Any = importlib.import_module("libjpeg")  # untyped, and optional
     except ImportError:
-        raise _UnreadableError(f"a JPEG of {precision} bit needs: pip install 'lungseg[dicom]'") from None
+        raise UnreadableError(f"a JPEG of {precision} bit needs: pip install 'lungseg[dicom]'") from None
     try:
         pixels = libjpeg.decode(data)
     except Exception:  # its RuntimeErrors hold several lines
-        raise _UnreadableError("damaged JPEG") from None
+        raise UnreadableError("damaged JPEG") from None
     if pixels.ndim != 2:
-        raise _UnreadableError(f"a colour JPEG of {precision} bit; save it in grey or as 8 bit")
+        raise UnreadableError(f"a colour JPEG of {precision} bit; save it in grey or as 8 bit")
     return _known_depth(pixels)
 
 
@@ -182,9 +175,9 @@ def _decode_tiff(data: bytes) -> Pixels:
     try:
         white_is_zero, pages = _tiff_header(data)
     except struct.error:
-        raise _UnreadableError("truncated TIFF") from None
+        raise UnreadableError("truncated TIFF") from None
     if pages > 1:
-        raise _UnreadableError("several pages; one is needed")
+        raise UnreadableError("several pages; one is needed")
     grey = _to_grey(_opencv(data))
     # OpenCV inverts 8-bit white-is-zero, and leaves 16 bit as it is.
     return 255 - _to_8bit(grey) if white_is_zero and grey.dtype == np.uint16 else grey
@@ -200,16 +193,12 @@ def _tiff_header(data: bytes) -> tuple[bool, int]:
     return any(tag == 262 and value == 0 for tag, _, _, value in entries), 2 if following else 1
 
 
-def _decode_bmp(data: bytes) -> Pixels:
-    return _to_grey(_opencv(data))
-
-
 _DECODERS: dict[bytes, Callable[[bytes], Pixels]] = {
     b"\x89PNG\r\n\x1a\n": _decode_png,
     b"\xff\xd8\xff": _decode_jpeg,
     b"II*\0": _decode_tiff,
     b"MM\0*": _decode_tiff,
-    b"BM": _decode_bmp,
+    b"BM": lambda data: _to_grey(_opencv(data)),
 }
 
 
@@ -222,7 +211,7 @@ def _opencv(data: bytes, flags: int = cv2.IMREAD_UNCHANGED) -> Pixels:
         except cv2.error:
             pixels = None
     if pixels is None:
-        raise _UnreadableError("damaged, truncated, or of a kind that OpenCV does not read")
+        raise UnreadableError("damaged, truncated, or of a kind that OpenCV does not read")
     return _known_depth(pixels)
 
 
@@ -239,7 +228,7 @@ def _quiet_opencv() -> Iterator[None]:
 
 def _known_depth(pixels: npt.NDArray[Any]) -> Pixels:
     if pixels.dtype not in (np.uint8, np.uint16):
-        raise _UnreadableError(f"{pixels.dtype} pixels have no known black and white; save it as 8 or 16 bit unsigned")
+        raise UnreadableError(f"{pixels.dtype} pixels have no known black and white; save it as 8 or 16 bit unsigned")
     return pixels
 
 
@@ -267,7 +256,7 @@ def _to_8bit(grey: Pixels) -> npt.NDArray[np.uint8]:
     return pixels
 
 
-@lru_cache
+@lru_cache  # most images of a data set share one depth
 def _scale_table(top: int) -> npt.NDArray[np.uint8]:
     table: npt.NDArray[np.uint8] = np.rint(np.arange(top + 1) * (255 / top)).astype(np.uint8)
     return table

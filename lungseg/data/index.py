@@ -53,8 +53,8 @@ def load_index(
             `splits`. Data without any split is divided by `splits.FRACTIONS`, its share of Test replaced by this if
             not 0.
         seed: Decides what is carved or divided.
-        fold: What is not Test is cut into `folds` parts; part `fold` is val, the others train. None keeps the splits.
-        folds: How many parts.
+        fold: What is not Test is cut into `folds`; this one (from 0) is val, the others train. None keeps the splits.
+        folds: How many folds.
         label_map: Class by folder name, for folders that are not named as `CLASSES`.
 
     Raises:
@@ -64,7 +64,7 @@ def load_index(
     reading = read_index(root, label_map)
     if reading.problems:
         raise DataError(f"{root}: {'; '.join(reading.problems)}; more: `python -m lungseg.audit {str(root)!r}`")
-    if not reading.has_splits:
+    if not reading.has_splits:  # then Test is divided off along with Val
         return _divide(root, reading, test_fraction, seed, fold, folds)
     samples = reading.samples
     if all(sample.lung is None for sample in samples):
@@ -77,7 +77,7 @@ def load_index(
 
 
 def read_index(root: Path, label_map: Mapping[str, str] | None = None) -> Reading:
-    """Read what is there, sorted by id; faults are told, not raised, so samples may lack masks they should have."""
+    """Read what is there, sorted by id; faults are listed, not raised, so samples may lack masks they should have."""
     root = Path(root).expanduser()
     labels = class_labels(label_map)
     try:
@@ -107,7 +107,7 @@ def fingerprint(samples: Iterable[Sample]) -> str:
     for sample in samples:
         sizes = [os.stat(sample.image).st_size]  # noqa: PTH116 (this is called for every file)
         for mask in (sample.lung, sample.infection):
-            sizes.append(sum(os.stat(part).st_size for part in lung_files(mask)) if mask else -1)  # noqa: PTH116
+            sizes.append(sum(os.stat(file).st_size for file in lung_files(mask)) if mask else -1)  # noqa: PTH116
         lines.append(repr((sample.id, sample.split, sample.label, sizes)))
     return hashlib.sha256("\n".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
@@ -115,35 +115,40 @@ def fingerprint(samples: Iterable[Sample]) -> str:
 def find_covidqu(folders: Folders, labels: Labels) -> list[str]:
     """Find the trees of COVID-QU-Ex: `{Train,Val,Test}/<class>/{images,lung masks}`, at most two folders down."""
     trees: list[str] = []
-    places = [""]
-    for _ in range(3):
-        found = [place for place in places if _is_tree(folders, labels, place)]
-        trees += found
-        places = [join(place, name) for place in places if place not in found for name in folders.dirs(place)]
+    level = [""]
+    for _ in range(3):  # the archive puts each tree into two folders of one name
+        trees += (here := [folder for folder in level if _is_tree(folders, labels, folder)])
+        level = [join(folder, name) for folder in level if folder not in here for name in folders.dirs(folder)]
     return trees
 
 
-def read_covidqu(folders: Folders, labels: Labels, places: Sequence[str]) -> Reading:
+def read_covidqu(folders: Folders, labels: Labels, found: Sequence[str]) -> Reading:
     """Read its trees and merge them: no image counts twice, and each must have its lung mask."""
     trees: dict[str, list[str]] = {"lung": [], "infection": []}
-    found: dict[str, list[Sample]] = {"lung": [], "infection": []}
+    samples: dict[str, list[Sample]] = {"lung": [], "infection": []}
     no_class: list[str] = []
     no_split: list[str] = []
-    for tree in places:
-        samples, strange_classes, strange_splits = _read_tree(folders, labels, tree)
-        kind = "infection" if any(sample.infection for sample in samples) else "lung"
+    for tree in found:
+        of_tree: list[Sample] = []
+        for name in folders.dirs(tree):
+            split = SPLIT_FOLDERS.get(name.casefold())
+            of_classes, unknown = read_classes(folders, labels, join(tree, name), split or "train")
+            if split:
+                of_tree += of_classes
+                no_class += unknown
+            elif of_classes:
+                no_split.append(join(tree, name))
+        kind = "infection" if any(sample.infection for sample in of_tree) else "lung"
         trees[kind].append(tree)
-        found[kind] += samples
-        no_class += strange_classes
-        no_split += strange_splits
-    merged = _merge(folders.root, found["lung"], found["infection"])
+        samples[kind] += of_tree
+    merged = _merge(folders.root, samples["lung"], samples["infection"])
     bare = [sample.id for sample in merged if sample.lung is None]
     problems = [
         *(
-            told
+            line
             for kind, same in trees.items()
             if len(same) > 1
-            for told in phrase(f"more than one {kind} tree", same, "point data.root at one, or keep one of each kind")
+            for line in phrase(f"more than one {kind} tree", same, "point data.root at one, or keep one of each kind")
         ),
         *phrase("folder whose name is no split", no_split, "call it Train, Val or Test, or move it away"),
         *unknown_classes(no_class),
@@ -163,15 +168,14 @@ LAYOUTS: tuple[tuple[str, Finder, Reader], ...] = (
     ("{COVID,...}/{images,masks} of COVID-19 Radiography", find_radiography, read_radiography),
     ("images, or <class>/ with images", find_plain, read_plain),
 )
-"""What is looked for, how its places are found, how they are read; the first found is read."""
+"""What is looked for, how its folders are found, how they are read; the first that finds any is read."""
 
 
 def _read_folder(root: Path, labels: Labels) -> Reading:
     folders = Folders(root)
     for _, find, read in LAYOUTS:
-        places = find(folders, labels)
-        if places:
-            return read(folders, labels, places)
+        if found := find(folders, labels):
+            return read(folders, labels, found)
     looked = "; or ".join(what for what, _, _ in LAYOUTS)
     names = [*(f"{name}/" for name in folders.dirs("")), *sorted(folders.files(""))]
     there = ", ".join(map(repr, names[:6])) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
@@ -179,27 +183,11 @@ def _read_folder(root: Path, labels: Labels) -> Reading:
     raise DataError(f"{root}: no data set found; looked for {looked}; there is {there or 'nothing'}{faults}")
 
 
-def _is_tree(folders: Folders, labels: Labels, place: str) -> bool:
-    """Whether some class folder in some split folder of a place has images and lung masks."""
-    splits = [join(place, name) for name in folders.dirs(place) if name.casefold() in SPLIT_FOLDERS]
+def _is_tree(folders: Folders, labels: Labels, folder: str) -> bool:
+    """Whether some class folder in some split folder of a folder has images and lung masks."""
+    splits = [join(folder, name) for name in folders.dirs(folder) if name.casefold() in SPLIT_FOLDERS]
     classes = [join(split, name) for split in splits for name in folders.dirs(split) if name.casefold() in labels]
     return any(folders.child(one, IMAGE_FOLDERS) and folders.child(one, LUNG_FOLDERS) for one in classes)
-
-
-def _read_tree(folders: Folders, labels: Labels, tree: str) -> tuple[list[Sample], list[str], list[str]]:
-    """Give a tree's samples, its class folders of unknown name, and its split folders of unknown name."""
-    samples: list[Sample] = []
-    no_class: list[str] = []
-    no_split: list[str] = []
-    for name in folders.dirs(tree):
-        split = SPLIT_FOLDERS.get(name.casefold())
-        found, strange = read_classes(folders, labels, join(tree, name), split or "train")
-        if split:
-            samples += found
-            no_class += strange
-        elif found:
-            no_split.append(join(tree, name))
-    return samples, no_class, no_split
 
 
 def _merge(root: Path, lung: list[Sample], infection: list[Sample]) -> list[Sample]:
@@ -207,13 +195,14 @@ def _merge(root: Path, lung: list[Sample], infection: list[Sample]) -> list[Samp
     merged = list(lung)
     named: dict[tuple[int | None, str], list[int]] = defaultdict(list)
     for at, sample in enumerate(lung):
-        named[_name(sample)].append(at)
+        named[sample.label, sample.image.stem.casefold()].append(at)
     unclear: list[str] = []
     for extra in infection:
-        matches = named.get(_name(extra))
+        matches = named.get((extra.label, extra.image.stem.casefold()))
         if matches is None:
             merged.append(extra)
             continue
+        # Names repeat between splits now and then; a single match may lie in another split than here.
         same_split = [at for at in matches if merged[at].split == extra.split] if len(matches) > 1 else matches
         free = [at for at in same_split if merged[at].infection is None]
         if len(free) == 1:
@@ -221,15 +210,10 @@ def _merge(root: Path, lung: list[Sample], infection: list[Sample]) -> list[Samp
             merged[free[0]] = replace(image, lung=image.lung or extra.lung, infection=extra.infection)
         else:
             unclear.append(extra.id)
-    for told in phrase(
-        "infection image that fits no single image of the lung tree", unclear, "left out; see the audit"
-    ):
-        _log.warning("%s: %s", root, told)
+    what = "infection image that fits no single image of the lung tree"
+    for line in phrase(what, unclear, "left out; see the audit"):
+        _log.warning("%s: %s", root, line)
     return merged
-
-
-def _name(sample: Sample) -> tuple[int | None, str]:
-    return sample.label, sample.image.stem.casefold()
 
 
 def _without_train(folders: Folders, trees: Sequence[str], samples: Sequence[Sample]) -> list[str]:
@@ -245,7 +229,7 @@ def _divide(
 ) -> list[Sample]:
     """Split data that brings no split, and say so."""
     train, val, test = FRACTIONS
-    if test_fraction:
+    if test_fraction:  # Val keeps its share
         train, test = train + test - test_fraction, test_fraction
     samples = assign_splits(reading.samples, (train, val, test), seed=seed, fold=fold, folds=folds)
     counts = Counter(sample.split for sample in samples)

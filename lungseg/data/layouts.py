@@ -1,7 +1,7 @@
 """Layouts of other data sets: COVID-19 Radiography Database, plain folders, CSV manifest. `index` chooses among them.
 
-A finder says which places hold its layout, a reader turns them into samples and phrases on what is wrong. Readers raise
-only where nothing can be read, so that `index` reports every fault at once.
+A finder says which folders hold its layout, a reader turns them into samples and phrases on what is wrong. Readers
+raise only where nothing can be read, so that `index` reports every fault at once.
 """
 
 from __future__ import annotations
@@ -25,14 +25,11 @@ from lungseg.errors import DataError, UserError
 RADIOGRAPHY_CLASSES = {"COVID": "COVID-19", "Lung_Opacity": "Non-COVID", "Viral Pneumonia": "Non-COVID"}
 """Class folders of the COVID-19 Radiography Database beside `Normal`, and the class each one counts as."""
 
-COLUMNS = ("image", "lung", "infection", "label", "split", "group")
-"""Columns of a manifest; only `image` is required."""
+COLUMNS = ("image", "lung", "infection", "label", "split", "group")  # Columns of a manifest; only `image` is required.
 
-Labels = Mapping[str, int]
-"""Label by class name in lower case."""
+Labels = Mapping[str, int]  # Label by class name in lower case.
 
-Faults = defaultdict[str, list[tuple[int, str]]]
-"""Line and value of each occurrence in a manifest, by kind of fault."""
+Faults = defaultdict[str, list[tuple[int, str]]]  # Line and value of each occurrence in a manifest, by kind of fault.
 
 _log = logging.getLogger(__name__)
 
@@ -51,48 +48,48 @@ def class_labels(names: Mapping[str, str] | None = None) -> dict[str, int]:
 def find_radiography(folders: Folders, labels: Labels) -> list[str]:
     """Find the folder of the COVID-19 Radiography Database: the root or one folder in it."""
     names = {name.casefold() for name in RADIOGRAPHY_CLASSES}
-    for place in ("", *folders.dirs("")):
-        found = [join(place, name) for name in folders.dirs(place) if name.casefold() in names]
-        if any(folders.child(one, ("images",)) and folders.child(one, ("masks",)) for one in found):
-            return [place]
+    for folder in ("", *folders.dirs("")):
+        classes = [join(folder, name) for name in folders.dirs(folder) if name.casefold() in names]
+        if any(folders.child(one, ("images",)) and folders.child(one, ("masks",)) for one in classes):
+            return [folder]
     return []
 
 
-def read_radiography(folders: Folders, labels: Labels, places: Sequence[str]) -> Reading:
+def read_radiography(folders: Folders, labels: Labels, found: Sequence[str]) -> Reading:
     """Read `{COVID,Normal,Lung_Opacity,Viral Pneumonia}/{images,masks}`, which has no splits.
 
     Its masks are 256 px, its images 299 px: they are fitted when decoded.
     """
-    samples, unknown = read_classes(folders, {**class_labels(RADIOGRAPHY_CLASSES), **labels}, places[0], "train")
+    samples, unknown = read_classes(folders, {**class_labels(RADIOGRAPHY_CLASSES), **labels}, found[0], "train")
     _warn_of_missing_masks(folders.root, samples)
     samples = [replace(sample, fit_masks=True) for sample in samples]
     return Reading("COVID-19 Radiography Database", samples, [*unknown_classes(unknown), *folders.problems()], False)
 
 
 def find_plain(folders: Folders, labels: Labels) -> list[str]:
-    """Find the places that hold images or class folders: the root, or the split folders in it."""
+    """Find the folders that hold images or class folders: the root, or the split folders in it."""
     splits = [name for name in folders.dirs("") if name.casefold() in SPLIT_FOLDERS]
-    return [place for place in splits or [""] if any(map(folders.holds_images, (place, *_inside(folders, place))))]
+    return [one for one in splits or [""] if any(map(folders.holds_images, (one, *_image_folders(folders, one))))]
 
 
-def read_plain(folders: Folders, labels: Labels, places: Sequence[str]) -> Reading:
+def read_plain(folders: Folders, labels: Labels, found: Sequence[str]) -> Reading:
     """Read folders of images, with or without masks, one folder a class or none, below split folders or not.
 
     A folder's masks lie beside its `images` (or `CXR_png`) in `masks`, `mask` or `lung masks`, named as the image or
     with `_mask` added, or one file a side in `ManualMask/leftMask` and `rightMask` (`lung_files`). Images right below
-    the place have no label. An image may lack its mask.
+    a split folder or the root have no label. An image may lack its mask.
     """
     samples: list[Sample] = []
     unknown: list[str] = []
-    for place in places:
-        split = SPLIT_FOLDERS.get(place.casefold(), "train")
-        samples += folders.samples(place, None, split) if folders.holds_images(place) else []
-        classed, strange = read_classes(folders, labels, place, split)
-        samples += classed
-        unknown += strange
+    for folder in found:
+        split = SPLIT_FOLDERS.get(folder.casefold(), "train")
+        samples += folders.samples(folder, None, split) if folders.holds_images(folder) else []
+        of_classes, of_no_class = read_classes(folders, labels, folder, split)
+        samples += of_classes
+        unknown += of_no_class
     _warn_of_missing_masks(folders.root, samples)
-    has_splits = places[0] != ""
-    stray = [name for name in _inside(folders, "") if name not in places] if has_splits else []
+    has_splits = found[0] != ""
+    stray = [name for name in _image_folders(folders, "") if name not in found] if has_splits else []
     problems = [
         *phrase("folder of images beside the split folders", stray, "move it into one of them"),
         *unknown_classes(unknown),
@@ -101,27 +98,24 @@ def read_plain(folders: Folders, labels: Labels, places: Sequence[str]) -> Readi
     return Reading("plain folders", samples, problems, has_splits)
 
 
-def read_classes(folders: Folders, labels: Labels, place: str, split: Split) -> tuple[list[Sample], list[str]]:
-    """Read the class folders in a place.
-
-    Returns:
-        Their samples, and the folders that hold images under a name that is no class.
-    """
+def read_classes(folders: Folders, labels: Labels, folder: str, split: Split) -> tuple[list[Sample], list[str]]:
+    """Give the samples of the class folders in a folder, and the folders of images whose name is no class."""
     samples: list[Sample] = []
     unknown: list[str] = []
-    for inside in _inside(folders, place):
+    for inside in _image_folders(folders, folder):
+        # Of other names nothing is guessed: the user maps them or moves them away.
         label = labels.get(inside.rpartition("/")[2].casefold())
-        if label is not None:
-            samples += folders.samples(inside, label, split)
-        else:
+        if label is None:
             unknown.append(inside)
+        else:
+            samples += folders.samples(inside, label, split)
     return samples, unknown
 
 
-def unknown_classes(places: Sequence[str]) -> list[str]:
+def unknown_classes(found: Sequence[str]) -> list[str]:
     """Phrase the fault of folders whose names are no class."""
     advice = f"classes are {', '.join(CLASSES)}; map other names to them with data.label_map, or write a CSV manifest"
-    return phrase("folder whose name is no class", places, advice)
+    return phrase("folder whose name is no class", found, advice)
 
 
 def read_manifest(path: Path, labels: Labels) -> Reading:
@@ -146,7 +140,7 @@ def read_manifest(path: Path, labels: Labels) -> Reading:
             faults["group that an earlier line puts into another split"].append((line, sample.group))
         taken.add(sample.id)
         samples.append(sample)
-    problems = [_phrase_lines(fault, places) for fault, places in faults.items()]
+    problems = [_phrase_lines(fault, found) for fault, found in faults.items()]
     return Reading("CSV manifest", samples, problems, has_splits)
 
 
@@ -154,7 +148,7 @@ def _read_rows(path: Path, faults: Faults) -> list[tuple[int, dict[str, str]]]:
     """Read line numbers and rows, each with all columns, stripped; rows without a value are left out."""
     rows: list[tuple[int, dict[str, str]]] = []
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin a file with a byte order mark
         head = text.partition("\n")[0]
         reader = csv.reader(io.StringIO(text), delimiter=";" if ";" in head and "," not in head else ",", strict=True)
         columns = [name.strip().casefold() for name in next(reader, [])]
@@ -211,25 +205,25 @@ def _read_label(labels: Labels, text: str) -> int | None:
     return int(number) if number in numbers else labels.get(text.casefold())
 
 
-def _phrase_lines(fault: str, places: Sequence[tuple[int, str]]) -> str:
-    """Tell of one kind of fault in a manifest: all its lines, as ranges, and the first three values."""
-    lines = sorted({line for line, _ in places})
-    runs = groupby(enumerate(lines), lambda pair: pair[1] - pair[0])
-    ranges = [[line for _, line in run] for _, run in runs]
-    told = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in ranges)
-    first = ", ".join(repr(value) for _, value in places[:3])
-    return f"{fault}: {len(places)} on line {told} ({first}{', ...' if len(places) > 3 else ''})"
+def _phrase_lines(fault: str, found: Sequence[tuple[int, str]]) -> str:
+    """Phrase one kind of fault in a manifest: all its lines, as ranges, and the first three values."""
+    lines = sorted({line for line, _ in found})
+    # Within a run of consecutive numbers the difference to the position is the same.
+    runs = [[line for _, line in run] for _, run in groupby(enumerate(lines), lambda pair: pair[1] - pair[0])]
+    ranges = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+    first = ", ".join(repr(value) for _, value in found[:3])
+    return f"{fault}: {len(found)} on line {ranges} ({first}{', ...' if len(found) > 3 else ''})"
 
 
 def _warn_of_missing_masks(root: Path, samples: Sequence[Sample]) -> None:
     """Warn once of images without a lung mask in folders where others have one."""
     masked = {sample.image.parent for sample in samples if sample.lung is not None}
     bare = [sample.id for sample in samples if sample.lung is None and sample.image.parent in masked]
-    for told in phrase("image without a lung mask, used without", bare, "add the mask if there should be one"):
-        _log.warning("%s: %s", root, told)
+    for line in phrase("image without a lung mask, used without", bare, "add the mask if there should be one"):
+        _log.warning("%s: %s", root, line)
 
 
-def _inside(folders: Folders, place: str) -> list[str]:
-    """Places of the folders in a place that hold images and may be classes."""
-    inside = (join(place, name) for name in folders.dirs(place) if name.casefold() not in PART_FOLDERS)
+def _image_folders(folders: Folders, folder: str) -> list[str]:
+    """The folders in a folder that hold images and may be classes."""
+    inside = (join(folder, name) for name in folders.dirs(folder) if name.casefold() not in PART_FOLDERS)
     return [one for one in inside if folders.holds_images(one)]

@@ -20,29 +20,23 @@ NEAR_LUNGS = 0.965
 """Likeness of the lungs' boxes from which two images are one exposure. Among the Train and Val images of COVID-QU-Ex's
 infection tree the least of 393 copies found has 0.98, the most of all others (one patient taken twice) 0.951; phantoms
 reach 0.937."""
-NEAR_WHOLE = 0.975
-"""The same for whole images, whose outlines are more alike: there 0.957, phantoms reach 0.961."""
-NEIGHBOURS = 4
-"""Candidates an image and kind of picture; there each copy was the nearest image but for other copies."""
+NEAR_IMAGE = 0.975  # The same for whole images, whose outlines are more alike: there 0.957, phantoms reach 0.961.
+NEIGHBOURS = 4  # Candidates an image and kind of picture; there each copy was the nearest image but for other copies.
 TILE_PX = 8
 MOST_STRETCH = 1.5
 DIMENSIONS = 128
-_BLOCK = 128
+_BLOCK = 128  # rows of the matrix of cosines at a time: all at once would not fit into memory
 
-Frame = npt.NDArray[np.uint8]
-"""(FRAME_PX, FRAME_PX) uint8."""
+Frame = npt.NDArray[np.uint8]  # (FRAME_PX, FRAME_PX) uint8.
 Array = npt.NDArray[np.float32]
 
 
 class Signature(NamedTuple):
     """What is kept of an image to find its copies; about 8 kB."""
 
-    digest: bytes
-    """Hash of shape and pixels."""
-    whole: Frame
-    """The image, stretched to a square."""
-    lungs: Frame | None
-    """The box of its lungs, stretched to a square; None without a lung mask."""
+    digest: bytes  # Hash of shape and pixels.
+    image: Frame  # The image, stretched to a square.
+    lungs: Frame | None  # The box of its lungs, stretched to a square; None without a lung mask.
 
 
 def sign(image: npt.NDArray[np.uint8], lung: npt.NDArray[np.bool_] | None) -> Signature:
@@ -79,7 +73,7 @@ def neighbours(frames: Sequence[Frame]) -> Iterator[tuple[int, int, float]]:
     for start in range(0, len(points), _BLOCK):
         cosines = points[start : start + _BLOCK] @ points.T
         rows = np.arange(len(cosines))
-        cosines[rows, start + rows] = -2
+        cosines[rows, start + rows] = -2  # no frame is its own neighbour
         nearest = np.argpartition(cosines, -count, axis=1)[:, -count:]
         values = np.take_along_axis(cosines, nearest, axis=1)
         for i, others, row in zip((start + rows).tolist(), nearest.tolist(), values.tolist(), strict=True):
@@ -134,17 +128,16 @@ def _frame(image: npt.NDArray[np.uint8]) -> Frame:
 
 def _whiten(thumbnails: npt.NDArray[np.uint8]) -> Array:
     """(n, 16, 16) -> (n, d) of unit length."""
-    points = _unit(thumbnails.reshape(len(thumbnails), -1).astype(np.float32), centre=True)
+    points = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
+    points = _unit(points - points.mean(axis=1, keepdims=True))
     points -= points.mean(axis=0)
     strength, axes = np.linalg.eigh((points.T @ points).astype(np.float64))
     used = np.flatnonzero(strength > 1e-6 * strength[-1])[-DIMENSIONS:]
     scaled: npt.NDArray[np.float64] = axes[:, used] / strength[used] ** 0.25  # strength is that of the squares
-    return _unit(points @ scaled.astype(np.float32), centre=False)
+    return _unit(points @ scaled.astype(np.float32))
 
 
-def _unit(rows: Array, centre: bool) -> Array:
-    if centre:
-        rows = rows - rows.mean(axis=1, keepdims=True)
+def _unit(rows: Array) -> Array:
     unit: Array = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-6))
     return unit
 

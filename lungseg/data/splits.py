@@ -42,10 +42,10 @@ def assign_splits(
     train, val, test = fractions
     if min(val, test) < 0 or train <= 0 or abs(sum(fractions) - 1) > 1e-9:
         raise UserError(f"fractions: must be >= 0 and sum to 1, with train above 0, got {fractions!r}")
-    whole = carve_test([_move(sample, "train") for sample in samples], test, seed=seed)
+    carved = carve_test([_move(sample, "train") for sample in samples], test, seed=seed)
     if fold is not None:
-        return assign_folds(whole, fold, folds, seed=seed)
-    return _carve(whole, "val", val / (train + val), seed)
+        return assign_folds(carved, fold, folds, seed=seed)
+    return _carve(carved, "val", val / (train + val), seed)
 
 
 def carve_test(samples: Sequence[Sample], fraction: float, *, seed: int = 0) -> list[Sample]:
@@ -56,7 +56,7 @@ def carve_test(samples: Sequence[Sample], fraction: float, *, seed: int = 0) -> 
 
 
 def assign_folds(samples: Sequence[Sample], fold: int, folds: int = 5, *, seed: int = 0) -> list[Sample]:
-    """Cut all that is not test into `folds` parts: part `fold` (from 0) becomes val, the others train."""
+    """Cut all that is not test into `folds` folds: the one numbered `fold` (from 0) becomes val, the others train."""
     if folds < 2:
         raise UserError(f"folds: must be >= 2, got {folds!r}")
     if not 0 <= fold < folds:
@@ -64,7 +64,7 @@ def assign_folds(samples: Sequence[Sample], fold: int, folds: int = 5, *, seed: 
     divided = [
         sample
         if sample.split == "test"
-        else _move(sample, "val" if int(_place(sample, "val", seed) * folds) == fold else "train")
+        else _move(sample, "val" if int(_position(sample, "val", seed) * folds) == fold else "train")
         for sample in samples
     ]
     _check_classes(samples, divided, "val")
@@ -76,7 +76,7 @@ def _carve(samples: Sequence[Sample], split: Split, share: float, seed: int) -> 
     if share == 0:
         return list(samples)
     carved = [
-        _move(sample, split) if sample.split == "train" and _place(sample, split, seed) < share else sample
+        _move(sample, split) if sample.split == "train" and _position(sample, split, seed) < share else sample
         for sample in samples
     ]
     _check_classes(samples, carved, split)
@@ -87,11 +87,12 @@ def _move(sample: Sample, split: Split) -> Sample:
     return sample if sample.split == split else replace(sample, split=split)
 
 
-def _place(sample: Sample, purpose: Split, seed: int) -> float:
+def _position(sample: Sample, purpose: Split, seed: int) -> float:
     """Give a number in [0, 1): uniform, the same on every machine, independent between purposes."""
+    # The purpose is part of the key: one number for both would take Val from what has just missed Test.
     key = f"{seed}\0{purpose}\0{sample.group or sample.id}".encode("utf-8", "surrogateescape")
     bits = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big")
-    return (bits >> 11) / 2**53
+    return (bits >> 11) / 2**53  # as many bits as a float holds: never rounded up to 1
 
 
 def _check_classes(before: Sequence[Sample], after: Sequence[Sample], filled: Split) -> None:
@@ -99,16 +100,16 @@ def _check_classes(before: Sequence[Sample], after: Sequence[Sample], filled: Sp
     left = _classes(before, "train") - _classes(after, "train")
     if left:
         raise DataError(
-            f"no image of {_told(left)} is left in train after {filled} was taken from it; take another seed"
+            f"no image of {_names(left)} is left in train after {filled} was taken from it; take another seed"
         )
     lacking = _classes(after, "train") - _classes(after, filled)
     if lacking:
-        _log.warning("%s got no image of %s, too few for its share; another seed may help", filled, _told(lacking))
+        _log.warning("%s got no image of %s, too few for its share; another seed may help", filled, _names(lacking))
 
 
 def _classes(samples: Sequence[Sample], split: Split) -> set[str]:
     return {"no class" if s.label is None else CLASSES[s.label] for s in samples if s.split == split}
 
 
-def _told(names: set[str]) -> str:
+def _names(names: set[str]) -> str:
     return ", ".join(map(repr, sorted(names)))

@@ -52,7 +52,7 @@ def _names(folder: Path) -> list[str]:
 def test_cached_samples_equal_decoded_ones(samples: list[Sample], tmp_path: Path, size: int) -> None:
     samples = [*samples, replace(samples[0], lung=None), replace(samples[1], infection=None)]
     built = ImageCache.open_or_build(samples, size, folder=tmp_path)
-    assert len(built) == len(samples) and built.path.stat().st_size == len(samples) * row_bytes(size)
+    assert built.count == len(samples) and built.path.stat().st_size == len(samples) * row_bytes(size)
     for index in reversed(range(len(samples))):
         image, masks = built.read(index)
         true_image, true_masks = read_sample(samples[index], size)

@@ -114,8 +114,8 @@ def test_faulty_data_ends_in_one_line_naming_it(phantoms: Path, tmp_path: Path, 
 
 
 def test_workers_fit_the_machine() -> None:
-    assert default_workers(on_gpu=False, processes=1) in (0, 1)
-    assert 1 <= default_workers(on_gpu=True, processes=1) <= 8
+    assert default_workers(on_gpu=False, world_size=1) in (0, 1)
+    assert 1 <= default_workers(on_gpu=True, world_size=1) <= 8
 
 
 def test_datamodule_leaves_copies_out_and_counts_them(leaking: Path, tmp_path: Path) -> None:

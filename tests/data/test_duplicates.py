@@ -94,13 +94,9 @@ def check_planted(samples: Sequence[Sample], copies: Sequence[Sample]) -> None:
     assert [leak.likeness for leak in leaks] == sorted((leak.likeness for leak in leaks), reverse=True)
 
 
-@pytest.fixture
-def three_hundred(tmp_path: Path) -> list[Sample]:
-    return load_index(write_phantoms(PhantomConfig(train=180, val=60, test=60, size_px=64, dir=str(tmp_path))))
-
-
-def test_planted_copies_are_found_and_no_other_pair_among_300_chests(three_hundred: list[Sample]) -> None:
-    check_planted(three_hundred, plant(three_hundred, MILD))
+def test_planted_copies_are_found_and_no_other_pair_among_90_chests(tmp_path: Path) -> None:
+    chests = load_index(write_phantoms(PhantomConfig(train=54, val=18, test=18, size_px=64, dir=str(tmp_path))))
+    check_planted(chests, plant(chests, MILD))
 
 
 @pytest.mark.slow
@@ -122,7 +118,6 @@ def few(phantoms: Path) -> list[Sample]:
 
 def test_phantoms_have_no_copies(few: list[Sample]) -> None:
     assert find_leaks(few, quiet=True) == []
-    assert copies_in_train(find_leaks(few, quiet=True)) == set()
 
 
 def test_copy_without_masks_is_found(few: list[Sample], tmp_path: Path) -> None:

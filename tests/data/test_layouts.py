@@ -84,7 +84,7 @@ def montgomery(root: Path, count: int = 20) -> Path:
     return root
 
 
-def test_montgomery_sample_names_the_left_mask_and_lung_parts_gives_both(tmp_path: Path) -> None:
+def test_montgomery_sample_names_the_left_mask_and_lung_files_gives_both(tmp_path: Path) -> None:
     samples = load_index(montgomery(tmp_path))
     assert len(samples) == 20 and samples[0].lung == tmp_path / "ManualMask/leftMask/MCUCXR_0000_0.png"
     sides = (samples[0].lung, tmp_path / "ManualMask/rightMask/MCUCXR_0000_0.png")
@@ -94,7 +94,7 @@ def test_montgomery_sample_names_the_left_mask_and_lung_parts_gives_both(tmp_pat
     assert fingerprint(samples) != before
 
 
-def test_lung_parts_of_an_ordinary_mask_is_the_mask(tmp_path: Path) -> None:
+def test_lung_files_of_an_ordinary_mask_is_the_mask(tmp_path: Path) -> None:
     assert tuple(lung_files(tmp_path / "lung masks/left.png")) == (tmp_path / "lung masks/left.png",)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from lungseg.data.likeness import NEAR_LUNGS, NEAR_WHOLE, is_blank, likeness, lung_box, neighbours, sign
+from lungseg.data.likeness import NEAR_IMAGE, NEAR_LUNGS, is_blank, likeness, lung_box, neighbours, sign
 from lungseg.data.phantom.generator import Phantom, draw_phantom
 
 Image = npt.NDArray[np.uint8]
@@ -55,10 +55,10 @@ ALTERED: dict[str, Callable[[Image], Image]] = {
 def test_altered_copy_is_near_and_the_next_chest_is_not(
     chests: list[Phantom], change: Callable[[Image], Image]
 ) -> None:
-    frames = [sign(chest.image, None).whole for chest in chests]
+    frames = [sign(chest.image, None).image for chest in chests]
     for at, chest in enumerate(chests):
-        copy = sign(change(chest.image), None).whole
-        assert likeness(frames[at], copy) >= NEAR_WHOLE
+        copy = sign(change(chest.image), None).image
+        assert likeness(frames[at], copy) >= NEAR_IMAGE
         assert likeness(frames[at - 1], copy) < 0.9
 
 
@@ -83,16 +83,16 @@ def test_cropped_copy_is_near_by_its_lungs(chests: list[Phantom]) -> None:
 
 
 def test_likeness_of_a_frame_with_itself_is_one_and_with_its_negative_is_not_near(chests: list[Phantom]) -> None:
-    frame = sign(chests[0].image, None).whole
+    frame = sign(chests[0].image, None).image
     assert likeness(frame, frame) == pytest.approx(1, abs=1e-4)
     assert likeness(frame, 255 - frame) < 0.5
 
 
 def test_frames_without_detail_are_like_nothing(chests: list[Phantom]) -> None:
     flat = np.full((64, 64), 100, np.uint8)
-    assert is_blank(flat) and not is_blank(sign(chests[0].image, None).whole)
+    assert is_blank(flat) and not is_blank(sign(chests[0].image, None).image)
     assert likeness(flat, flat) == 0
-    assert likeness(flat, sign(chests[0].image, None).whole) == 0
+    assert likeness(flat, sign(chests[0].image, None).image) == 0
 
 
 def test_digest_is_of_shape_and_pixels() -> None:
@@ -121,8 +121,8 @@ def test_lungs_too_small_for_a_picture_have_no_box() -> None:
 
 
 def test_neighbours_hold_every_copy_whatever_its_brightness(chests: list[Phantom]) -> None:
-    frames = [sign(chest.image, None).whole for chest in chests]
-    copies = [sign(brightened(jpeg(chest.image, 50), 0.8, 10, 1), None).whole for chest in chests]
+    frames = [sign(chest.image, None).image for chest in chests]
+    copies = [sign(brightened(jpeg(chest.image, 50), 0.8, 10, 1), None).image for chest in chests]
     best: dict[int, tuple[float, int]] = {}
     for i, j, cosine in neighbours(frames + copies):
         assert i < j

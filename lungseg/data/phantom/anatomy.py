@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Points = NDArray[np.float64]
-Side = int
-"""-1: image left (the patient's right), +1: image right."""
+Side = int  # -1: image left (the patient's right), +1: image right.
 SIDES: tuple[Side, Side] = (-1, 1)
 OUTER_CONTOUR: Points = np.column_stack(
     [[0.42, 0.56, 0.68, 0.79, 0.88, 0.94, 0.98, 1.0], [-0.005, 0.045, 0.13, 0.25, 0.40, 0.56, 0.74, 0.94]]
@@ -26,32 +25,20 @@ _RING = np.linspace(0.12, 0.80 * np.pi, 33)  # angles along a rib: 0 at the spin
 class Build:
     """The numbers a thorax is drawn from, in shares of the image side unless said otherwise."""
 
-    half_width: float
-    """From the midline to the inner chest wall at its widest."""
-    apex: float
-    """y of the lung tips."""
-    dome: float
-    """y of the right half of the diaphragm; the left one stands `drop` lower."""
+    half_width: float  # From the midline to the inner chest wall at its widest.
+    apex: float  # y of the lung tips.
+    dome: float  # y of the right half of the diaphragm; the left one stands `drop` lower.
     drop: float
-    sulcus: float
-    """How far the costophrenic angles reach below the domes."""
-    heart: float
-    """Reach of the heart to the image right, share of `half_width`."""
-    atrium: float
-    """Reach of the heart to the image left, share of `half_width`."""
-    wall: float
-    """Thickness of the soft tissue beside the ribs."""
-    skew: float
-    """How much wider the image right half is than the mean, as a share: a turned patient."""
-    slope: float
-    """How far a rib falls from the spine to the chest wall."""
+    sulcus: float  # How far the costophrenic angles reach below the domes.
+    heart: float  # Reach of the heart to the image right, share of `half_width`.
+    atrium: float  # Reach of the heart to the image left, share of `half_width`.
+    wall: float  # Thickness of the soft tissue beside the ribs.
+    skew: float  # How much wider the image right half is than the mean, as a share: a turned patient.
+    slope: float  # How far a rib falls from the spine to the chest wall.
     rib_width: float
-    rib_phase: float
-    """Shift of all ribs, in rib spacings."""
-    shoulder: float
-    """Height of the shoulders relative to the lung tips; larger is lower."""
-    wobble: Points
-    """(2, 2, 8, 2) share of `half_width`: side, inner or outer contour, point, (x, y)."""
+    rib_phase: float  # Shift of all ribs, in rib spacings.
+    shoulder: float  # Height of the shoulders relative to the lung tips; larger is lower.
+    wobble: Points  # (2, 2, 8, 2) share of `half_width`: side, inner or outer contour, point, (x, y).
 
     @property
     def height(self) -> float:

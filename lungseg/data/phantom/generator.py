@@ -6,22 +6,21 @@ The class changes pixels inside the lungs only, unless a shortcut is asked for. 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.data.phantom.anatomy import SIDES, Build, Points, curve, draw_build, lung_outline
+from lungseg.data.phantom.anatomy import SIDES, Points, curve, draw_build, lung_outline
 from lungseg.data.phantom.layers import Layer, Pose, blur, clouds, cover, draw_pose, ellipse, fill, shrink, stroke
 from lungseg.data.phantom.radiograph import Mask, attenuation, bronchogram, consolidation, ground_glass, lung_air
 from lungseg.data.sample import CLASSES
 from lungseg.errors import UserError
 
-VERSION = 1
-"""Raised whenever a seed gives another picture; part of a set's folder name."""
-INFECTION_SHARE = 0.25
-"""The infection mask is where the opacity exceeds this share of its peak."""
+VERSION = 1  # Raised whenever a seed gives another picture; part of a set's folder name.
+INFECTION_SHARE = 0.25  # The infection mask is where the opacity exceeds this share of its peak.
 _BODY, _EXPOSURE, _NOISE, _MARKS, _DISEASE = range(5)
 _FRAME = Pose(tilt_deg=0.0, zoom=1.0, shift=-0.5)
 """Film coordinates: x and y in shares of the side from the upper left corner."""
@@ -34,14 +33,11 @@ _DRAWN_PX = 256  # smaller images are drawn at this side and averaged down
 class Phantom:
     """One synthetic radiograph and its exact targets."""
 
-    image: NDArray[np.uint8]
-    """(S, S) uint8, bright is dense."""
-    lung: NDArray[np.bool_]
-    """(S, S) bool: the lung fields without heart, midline and what lies below the diaphragm."""
+    image: NDArray[np.uint8]  # (S, S) uint8, bright is dense.
+    lung: NDArray[np.bool_]  # (S, S) bool: the lung fields without heart, midline and what lies below the diaphragm.
     infection: NDArray[np.bool_]
     """(S, S) bool, inside `lung`: opacity above `INFECTION_SHARE` of its peak; empty for Normal."""
-    label: int
-    """Index into `CLASSES`."""
+    label: int  # Index into `CLASSES`.
 
 
 def draw_phantom(seed: int, label: int, size_px: int = 256, shortcut: bool = False) -> Phantom:
@@ -59,9 +55,10 @@ def draw_phantom(seed: int, label: int, size_px: int = 256, shortcut: bool = Fal
     if not 0 <= label < len(CLASSES):
         raise UserError(f"label must be an index into {CLASSES}, got {label!r}")
     drawn_px = max(size_px, _DRAWN_PX)
+    # One stream a purpose: what one of them draws more or less leaves the others as they are.
     body, exposure, mark = (np.random.default_rng([part, seed]) for part in (_BODY, _EXPOSURE, _MARKS))
     build, pose = draw_build(body), draw_pose(body)
-    sides = _lung_masks(build, pose, size_px)
+    sides = tuple(cover(size_px, pose, [lung_outline(build, side)]) > 0.5 for side in SIDES)
     lung = sides[0] | sides[1]
     air = lung_air(build, pose, drawn_px)
     film = attenuation(build, pose, air, body) + _cables(mark, drawn_px)
@@ -71,7 +68,7 @@ def draw_phantom(seed: int, label: int, size_px: int = 256, shortcut: bool = Fal
     disease, infection = _disease(np.random.default_rng([_DISEASE, seed, label]), label, sides, air)
     image = _expose(film + disease, exposure)
     letter = shrink(_side_letter(mark, drawn_px), size_px)
-    if not (lung & (letter > 0)).any():
+    if not (lung & (letter > 0)).any():  # a letter on a lung would be a finding to the network
         image = np.maximum(image, 0.95 * letter)
     image *= _borders(mark, lung)
     if shortcut:
@@ -80,13 +77,7 @@ def draw_phantom(seed: int, label: int, size_px: int = 256, shortcut: bool = Fal
     return Phantom(np.round(np.clip(image, 0, 1) * 255).astype(np.uint8), lung, infection, label)
 
 
-def _lung_masks(build: Build, pose: Pose, size_px: int) -> tuple[Mask, Mask]:
-    """The lungs, image left first, each (S, S) bool."""
-    left, right = (cover(size_px, pose, [lung_outline(build, side)]) > 0.5 for side in SIDES)
-    return left, right
-
-
-def _disease(rng: np.random.Generator, label: int, sides: tuple[Mask, Mask], air: Layer) -> tuple[Layer, Mask]:
+def _disease(rng: np.random.Generator, label: int, sides: Sequence[Mask], air: Layer) -> tuple[Layer, Mask]:
     """What the disease adds to the attenuation, (S, S) float32 and 0 outside the lungs, and its mask."""
     if CLASSES[label] == "Normal":
         return np.zeros(sides[0].shape, np.float32), np.zeros_like(sides[0])
@@ -157,6 +148,7 @@ def _borders(rng: np.random.Generator, lungs: np.ndarray[tuple[int, int], np.dty
     side_px = len(lungs)
     columns, rows = np.flatnonzero(lungs.any(axis=0)), np.flatnonzero(lungs.any(axis=1))
     free = (columns[0], side_px - 1 - columns[-1], rows[0], side_px - 1 - rows[-1])
+    # All numbers are drawn whether they are used or not, so that films with and without borders stay comparable.
     strips = rng.uniform(0.008, 0.035, 4) * (rng.random(4) < 0.6) * (rng.random() < 0.4) * side_px
     left, right, top, bottom = (min(round(strip), int(most)) for strip, most in zip(strips, free, strict=True))
     factor = np.full(lungs.shape, np.float32(rng.uniform(0, 0.06)))

@@ -29,8 +29,7 @@ class Pose:
 
     tilt_deg: float
     zoom: float
-    shift: float
-    """Midline from the image's middle, share of the image side, to the right."""
+    shift: float  # Midline from the image's middle, share of the image side, to the right.
 
     def place(self, points: Points) -> Points:
         """Body coordinates to shares of the image side from its upper left corner; (N, 2) both."""
@@ -76,6 +75,7 @@ def stroke(
 
 def to_px(pose: Pose, lines: Sequence[Points], side_px: int) -> list[NDArray[np.int32]]:
     """Body coordinates to cv2's fixed-point pixel coordinates, each (N, 1, 2)."""
+    # cv2 counts from the centre of the first pixel, shares from the edge of the image.
     px = (pose.place(np.concatenate(lines)) * side_px - 0.5) * 2**_SHIFT
     fixed = np.round(px).astype(np.int32)[:, None]
     ends = accumulate((len(line) for line in lines), initial=0)
@@ -89,6 +89,7 @@ def blur(layer: Layer, soft: float) -> Layer:
         return layer
     if soft * side_px < _WIDE_PX:
         return _smooth(layer, soft * side_px)
+    # So wide a blur keeps nothing that a small copy does not hold, and takes a fraction of the time there.
     small = cv2.resize(layer, (_SMALL_PX, _SMALL_PX), interpolation=cv2.INTER_AREA)
     return _grow(_smooth(np.asarray(small, np.float32), soft * _SMALL_PX), side_px)
 

@@ -33,7 +33,10 @@ def write_phantoms(config: PhantomConfig) -> Path:
     unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         _write_images(config, unfinished)
-        _rename(unfinished, folder)
+        unfinished.replace(folder)
+    except OSError:
+        if not folder.is_dir():  # else another process was first
+            raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder
@@ -53,6 +56,7 @@ def _write_images(config: PhantomConfig, root: Path) -> None:
         marked = config.shortcut == "all" or (config.shortcut == "train" and split != "Test")
         for label in (place % len(CLASSES) for place in range(count)):
             number += 1
+            # Numbers that follow each other would give similar streams; the sequence mixes them.
             seed = int(np.random.SeedSequence([config.seed, number]).generate_state(1, np.uint64)[0])
             phantom = draw_phantom(seed, label, config.size_px, shortcut=marked)
             _write_phantom(phantom, root, Path(split, CLASSES[label]), _FILE_NAMES[label].format(number))
@@ -82,12 +86,3 @@ def _link(source: Path, target: Path) -> None:
         target.hardlink_to(source)
     except OSError:
         shutil.copyfile(source, target)
-
-
-def _rename(unfinished: Path, folder: Path) -> None:
-    """Give the finished set its name, unless another process was first."""
-    try:
-        unfinished.replace(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise

@@ -1,8 +1,13 @@
-"""From outlines to a film: the attenuation that a made-up thorax with clear lungs casts, tissue by tissue."""
+"""From outlines to a film: the attenuation that a made-up thorax casts, tissue by tissue, and what disease adds to it.
+
+Throughout, `rng` is the source of all choices, `sides` are the two lungs, image left first, each (S, S) bool, and `air`
+(S, S) float32 is how much of a ray's way through the lungs is air: 0 at and beyond their edge, 1 well inside.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -20,26 +25,20 @@ _VESSELS = ((0.011, 0.10), (0.008, 0.085), (0.004, 0.08), (0.004, 0.05), (0.003,
 
 
 def lung_air(build: Build, pose: Pose, side_px: int) -> Layer:
-    """How much of a ray's way through the lungs is air: (R, R) float32, 0 at and beyond their edge, 1 well inside."""
+    """The lungs' share of air along each ray, (R, R) float32 in [0, 1]."""
     lungs = cover(side_px, pose, [anatomy.lung_outline(build, side) for side in SIDES])
     air: Layer = np.clip(2 * blur(lungs, 0.004) - 1, 0, 1) * (lungs > 0.5)
     return air
 
 
 def attenuation(build: Build, pose: Pose, air: Layer, rng: np.random.Generator) -> Layer:
-    """The whole thorax with clear lungs: (R, R) float32, 0 outside, about 0.2 in lungs, 0.5 to 1.2 elsewhere.
-
-    Args:
-        build: The thorax.
-        pose: Its place on the film.
-        air: (R, R) as `lung_air` gives it.
-        rng: Source of vessels, bone density, trachea, stomach and grain.
-    """
+    """A thorax with clear lungs: (R, R) float32, 0 outside, about 0.2 in lungs, 0.5 to 1.2 elsewhere."""
     side_px = len(air)
     body = fill(side_px, pose, [anatomy.body_outline(build)], 0.006)
     middle = _middle(build, pose, rng, side_px)
     belly = _belly(build, pose, rng, side_px) * (1 - air)
     tissue = body * (0.20 + 0.36 * blur(body, 0.05)) - air * (0.12 + 0.29 * blur(air, 0.05))
+    # Where the heart lies over the liver a ray meets no more tissue than the body is deep.
     tissue += (middle + belly - 1.6 * middle * belly) * body
     tissue += _ribs(build, pose, rng, side_px) * (0.42 + 0.58 * air) * body
     tissue += _shoulders(build, pose, rng, side_px) * np.clip(1 - 2.2 * middle, 0.35, 1) * body
@@ -50,13 +49,10 @@ def attenuation(build: Build, pose: Pose, air: Layer, rng: np.random.Generator) 
     return np.maximum(tissue + grain * body, 0)
 
 
-def ground_glass(rng: np.random.Generator, sides: tuple[Mask, Mask], air: Layer) -> Layer:
+def ground_glass(rng: np.random.Generator, sides: Sequence[Mask], air: Layer) -> Layer:
     """Four to nine soft patches in both lungs, towards the ribs and the bases: the picture of COVID-19.
 
-    Args:
-        rng: Source of every choice.
-        sides: The two lungs, image left first, each (S, S) bool.
-        air: (S, S) float32, the share of air: 0 outside the lungs, so the field meets their edge without a seam.
+    A field (S, S) float32 in [0, 1]. Like `air` it is 0 outside the lungs, so it meets their edge without a seam.
     """
     count = int(rng.integers(4, 10))
     first = int(rng.integers(2, count - 1))
@@ -69,14 +65,8 @@ def ground_glass(rng: np.random.Generator, sides: tuple[Mask, Mask], air: Layer)
     return (1 - clear) * air
 
 
-def consolidation(rng: np.random.Generator, sides: tuple[Mask, Mask], air: Layer) -> Layer:
-    """One dense lobe of one lung, cut off at a fissure: the picture of a lobar pneumonia (Non-COVID).
-
-    Args:
-        rng: Source of every choice.
-        sides: The two lungs, image left first, each (S, S) bool.
-        air: (S, S) float32, the share of air, as for `ground_glass`.
-    """
+def consolidation(rng: np.random.Generator, sides: Sequence[Mask], air: Layer) -> Layer:
+    """One dense lobe of one lung, cut off at a fissure: as in lobar pneumonia (Non-COVID). A field as above."""
     side = int(rng.integers(2))
     lung, outward = sides[side], (-1, 1)[side]
     low, high = _LOBES[int(rng.integers(3 if side == 0 else 2))]
@@ -84,7 +74,7 @@ def consolidation(rng: np.random.Generator, sides: tuple[Mask, Mask], air: Layer
     axis = np.arange(len(lung), dtype=np.float32) / len(lung)
     x, y = outward * axis[None], axis[:, None]
     along, across = x * math.cos(angle) + y * math.sin(angle), x * math.sin(angle) - y * math.cos(angle)
-    across -= across[lung].mean()
+    across -= across[lung].mean()  # so that the bend of the fissure is about the middle of the lung
     reach: Layer = along + rng.uniform(-1.2, 1.2) * across**2 + 0.006 * clouds(rng, len(lung), 12)
     fissure = float(np.quantile(reach[lung], 1 - rng.uniform(0.26, 0.42)))
     density = np.clip(0.86 + 0.10 * clouds(rng, len(lung), 9), 0.65, 1)
@@ -92,7 +82,7 @@ def consolidation(rng: np.random.Generator, sides: tuple[Mask, Mask], air: Layer
     return dense
 
 
-def bronchogram(rng: np.random.Generator, sides: tuple[Mask, Mask], field: Layer) -> Layer:
+def bronchogram(rng: np.random.Generator, sides: Sequence[Mask], field: Layer) -> Layer:
     """Thin air-filled branches seen through a dense field: (S, S) float32 in [0, 1] to take from it."""
     side_px, shift = len(field), 6
     centre, hilum = _centre(field), _centre(sides[0].astype(np.float32) + sides[1])
