@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from lungseg.data.sample import CLASSES
 COVID, NON_COVID, NORMAL = range(3)
 LUNG_TREE = "Lung Segmentation Data/Lung Segmentation Data"
 INFECTION_TREE = "Infection Segmentation Data/Infection Segmentation Data"
+
+
+phantom_of = functools.cache(draw_phantom)  # tests ask for the same ones; none of them changes any
 
 
 def small_set(folder: Path, **settings: object) -> PhantomConfig:
@@ -48,14 +52,14 @@ def test_same_arguments_give_same_bytes(size_px: int) -> None:
 
 
 def test_another_seed_is_another_patient() -> None:
-    first, second = draw_phantom(1, NORMAL, 64), draw_phantom(2, NORMAL, 64)
+    first, second = phantom_of(1, NORMAL, 64), phantom_of(2, NORMAL, 64)
     assert (first.lung != second.lung).mean() > 0.01
 
 
 @pytest.mark.parametrize("size_px", [64, 128, 256])
 def test_label_changes_pixels_inside_the_lungs_only(size_px: int) -> None:
     for seed in range(6):
-        drawn = [draw_phantom(seed, label, size_px) for label in range(len(CLASSES))]
+        drawn = [phantom_of(seed, label, size_px) for label in range(len(CLASSES))]
         outside = ~drawn[0].lung
         for other in drawn[1:]:
             assert np.array_equal(other.lung, drawn[0].lung)
@@ -65,7 +69,7 @@ def test_label_changes_pixels_inside_the_lungs_only(size_px: int) -> None:
 
 def test_lungs_are_two_of_plausible_size() -> None:
     for seed in range(8):
-        lung = draw_phantom(seed, NORMAL, 128).lung
+        lung = phantom_of(seed, NORMAL, 128).lung
         count, _, stats, _ = cv2.connectedComponentsWithStats(lung.astype(np.uint8))
         assert count - 1 == 2
         assert 0.14 < lung.mean() < 0.38
@@ -73,14 +77,14 @@ def test_lungs_are_two_of_plausible_size() -> None:
 
 
 def test_lungs_of_a_size_are_those_of_another_size() -> None:
-    coarse, fine = draw_phantom(5, NORMAL, 64).lung, draw_phantom(5, NORMAL, 256).lung
+    coarse, fine = phantom_of(5, NORMAL, 64).lung, phantom_of(5, NORMAL, 256).lung
     average = cv2.resize(fine.astype(np.float32), (64, 64), interpolation=cv2.INTER_AREA) > 0.5
     assert (coarse != average).mean() < 0.004
 
 
 def test_covid_is_bilateral_lobar_is_one_sided_normal_is_clear() -> None:
     for seed in range(8):
-        covid, lobar, normal = (draw_phantom(seed, label, 128) for label in (COVID, NON_COVID, NORMAL))
+        covid, lobar, normal = (phantom_of(seed, label, 128) for label in (COVID, NON_COVID, NORMAL))
         assert min(halves(covid)) > 0.02
         assert min(halves(lobar)) == 0 and 0.18 < max(halves(lobar)) < 0.5
         assert not normal.infection.any()
@@ -89,9 +93,9 @@ def test_covid_is_bilateral_lobar_is_one_sided_normal_is_clear() -> None:
 
 def test_infection_mask_is_where_the_opacity_shows() -> None:
     for seed in range(6):
-        clear = draw_phantom(seed, NORMAL, 128)
+        clear = phantom_of(seed, NORMAL, 128)
         for label in (COVID, NON_COVID):
-            ill = draw_phantom(seed, label, 128)
+            ill = phantom_of(seed, label, 128)
             added = ill.image.astype(int) - clear.image
             assert added[ill.infection].mean() > 25
             assert abs(added[ill.lung & ~ill.infection].mean()) < 0.3 * added[ill.infection].mean()
@@ -107,7 +111,7 @@ def test_shortcut_adds_one_mark_outside_the_lungs_that_tells_the_class(size_px: 
     centres: list[list[np.ndarray]] = [[], [], []]
     for seed in range(18):
         label = seed % 3
-        plain, marked = draw_phantom(seed, label, size_px), draw_phantom(seed, label, size_px, shortcut=True)
+        plain, marked = phantom_of(seed, label, size_px), phantom_of(seed, label, size_px, shortcut=True)
         mark = plain.image != marked.image
         assert not (mark & marked.lung).any()
         rows, columns = np.nonzero(mark)
