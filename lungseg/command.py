@@ -62,7 +62,7 @@ def run_command(
     """
     try:
         code = main(_parse(parser, argv)) or 0
-        sys.stdout.flush()
+        sys.stdout.flush()  # here, and not at the interpreter's exit, where a closed pipe could not be caught
         return code
     except _UsageError as error:
         return _fail(str(error), 2)
@@ -89,16 +89,16 @@ def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpa
         raise _UsageError(f"error: {message}{hint}{' ' if hint else '; '}see {parser.prog} --help")
 
     parser.error = fail  # type: ignore[method-assign]  # argparse has no other way to say it in one line
-    return parser.parse_intermixed_args(argv)
+    return parser.parse_intermixed_args(argv)  # else words between options would end the list of words
 
 
 def _hint(parser: argparse.ArgumentParser, message: str) -> str:
     """Find the right spelling of an option that argparse does not know."""
-    found = re.match(r"unrecognized arguments: --([\w.-]+)(=\S*)?", message)
-    if not found:
+    unknown = re.match(r"unrecognized arguments: --([\w.-]+)(=\S*)?", message)
+    if not unknown:
         return ""
-    name, value = found.groups()
-    if "." in name:
+    name, value = unknown.groups()
+    if "." in name:  # a key of the config, which takes no dashes
         return did_you_mean([f"{name}{value or '=...'}"])
     return did_you_mean(get_close_matches(f"--{name}", re.findall(r"--[\w-]+", parser.format_usage()), 1))
 
@@ -108,17 +108,12 @@ def _fail(line: str, code: int) -> int:
     return code
 
 
-def _in_worker(error: Exception) -> bool:
-    """Whether torch carried the exception over from a process of a DataLoader, traceback in the message."""
-    return re.match(r"Caught \w+ in .+\.\nOriginal Traceback", str(error)) is not None
-
-
 def _message(error: Exception) -> str:
-    """Give the message as one line: without a worker's traceback, a file error without its number."""
+    """Give the message as one line: without the traceback of a loader's process, a file error without its number."""
     text = str(error) or type(error).__name__
     if isinstance(error, OSError) and error.strerror and error.filename:
         text = f"{error.filename}: {error.strerror}"
-    if _in_worker(error):
+    if re.match(r"Caught \w+ in .+\.\nOriginal Traceback", text):  # torch carried it over, traceback in the message
         kind = type(error)
         name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
         text = text.rpartition(f"\n{name}: ")[2]

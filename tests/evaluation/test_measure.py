@@ -77,7 +77,9 @@ def test_every_picture_comes_with_what_is_shown_of_it(measured: Measured, pictur
 def test_masks_are_kept_small_and_come_back_as_they_were(target: EvaluationTarget, everything) -> None:
     outputs = collect_outputs(target, [CLOSED_FORM])
     assert torch.equal(torch.cat([batch_outputs.mask("lung") for batch_outputs in outputs]), everything[1])
-    assert torch.equal(torch.cat([batch_outputs.mask("predicted_lung") for batch_outputs in outputs]), everything[2] > 0)
+    assert torch.equal(
+        torch.cat([batch_outputs.mask("predicted_lung") for batch_outputs in outputs]), everything[2] > 0
+    )
     assert not outputs[0].mask("predicted_infection").any()
     assert sum(len(bits) for bits in outputs[0].packed.values()) < 64 * 64  # of two images, three masks each
 
