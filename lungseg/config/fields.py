@@ -28,7 +28,7 @@ _SPOKEN = {str: "text (str)", bool: "true or false (bool)", int: "a whole number
 def field_types(section: Any = Config) -> Mapping[str, Any]:
     """Map the full key of every leaf to its type (`float`, `int | None`, `Literal[...]`), in the schema's order."""
     leaves: dict[str, Any] = {}
-    for name, kind in get_type_hints(section).items():
+    for name, kind in get_type_hints(section).items():  # annotations are text until they are resolved
         below = field_types(cast(type, kind)).items() if is_dataclass(kind) else ()
         leaves |= {f"{name}.{key}": leaf for key, leaf in below} or {name: kind}
     return leaves
@@ -59,7 +59,7 @@ def from_yaml(kind: Any, value: Any) -> Any:
     if value == MISSING:
         raise ValueError(f"must be given a value, got {value!r}")
     if isinstance(value, str) and "${" in value:
-        return value
+        return value  # what it stands for is checked when all sources are merged
     try:
         return _convert(kind, options[0] if len(options) == 1 else kind, value)
     except (ValueError, OverflowError) as error:  # OmegaConf's ValidationError is a ValueError

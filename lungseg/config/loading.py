@@ -49,7 +49,7 @@ def load_config(file: Path | None, words: Sequence[str]) -> Config:
     settings = [*(_walk(str(file), _read_yaml(file)) if file else ()), *_word_settings(words)]
     if problems := [f"{s.source}: {s.key}: {s.problem}" for s in settings if s.problem]:
         raise ConfigError(problems[0] + (f" (and {len(problems) - 1} more)" if problems[1:] else ""))
-    last = {s.key: s for s in settings}
+    last = {s.key: s for s in settings}  # a later source wins
     tree = OmegaConf.create({})
     try:
         for setting in last.values():
@@ -112,10 +112,9 @@ def _checked(source: str, key: str, value: Any, read: Callable[[Any, Any], Any])
 def _near(key: str, *, in_file: bool) -> str:
     """Name the nearest keys as they are written at this place, else all of the section."""
     section, dot, leaf = key.rpartition(".")
-    here = [name.removeprefix(f"{section}{dot}").partition(".")[0] for name in _fields_below(section)]
-    here = list(dict.fromkeys(here))  # a section comes once a field
+    here = dict.fromkeys(name.removeprefix(f"{section}{dot}").partition(".")[0] for name in _fields_below(section))
     near = [name if in_file else f"{section}{dot}{name}" for name in get_close_matches(leaf, here, 1)]
-    near = near or [name for name in field_types() if name.rpartition(".")[2] == leaf]
+    near = near or [name for name in field_types() if name.rpartition(".")[2] == leaf]  # the right key, elsewhere
     near = near or get_close_matches(key, field_types(), 1)
     return did_you_mean(near) or (f"; known here: {', '.join(here)}" if here else "")
 
@@ -141,7 +140,8 @@ def _section_name(source: str, name: str) -> str:
 def _read_yaml(file: Path) -> dict[Any, Any]:
     """Return the top-level mapping of a YAML file, interpolations unresolved; an empty file gives no keys."""
     try:
-        tree = OmegaConf.to_container(OmegaConf.create(file.read_text(encoding="utf-8-sig")))
+        text = file.read_text(encoding="utf-8-sig")  # editors on Windows begin a file with a byte order mark
+        tree = OmegaConf.to_container(OmegaConf.create(text))  # its loader refuses a key given twice, and reads 1e-4
     except FileNotFoundError as error:
         there = {path.stem: str(path) for path in sorted(file.parent.glob("*.y*ml"))}
         near = [there[stem] for stem in get_close_matches(file.stem, there, 2)]

@@ -76,7 +76,7 @@ class LossConfig:
             check(0 <= getattr(self, name) < math.inf, f"loss.{name}", ">= 0 and finite", getattr(self, name))
         check(self.dice + self.bce + self.cross_entropy > 0, "loss", "above 0 in sum", 0)
         check(0 <= self.label_smoothing < 1, "loss.label_smoothing", "in [0, 1)", self.label_smoothing)
-        self.costs()
+        self.costs()  # checks each entry
 
     def costs(self) -> dict[str, float]:
         """Map the classes named in `class_costs` to their cost."""

@@ -36,7 +36,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         check(self.seed >= 0, "run.seed", ">= 0", self.seed)
         check(self.patience is None or self.patience >= 1, "run.patience", ">= 1 epoch or null", self.patience)
-        plain = self.name is None or self.name.strip(" ./") == self.name != ""
+        plain = self.name is None or self.name.strip(" ./") == self.name != ""  # else `..` would leave `dir`
         check(plain, "run.name", "a plain folder name", self.name)
 
 
