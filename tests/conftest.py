@@ -79,12 +79,18 @@ def own_run(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory, untrained: Path) -> Path:
-    """The untrained network as an ONNX file; the licence given is CC0."""
+    """The untrained network as an ONNX file; the licence given is CC0. The workers of a test run make it once."""
     pytest.importorskip("onnxscript")
+    from filelock import FileLock
+
     from lungseg.exporting.export_model import export
 
-    output = tmp_path_factory.mktemp("exported") / "model.onnx"
-    list(export(untrained, output, licence="CC0"))
+    base = tmp_path_factory.getbasetemp()
+    output = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exported" / "model.onnx"
+    output.parent.mkdir(exist_ok=True)
+    with FileLock(f"{output}.lock"):
+        if not output.is_file():
+            list(export(untrained, output, licence="CC0"))
     return output
 
 

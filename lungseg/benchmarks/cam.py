@@ -105,6 +105,7 @@ def _package_maps(network: LungNetwork, images: Tensor) -> Task:
 
     from lungseg.benchmarks.plain_predict import grad_cam
 
+    # A copy, so that the methods timed after it have no hooks to carry.
     explain, targets = grad_cam(deepcopy(network)), [ClassifierOutputTarget(0)] * len(images)
     return lambda: explain(input_tensor=images, targets=targets)
 
@@ -129,6 +130,7 @@ def _overlays(model: ModelConfig, quick: bool) -> Iterator[str]:
             default_root_dir=folder,
         )
         trainer.fit(module, DataLoader(batches, batch_size=None))
+    # Without the first ones, which load fonts and allocate memory.
     sheet, step = (median(seconds[1:]) for seconds in (times.sheets, times.steps))
     epoch = step * math.ceil(TRAIN_IMAGES / batch)
     yield f"an epoch of {TRAIN_IMAGES} images of {size_px} px in batches of {batch}, and a contact sheet's share of it:"

@@ -35,6 +35,7 @@ Rows = NDArray[np.float32]
 def main(arguments: argparse.Namespace) -> int:
     """Learn, write, and print what the last third of Train gives."""
     train = [sample.image for sample in load_index(arguments.root) if sample.split == "train"]
+    # Some phantoms among them: what is drawn for tests and demonstrations should pass the checks too.
     learned = [read_image(path) for number, path in enumerate(train) if number % 3]
     learned += [draw_phantom(10_000 + number, number % 3, 128).image for number in range(PHANTOMS)]
     write_whole(orientation.FILE, _packed(fit(learned, np.random.default_rng(0))))
@@ -52,6 +53,7 @@ def main(arguments: argparse.Namespace) -> int:
 def fit(images: list[Image], rng: np.random.Generator) -> Known:
     """Learn from upright frontal chest X-rays (H, W)."""
     whole = np.stack([features(image) for image in images])
+    # Shifted, turned a little and scaled, an X-ray is still upright and whole.
     moved = np.stack([features(move(image, rng)) for image in images for _ in range(MOVED)])
     crops = np.stack([features(crop(image, rng, rng.uniform(*_CROPPED_TO))) for image in images for _ in range(CROPS)])
     good = np.concatenate([whole, moved])

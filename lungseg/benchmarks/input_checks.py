@@ -179,7 +179,7 @@ def _row(name: str, found: Sequence[frozenset[str]]) -> str:
 
 def _flags(predictor: Predictor, sources: Sequence[Source], change: Change) -> Iterator[frozenset[str]]:
     """Names of the flags of each image, changed; the same whatever else is measured."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(0)  # a new one for each row, so that a row alone gives what it gives in the table
     for start in range(0, len(sources), _BATCH):
         changed = [change(source(), rng) for source in sources[start : start + _BATCH]]
         yield from (frozenset(flag.name for flag in each.flags) for each in predictor(changed))

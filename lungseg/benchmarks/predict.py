@@ -80,6 +80,7 @@ def _passes(trained: Path, folder: Path, scale: _Scale, threads: int, clock: Cal
     """The same outputs by eager PyTorch, its weights channels-last or not, and by the ONNX files."""
     plain = load_backend(trained, "cpu")
     assert isinstance(plain, TorchBackend)
+    # As a script has it that does nothing about it; our backends' weights lie channels last.
     plain.network.to(memory_format=torch.contiguous_format)
     backends: dict[str, Backend] = {
         "eager PyTorch, channels last": load_backend(trained, "cpu"),
@@ -130,7 +131,7 @@ def _commands(trained: Path, folder: Path, scale: _Scale) -> Iterator[str]:
         ratio = "" if "one image" in name else f"{yardstick / wall:8.2f} x"
         yield f"{name:<52}{wall:9.2f} s ({spent:.2f} s){ratio}"
     written = (folder / "all" / "predictions.csv").read_text().count("\n") - 1
-    if written != scale.images:
+    if written != scale.images:  # a command that skips images would look fast
         raise RuntimeError(f"predict wrote {written} of {scale.images} rows")
 
 

@@ -16,11 +16,12 @@ def medians(
 ) -> dict[str, float]:
     """Seconds of each way by a clock, run in turns, after one turn that does not count."""
     spent: dict[str, list[float]] = {name: [] for name in ways}
+    # In turns, so that what else the machine does falls on all alike.
     for turn in range(repeats + 1):
         for name, run in ways.items():
             start = clock()
             run()
-            if turn > 0:
+            if turn > 0:  # the first turn fills caches and compiles kernels
                 spent[name].append(clock() - start)
     return {name: median(times) for name, times in spent.items()}
 

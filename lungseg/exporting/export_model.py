@@ -56,6 +56,7 @@ def export(
         ExportError: The check failed; nothing is written.
         UserError: Arguments that do not fit, not a model, or a package that is missing.
     """
+    # Everything that the user may have to correct comes before the minute that recording takes.
     file_format = _check_request(output, file_format, precision)
     if file_format == "onnx":
         graph.require_onnx()
@@ -80,6 +81,7 @@ def export(
         yield _passed(check_file(full, network, info))
         if precision != "fp32":
             images = find_images(source, info)
+            # It may differ by more than the limit: what that loses is measured, and written into the file.
             smaller = to_fp16(model) if precision == "fp16" else to_int8(model, images.calibration())
             scores = compare({"fp32": full, precision: run_onnx(smaller.SerializeToString())}, images.batches())
             yield from _drop_lines(images, scores)
@@ -175,6 +177,7 @@ def _with_scores(model: Any, images: DropImages, scores: dict[str, DropScores], 
 
 def _export_tensors(network: LungNetwork, info: ModelInfo, output: Path, precision: Precision) -> Iterator[str]:
     """Write tensors, read them again, and compare the networks."""
+    # Checked as it will be read: from the file, under a name that nobody takes for a finished one.
     part = output.with_name(f"{output.stem}.part{output.suffix}")
     try:
         write_model_file(part, network, info, half=precision == "fp16")

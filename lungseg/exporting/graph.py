@@ -154,6 +154,7 @@ def letterbox_matrices(shape: tuple[int, int], size_px: int, keep_aspect: bool) 
 def record(module: DeployedNetwork) -> ExportedProgram:
     """Record the module with batch and image size left open."""
     shape = {axis: Dim(name, min=1, max=_LARGEST) for axis, name in enumerate(DIMENSIONS)}
+    # Neither 1 nor equal: the recorder would take such sides as fixed, or as one.
     example = torch.arange(2 * 70 * 90, dtype=torch.int32).reshape(2, 70, 90).to(torch.uint16)
     with torch.no_grad(), only_errors(*_NOISY):
         return torch.export.export(module.eval(), (example,), dynamic_shapes={INPUT: shape})

@@ -38,6 +38,7 @@ def to_fp16(model: Any) -> Any:
         name = tensor.name
         tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}_fp16"))
         casts.append(onnx.helper.make_node("Cast", [f"{name}_fp16"], [name], f"{name}_cast", to=onnx.TensorProto.FLOAT))
+    # In front of all nodes: a graph of ONNX is in order of computation.
     for position, cast in enumerate(casts):
         model.graph.node.insert(position, cast)
     return model
@@ -75,6 +76,7 @@ def to_int8(model: Any, images: Sequence[NDArray[np.uint8]]) -> Any:
         quantised = onnx.load(made)
     for name in ("producer_name", "producer_version", "doc_string"):
         setattr(quantised, name, getattr(model, name))
+    # Quantising writes a new model, without what is known of this one.
     onnx.helper.set_model_props(quantised, {entry.key: entry.value for entry in model.metadata_props})
     return quantised
 

@@ -58,6 +58,7 @@ def find_images(run: Run, info: ModelInfo) -> DropImages:
 
     if run.kind != "checkpoint":
         return _phantoms(info, "the model is no run folder with data of its own")
+    # A run may outlive its data, or have come from another machine: phantoms are better than no number.
     try:
         target = load_target(run.model, [], "val")
     except (ValueError, OSError) as error:

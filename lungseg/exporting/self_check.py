@@ -60,7 +60,7 @@ def check_file(model: ExportedModel, network: LungNetwork, info: ModelInfo) -> S
         off = np.abs(outputs["square"].astype(int) - _letterboxed(images, info))
         levels = max(levels, int(off.max()))
         shares.append(float((off > 0).mean()))
-    del differences["square"]
+    del differences["square"]  # it is what everything else is computed from; its own difference is `levels`
     return SelfCheck(differences, levels, float(np.mean(shares)))
 
 
@@ -114,7 +114,9 @@ def _expected(network: LungNetwork, info: ModelInfo, outputs: Arrays, shape: tup
 
 
 def _difference(actual: NDArray[Any], expected: NDArray[Any]) -> float:
+    # NaN is an answer: no evidence at all. It must be given for the same images.
     if not np.array_equal(np.isnan(actual), np.isnan(expected)):
         return float("nan")
+    # Class maps have no bounds, and of large values float32 does not hold four decimals.
     scale = max(1.0, float(np.nanmax(np.abs(expected), initial=0)))
     return float(np.nanmax(np.abs(actual - expected), initial=0)) / scale

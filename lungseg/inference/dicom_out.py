@@ -63,6 +63,7 @@ def write_dicom(folder: Path, file: Input, prediction: Prediction) -> None:
         raise DataError(
             f"{file.path}: no DICOM output can be made of its header ({type(error).__name__}); leave out --dicom-out"
         ) from None
+    # Only now is anything written: either both files of an image are there or neither.
     for name, content in contents.items():
         write_whole(folder / f"{file.id.removesuffix('.dcm')}.{name}.dcm", content)
 
@@ -90,7 +91,7 @@ def _segmentation(source: Any, prediction: Prediction) -> Any:
         software_versions=__version__,
         device_serial_number="0",
         content_label="LUNGS",
-        omit_empty_frames=False,
+        omit_empty_frames=False,  # a mask without lungs is a result too
         series_description="lungs, predicted; not for diagnosis",
         **_identity("seg"),
     )
@@ -109,6 +110,7 @@ def _capture(source: Any, prediction: Prediction) -> Any:
         "RGB",
         8,
         "PATIENT",
+        # Required; a file without it is taken as a frontal view as it is mostly shown.
         patient_orientation=tuple(source.get("PatientOrientation") or ()) or ("L", "F"),
         transfer_syntax_uid="1.2.840.10008.1.2.1",
         **_identity("overlay"),

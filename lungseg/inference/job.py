@@ -71,9 +71,10 @@ def predict(options: Options) -> Outcome:
     if shard and len(devices) > 1:
         raise UserError(f"--device: one device for a shard, got {options.device!r}")
     if options.dicom_out:
-        check_highdicom()
+        check_highdicom()  # now, not after an hour at the first DICOM file
     inputs = find_inputs(options.inputs, options.output)
     check_settings(options.output, _settings(options, inputs.root))
+    # Every n-th rather than a block: series in one folder are alike, and blocks would take unequal times.
     files = inputs.files[shard[0] :: shard[1]] if shard else inputs.files
     journal = Journal(options.output, shard)
     try:
@@ -81,7 +82,7 @@ def predict(options: Options) -> Outcome:
             journal.collect_shards()
         done = done_ids(options.output, files)
         todo, lost = [file for file in files if file.id not in done], []
-        journal.drop({file.id for file in todo})
+        journal.drop({file.id for file in todo})  # so that there is one line an image, whatever was before
         if todo and len(devices) > 1:
             lost = _run_shards(options, devices)
             journal.collect_shards()
@@ -90,7 +91,7 @@ def predict(options: Options) -> Outcome:
         return _outcome(journal, files, todo, lost)
     finally:
         if not shard:
-            journal.write_csv()
+            journal.write_csv()  # after a Ctrl-C too: what is done can be used
         journal.close()
 
 
@@ -149,6 +150,7 @@ def _run_shards(options: Options, devices: Sequence[str]) -> list[str]:
     command += [*["--tta"] * options.tta, *["--dicom-out"] * options.dicom_out]
     children = []
     try:
+        # Their summaries are left out, for the last one is of all; what they say of files and errors is shown.
         for index, device in enumerate(devices):
             words = ["--device", device, "--shard", f"{index}/{len(devices)}", "--", *options.inputs]
             children.append(subprocess.Popen([*command, *words], stdout=subprocess.DEVNULL))
@@ -156,6 +158,7 @@ def _run_shards(options: Options, devices: Sequence[str]) -> list[str]:
     finally:
         for child in children:
             child.terminate()
+    # 1 is the exit code after files that could not be read.
     return [device for device, code in zip(devices, codes, strict=True) if code not in (0, 1)]
 
 

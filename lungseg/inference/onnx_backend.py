@@ -35,6 +35,7 @@ class OnnxBackend:
 
     def __call__(self, images: NDArray[np.uint8]) -> Outputs:
         """Run the network on images (B, S, S) uint8."""
+        # The graph takes 16 bit, so that one file serves deeper images in other programs too.
         return Outputs(*self._run(images.astype(np.uint16)))
 
 
@@ -72,7 +73,7 @@ def open_session(model: Path | bytes, device: str = "auto", threads: int = 0) ->
     ort = _package("onnxruntime")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
-    options.log_severity_level = 3
+    options.log_severity_level = 3  # errors alone: it warns of what it optimises
     name = model if isinstance(model, bytes) else str(model)
     try:
         return ort.InferenceSession(name, options, providers=_providers(ort, device))
@@ -91,6 +92,7 @@ def _providers(ort: Any, device: str) -> list[Any]:
     if kind not in there or (number and not (kind == "cuda" and number.isdecimal())):
         raise UserError(f"device: {device!r} is not one that onnxruntime has here; choose auto, {', '.join(there)}")
     chosen = (_PROVIDERS[kind], {"device_id": number or "0"}) if kind == "cuda" else _PROVIDERS[kind]
+    # What a provider cannot compute runs on the CPU.
     return [chosen] if kind == "cpu" else [chosen, _PROVIDERS["cpu"]]
 
 
@@ -103,6 +105,7 @@ def _load_openvino(path: Path, threads: int) -> OnnxBackend:
     except RuntimeError as error:
         raise UserError(f"{path}: not an ONNX file that OpenVINO reads ({type(error).__name__})") from error
     info = _info(path, metadata)
+    # Without the outputs that no prediction needs, and without the nodes that only they need.
     wanted = ov.Model([model.output(name) for name in Outputs._fields], model.get_parameters())
     # Without the hint it computes in bf16 on CPUs that have it, and the masks are others.
     hints = {"INFERENCE_PRECISION_HINT": "f32"} | ({"INFERENCE_NUM_THREADS": threads} if threads else {})

@@ -51,13 +51,14 @@ def predict_files(predictor: Predictor, files: Sequence[Input], write: Writer) -
         except DataError as error:
             return _row(file, error=error)
 
+    # Threads, not processes: OpenCV and zlib let other threads run, and no image needs to be sent anywhere.
     pool = ThreadPoolExecutor(cores())
     with one_opencv_thread():
         try:
             decoded = zip(files, ahead(pool, decode, files, predictor.batch_size), strict=True)
             yield from ahead(pool, finish, _run_network(predictor, decoded), predictor.batch_size)
         finally:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(cancel_futures=True)  # else an error would wait for everything that is queued
 
 
 def write_prediction(output: Path, file: Input, prediction: Prediction, dicom: bool = False) -> Row:

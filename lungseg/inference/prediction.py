@@ -86,6 +86,7 @@ class Prediction:
         mask = shrink(self.mask.astype(np.float32), side_px) > 0.5
         strength = in_lung_units(cam, mask)
         mapped = draw_map(np.repeat(image[..., None], 3, axis=2), strength * mask if crop else strength, opacity)
+        # Thicker in a large picture, or it could not be seen when that is scaled to a screen.
         return draw_outline(mapped, mask, PREDICTED_COLOUR, max(1, max(image.shape) // 512))
 
     def mask_png(self) -> bytes:
@@ -95,6 +96,7 @@ class Prediction:
     def row(self) -> dict[str, Any]:
         """All but the arrays as plain values: what `predictions.jsonl` holds of an image."""
         cm2 = self.lung_area_cm2
+        # Rounded to what can be repeated: on another machine the last digits of a probability differ.
         return {
             "predicted": self.name,
             **{f"prob_{name}": round(float(p), 6) for name, p in zip(self.classes, self.probabilities, strict=True)},
@@ -119,5 +121,6 @@ class Prediction:
 
 def png(picture: NDArray[np.uint8]) -> bytes:
     """Encode a picture (H, W) grey or (H, W, 3) RGB uint8 as PNG, without any metadata."""
+    # Level 3: files come by the thousand, and higher ones take longer for little.
     as_opencv = picture if picture.ndim == 2 else picture[..., ::-1]
     return bytes(cv2.imencode(".png", as_opencv, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1])

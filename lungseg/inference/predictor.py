@@ -125,7 +125,9 @@ class Predictor:
         """Run the network on images (B, S, S) uint8."""
         passes = [self.backend(squares)]
         if self.tta:
+            # A copy: torch takes no array with negative strides.
             passes.append(self.backend(np.ascontiguousarray(squares[:, :, ::-1])))
+        # The class is that of the mean, so that both maps are of one class.
         class_probs = np.stack([each.class_probs for each in passes]).mean(axis=0, dtype=np.float32)
         predicted = []
         for i, probs in enumerate(class_probs):
@@ -155,7 +157,7 @@ class Predictor:
         )
 
     def _predict(self, images: Sequence[One]) -> list[Prediction]:
-        prepared = [self.prepare(image) for image in images]
+        prepared = [self.prepare(image) for image in images]  # of any sizes: the squares are of one
         predicted = self.run(np.stack([square for _, square in prepared]))
         return [self.finish(picture, each) for (picture, _), each in zip(prepared, predicted, strict=True)]
 
@@ -184,7 +186,7 @@ def load_backend(path: str | Path | None = None, device: str = "auto") -> Backen
 
 
 def _is_batch(array: NDArray[Any]) -> bool:
-    return array.ndim == 3 and array.shape[2] not in (3, 4)
+    return array.ndim == 3 and array.shape[2] not in (3, 4)  # those are colours, not widths of an X-ray
 
 
 def _mean_of_mirrors(arrays: list[NDArray[np.float32]]) -> NDArray[np.float32]:

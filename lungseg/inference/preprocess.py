@@ -49,6 +49,7 @@ def to_picture(array: NDArray[Any]) -> Picture:
     if array.ndim not in (2, 3) or array.size == 0 or (array.ndim == 3 and array.shape[2] not in (3, 4)):
         raise UserError(f"an image is an array (H, W), or (H, W, 3) RGB, got shape {array.shape!r}")
     if array.dtype == np.uint16 and array.ndim == 2:
+        # By the depth that holds the maximum, as for a file: 12-bit data in 16 bits are not dark.
         return Picture(np.rint(array * (255 / full_scale(int(array.max())))).astype(np.uint8))
     if array.dtype != np.uint8:
         raise UserError(f"an image is uint8, or uint16 grey, got {array.dtype}; scale it to 0..255 and convert it")
@@ -65,6 +66,7 @@ def letterbox_of(picture: Picture, info: ModelInfo) -> Letterbox:
 
 def enlarge_map(cam: NDArray[np.float32], info: ModelInfo) -> NDArray[np.float32]:
     """Bring a class map (h, w) to the network's square (S, S), as `cam.lung.resize_map` does with torch."""
+    # The map covers the padded input; the padding below and to the right is cut off afterwards.
     size = (cam.shape[1] * info.map_stride, cam.shape[0] * info.map_stride)
     full = cv2.resize(np.ascontiguousarray(cam, np.float32), size, interpolation=cv2.INTER_LINEAR)
     return np.asarray(full, np.float32)[: info.image_size, : info.image_size]
@@ -73,5 +75,5 @@ def enlarge_map(cam: NDArray[np.float32], info: ModelInfo) -> NDArray[np.float32
 def evidence_in_lungs(cam: NDArray[np.float32], lung: NDArray[np.bool_]) -> float | None:
     """As `cam.lung.evidence_in_lungs` with torch, of one map (H, W); None where it holds no positive evidence."""
     positive = np.maximum(cam, 0)
-    total = float(positive.sum(dtype=np.float64))
+    total = float(positive.sum(dtype=np.float64))  # float32 would lose digits over a million pixels
     return float(positive[lung].sum(dtype=np.float64)) / total if total > 0 else None

@@ -31,6 +31,7 @@ class TorchBackend:
     def __call__(self, images: NDArray[np.uint8]) -> Outputs:
         """Run the network on images (B, S, S) uint8."""
         with torch.inference_mode():
+            # Bytes go to the device and become floats there: a quarter of the transfer.
             pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)[:, None]
             output = self.network(pixels.float().div_(255))
             mask_probs = output.mask_logits[:, 0].sigmoid()
@@ -46,7 +47,7 @@ def load_torch(run: Run, device: str = "auto") -> TorchBackend:
         FileNotFoundError: A checkpoint without the config.yaml of its run.
         UserError: Not a model of lungseg, damaged, or a device that is not there.
     """
-    find_device(device)
+    find_device(device)  # before the file is read: a wrong name should not take seconds to be told
     return TorchBackend(*load_model(run), device)
 
 
@@ -65,6 +66,7 @@ def find_device(name: str) -> torch.device:
     except RuntimeError:
         raise UserError(f"device: no such device {name!r}; choose auto, cpu, cuda, cuda:0, ... or mps") from None
     there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    # torch itself would say so at the first copy to the device, in many lines.
     if (device.index or 0) >= there.get(device.type, 0):
         kinds = ", ".join(f"{count} of {kind}" for kind, count in there.items() if count)
         raise UserError(f"device: {name!r} is not there; this machine has {kinds}")

@@ -115,6 +115,7 @@ def _beside(path: Path) -> str:
 
 
 def _build(path: Path, config: ModelConfig, info: ModelInfo, tensors: dict[str, Any]) -> LungNetwork:
+    # The weights of the file replace them anyway, and nothing is to be downloaded.
     network = LungNetwork(dataclasses.replace(config, encoder_weights=None), len(info.classes))
     try:
         network.load_state_dict(tensors)  # copies, so float16 becomes float32 here

@@ -75,7 +75,7 @@ def build_page(gr: Any, reader: Reader, about: str, uploads: Path) -> Any:
         shown = [on_page.picture, on_page.facts]
         chosen = [cases, on_page.images, on_page.method, on_page.of_class]
         taken = [cases, on_page.images, on_page.notices]
-        hidden = {"api_visibility": "private"}
+        hidden = {"api_visibility": "private"}  # the page is for people; its events are no interface for programs
         for event in (page.load, on_page.example.click):
             event(handlers.example, number, [number, *taken], **hidden).then(handlers.show, chosen, shown, **hidden)
         on_page.files.upload(handlers.read, [on_page.files, cases], [on_page.files, *taken], **hidden).then(
@@ -167,6 +167,7 @@ class _Handlers:
                 except DataError as error:
                     notices.append(str(error))
         finally:
+            # Those beyond the limit too: nothing of a visit stays on the disk.
             for path in files:
                 self._delete(path)
         return (None, *self._taken(cases or before, notices))
@@ -177,6 +178,7 @@ class _Handlers:
             if index is None:
                 return "", ""
             raise self._gr.Error("Images are forgotten after an hour; drop them again.", title="Nothing here")
+        # The first one where none is chosen, as after an upload.
         case, label = cases[index or 0], _label(of_class)
         try:
             prediction = self._reader.predict(case, method, label)
@@ -200,6 +202,7 @@ class _Handlers:
         return cases, images, list_notices(notices)
 
     def _delete(self, path: Path) -> None:
+        # Nothing but uploads, whatever path arrives in a request.
         if self._uploads.resolve() in path.resolve().parents:
             path.unlink(missing_ok=True)
 

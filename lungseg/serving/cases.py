@@ -82,6 +82,7 @@ class Reader:
             _check_size(path)
             return self._pass(name, path)
         except DataError as error:
+            # The path is that of an upload, which says nothing to who dropped the file.
             reason = str(error).removeprefix(f"{path}: ").replace(str(path), name)
             raise DataError(f"{name}: {reason.removesuffix('; replace it or drop it from the data set')}") from None
 
@@ -111,12 +112,12 @@ class Reader:
 
     def _pass(self, name: str, image: Path | NDArray[np.uint8]) -> Case:
         picture, square = self.predictor.prepare(image)
-        with self._lock:
+        with self._lock:  # two passes at once would share the cores, and both take longer
             return Case(name, picture, square, self.predictor.backend(square[None]))
 
     def _map(self, case: Case, method: str, label: int) -> NDArray[np.float32]:
         cam = case.outputs.class_maps[0, label] if method == CLOSED_FORM else self._by_gradient(case, method, label)
-        if not np.isfinite(cam).all():
+        if not np.isfinite(cam).all():  # a gradient can overflow, and would be drawn as no evidence
             raise UserError(f"{METHODS[method]} gives no finite map of {case.name!r} with this model")
         return enlarge_map(cam, self.predictor.info)
 
@@ -126,6 +127,7 @@ class Reader:
         from lungseg.cam.methods import class_activation_map
 
         device = next(self._network.parameters()).device
+        # A copy, for torch warns of arrays that it may not write to.
         pixels = torch.from_numpy(case.square.copy()).to(device)[None, None].float() / 255
         with self._lock:
             cam = class_activation_map(self._network, pixels, label, method)
@@ -137,6 +139,7 @@ def _check_size(path: Path) -> None:
     if is_dicom(path):
         return
     try:
+        # Pillow reads the header alone here; its own warning would come at another size.
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             width, height = image.size
     except Image.DecompressionBombError:

@@ -68,6 +68,7 @@ def draw_viewer(prediction: Prediction, name: str, of_class: str) -> str:
     height, width = grey.shape
     mask = shrink(prediction.mask.astype(np.float32), IMAGE_PX) > 0.5
     lungs = _path(mask)
+    # The map is smooth: half the side is enough, and a quarter of what is sent.
     small = shrink(prediction.mask.astype(np.float32), MAP_PX) > 0.5
     strength = in_lung_units(shrink(prediction.class_map, MAP_PX), small)
     label = escape(f"X-ray {name}: lungs outlined, class map of {of_class}")
@@ -159,6 +160,7 @@ def _bar(share: float) -> str:
 
 def _path(mask: Array) -> str:
     """Outline of a mask (H, W) bool as SVG, through the middle of its border pixels."""
+    # With holes: the clip path's even-odd rule leaves them out.
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     lines = (" ".join(f"{x + 0.5:g} {y + 0.5:g}" for x, y in contour[:, 0].tolist()) for contour in contours)
     return "".join(f"M{line}z" for line in lines)
@@ -166,6 +168,7 @@ def _path(mask: Array) -> str:
 
 def _encode(picture: Array, form: str) -> str:
     content = io.BytesIO()
+    # WebP for the map, which needs transparency that JPEG has not.
     options = {"quality": 80, "method": 1} if form == "webp" else {"quality": 92}
     Image.fromarray(picture).save(content, format=form, **options)
     return f"data:image/{form};base64,{base64.b64encode(content.getvalue()).decode()}"
@@ -173,6 +176,7 @@ def _encode(picture: Array, form: str) -> str:
 
 def _row(number: int, result: Result, choice: MapChoice) -> dict[str, Any]:
     prediction = result.prediction
+    # Numbered, for two files from two folders may bear one name.
     stem = f"{number:02d}_{re.sub(r'[^A-Za-z0-9._-]+', '_', result.name).strip('_')[:80]}"
     label = prediction.label if choice.label is None else choice.label
     return {

@@ -58,7 +58,7 @@ def serve(checkpoint: Path | None, host: str = LOCAL[0], port: int | None = None
     """
     if importlib.util.find_spec("gradio") is None:
         raise UserError("the page needs Gradio: pip install 'lungseg[app]'")
-    port = _find_port(host, port)
+    port = _find_port(host, port)  # before the model is loaded: what is wrong is told at once
     reader = Reader(Predictor.load(checkpoint, device))
     name = "of the package" if checkpoint is None else checkpoint.resolve().name
     with running(reader, name, host, port) as server:
@@ -84,9 +84,11 @@ def running(reader: Reader, name: str, host: str, port: int, most_mb: int = MOST
         port: A free one.
         most_mb: Size of one file at most, MB of 2**20 bytes.
     """
+    # Gradio keeps uploads where this variable says; with the folder goes whatever an ended visit left.
     with tempfile.TemporaryDirectory(prefix="lungseg-app-") as folder, _environment(**_QUIET, GRADIO_TEMP_DIR=folder):
         gr = importlib.import_module("gradio")  # optional, slow, and looks at the environment
         page = build_page(gr, reader, about_model(reader.predictor.info, name), Path(folder))
+        # Reading a file may go on beside a pass; passes themselves take turns (`Reader`).
         page.queue(default_concurrency_limit=4, max_size=64)
         _, url, _ = page.launch(
             **_launch_options(gr, host), server_name=host, server_port=port, max_file_size=most_mb * 2**20
@@ -144,6 +146,7 @@ def _middleware(host: str) -> list[Any]:
     """`Policy`; and, listening here only, answers to no other name: a page elsewhere cannot lend its own to this."""
     make = importlib.import_module("starlette.middleware").Middleware
     trusted = importlib.import_module("starlette.middleware.trustedhost").TrustedHostMiddleware
+    # With another host the name that people use for this machine is not known here.
     named = [make(trusted, allowed_hosts=["127.0.0.1", "localhost"])] if host in LOCAL[:2] else []
     return [make(Policy), *named]
 
@@ -171,6 +174,7 @@ def _find_port(host: str, port: int | None) -> int:
         except socket.gaierror:
             raise UserError(f"--host: no such address {host!r}; give 127.0.0.1, or one of this machine's") from None
         with socket.socket(family) as trial:
+            # As the server itself will do: a port that was just left free counts as free.
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 trial.bind(address)

@@ -63,6 +63,7 @@ def check_input(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> tuple[Flag
         mask: (H, W) bool.
     """
     of_image, of_mask = check_image(image), check_mask(mask)
+    # A turned or cropped X-ray looks lateral to the midline too, and the reason given would be the wrong one.
     if of_image or of_mask:
         return (*of_image, *of_mask)
     return tuple(_midline_flags(_shrink(image), part_lungs(_shrink(mask.view(np.uint8)).view(np.bool_))))
@@ -74,6 +75,7 @@ def check_image(image: NDArray[np.uint8]) -> tuple[Flag, ...]:
     In one that is no chest, or turned, the later ones would tell nothing, or nothing sure.
     """
     small = _shrink(image)
+    # Percentiles: a white letter in the corner does not make a black image one with contrast.
     low, high = (float(value) for value in np.percentile(small, (1, 99)))
     if high - low < LEAST_CONTRAST:
         reason = f"blank: nearly all of the image lies within {high - low:.0f} of 255 grey values"
@@ -135,7 +137,7 @@ def _mask_flags(mask: NDArray[np.bool_], share: float) -> Iterator[Flag]:
         yield Flag("lung_area", f"the lungs cover {share:.1%} of the image, usual are {limits}", share)
     sides = part_lungs(mask)
     smaller = min(float(side.sum()) for side in sides) / float(mask.sum())
-    if smaller < LEAST_LUNG:
+    if smaller < LEAST_LUNG:  # there is no second lung to be higher or lower
         yield Flag("one_lung", f"one lung only: the smaller side holds {smaller:.1%} of the mask", smaller)
     else:
         yield from _uneven(sides)

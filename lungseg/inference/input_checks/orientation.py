@@ -83,12 +83,13 @@ def compare(image: NDArray[np.uint8]) -> Likeness:
     known, spread_out = _load()
     numbers = features(image)
     logits = numbers @ spread_out
-    probs = np.exp(logits - logits.max())
+    probs = np.exp(logits - logits.max())  # without an overflow
     probs = (probs / probs.sum()).astype(np.float64).reshape(2, 2, 4)  # inverted, mirrored, turns: as `ORIENTATIONS`
     turns = probs.sum(axis=(0, 1))
     index, sign = _rearrangements()[int(logits.argmax())]
     righted = numbers[index] * sign
     away = righted - known.mean
+    # Pythagoras: the squared distance from the plane is that from the mean less what lies within the plane.
     left = max(0.0, float(np.square(away).sum()) - float(np.square(known.axes @ away).sum()))
     return Likeness(
         max(0.0, 1 - float(turns[0])),
@@ -116,6 +117,7 @@ def features(image: NDArray[np.uint8]) -> Array:
     even = cv2.GaussianBlur(ranks[small], (0, 0), 1.0)
     coarse = np.asarray(cv2.resize(even, (_COARSE, _COARSE), interpolation=cv2.INTER_AREA), np.float32).ravel()
     cells = _gradients(np.asarray(even, np.float32))
+    # Square roots of shares, so that the few strong edges (markers, collars) do not outweigh the ribs.
     strong = np.sqrt(cells / max(float(cells.sum()), 1e-6))
     return np.concatenate([strong, coarse / max(float(np.linalg.norm(coarse)), 1e-6)]).astype(np.float32)
 
