@@ -20,16 +20,18 @@ def main(arguments: argparse.Namespace) -> int:
     """Run the command."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings are C++ frames of connections that end
     from lungseg.config.loading import dump_config, load_config
+    from lungseg.runs.rank import mistakes_said_once
 
-    config = load_config(arguments.config, arguments.words)
+    with mistakes_said_once():
+        config = load_config(arguments.config, arguments.words)
     if arguments.print_config:
         print(dump_config(config), end="")
         return 0
-    stem = arguments.config.stem if arguments.config else "fit"
     try:
-        fit(config, stem)
+        fit(config, arguments.config.stem if arguments.config else "fit")
     except SystemExit as stop:
-        if _is_stopped_by_agent(stop):
+        # W&B's agent ends a run by SIGTERM, takes any code but 0 for a failure, and gives up after five in a row.
+        if stop.code == 128 + signal.SIGTERM and "WANDB_SWEEP_ID" in os.environ:
             return 0
         raise
     return 0
@@ -43,35 +45,36 @@ def fit(config: Config, stem: str = "fit") -> Path:
         stem: Names the run folder where `run.name` is null.
 
     Raises:
-        ValueError, OSError: A mistake in config or data, before anything is written into the run folder's place.
-        SystemExit: SIGINT, SIGTERM or SIGHUP came (exit code 128 + its number), or another process failed (1).
+        UserError, OSError: A mistake in config or data, before anything is written into the run folder's place.
+        SystemExit: SIGINT, SIGTERM or SIGHUP came: exit code 128 + its number.
     """
+    from lungseg.runs.rank import detect_rank, end_with_parent, mistakes_said_once
     from lungseg.runs.run import check_free
 
+    rank = detect_rank()
+    if rank.is_child:
+        end_with_parent()
     if not config.run.resume:
-        check_free(Path(config.run.dir), config.run.name)
-    from lungseg.runs.rank import detect_rank
+        check_free(Path(config.run.dir), config.run.name)  # also below; here it needs no seconds of imports
     from lungseg.training.fitting import Training
-    from lungseg.training.processes import Processes
-    from lungseg.training.signals import Stopped
+    from lungseg.training.loggers import finish_wandb
+    from lungseg.training.signals import SignalHandler, Stopped
 
     training = None
-    rank = detect_rank()
     try:
-        with Processes(rank, config.trainer.num_nodes) as processes:
-            training = Training.prepare(config, stem, processes)
-            training.fit()
+        with SignalHandler(ignore=rank.is_child) as signals:
+            try:
+                with mistakes_said_once():
+                    training = Training.prepare(config, stem, signals)
+                return training.fit()
+            except BaseException:
+                finish_wandb(signals.exit_code or 1)
+                raise
     except Stopped as stop:
-        if stop.signal_name and rank.is_zero:
-            print(_how_to_go_on(stop.signal_name, training.run if training else None), file=sys.stderr, flush=True)
+        if rank.is_zero:
+            run = training.run if training else None
+            print(_how_to_go_on(stop.signal_name, run), file=sys.stderr, flush=True)
         raise
-    return training.run.folder
-
-
-def _is_stopped_by_agent(stop: SystemExit) -> bool:
-    """Whether W&B's agent has ended the run: it takes any code but 0 for a failure, and five in a row end the agent."""
-    asked = stop.code == 128 + signal.SIGTERM and "WANDB_SWEEP_ID" in os.environ
-    return asked and os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _how_to_go_on(signal_name: str, run: Run | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -149,6 +150,7 @@ class LungDataModule(LightningDataModule):
             drop_last=drop_last,
             pin_memory=on_gpu,
             persistent_workers=workers > 0,
+            worker_init_fn=_leave_signals_to_parent,
         )
 
     @property
@@ -158,6 +160,13 @@ class LungDataModule(LightningDataModule):
     def _rank(self) -> tuple[int, int]:
         """Rank of this process and world size."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+
+def _leave_signals_to_parent(worker: int) -> None:
+    """Ignore Ctrl-C and a closed terminal, which reach all processes: the training ends its workers itself."""
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def default_workers(on_gpu: bool, world_size: int) -> int:

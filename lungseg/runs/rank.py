@@ -1,12 +1,19 @@
-"""This process among those of its run, as the environment of its launcher tells before anything is set up."""
+"""This process among those of its run, as its launcher says in the environment before anything is set up."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
+from lungseg.errors import UserError
+
 Launcher = Literal["torchrun", "srun", "Lightning"]
+PARENT_PID = "LUNGSEG_PARENT_PID"
+"""Environment of the children of Lightning's launcher, set by the process that starts them."""
 
 
 class Rank(NamedTuple):
@@ -29,13 +36,8 @@ class Rank(NamedTuple):
         return self.rank == 0 and self.local_rank == 0 and self.node_rank == 0
 
     @property
-    def name(self) -> str:
-        """As in `rank 1`."""
-        return f"rank {self.rank}" if self.node_rank == 0 else f"rank {self.rank} of node {self.node_rank}"
-
-    @property
     def is_child(self) -> bool:
-        """Whether Lightning's launcher started this process from another one."""
+        """Whether Lightning's launcher started this process from another one, which has prepared everything."""
         return self.launcher == "Lightning" and self.local_rank != 0
 
 
@@ -64,3 +66,38 @@ def detect_rank(environment: Mapping[str, str] = os.environ) -> Rank:
 def is_rank_zero() -> bool:
     """Whether this process is the one that writes."""
     return detect_rank().is_zero
+
+
+@contextmanager
+def mistakes_said_once() -> Iterator[None]:
+    """Around what every process checks before the training: a mistake is one line a machine, not one a process.
+
+    The processes of a machine read the same files and so find the same mistake; all but the first end silently. A child
+    of Lightning's launcher speaks all the same: rank zero has found no mistake before it.
+
+    Raises:
+        SystemExit: With exit code 2 in place of the mistake.
+    """
+    try:
+        yield
+    except (UserError, OSError):
+        rank = detect_rank()
+        if rank.local_rank == 0 or rank.is_child:
+            raise
+        raise SystemExit(2) from None
+
+
+def end_with_parent() -> None:
+    """Have the kernel end this child of Lightning's launcher as soon as its parent has ended, in whatever way.
+
+    The launcher leaves its children behind when rank zero fails or is killed. With gloo they would fail on the closed
+    connection, but with NCCL, which exists on Linux alone, they would wait on their GPUs until a timeout of hours.
+    """
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    pr_set_pdeathsig = 1  # of <sys/prctl.h>
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.environ.get(PARENT_PID) != str(os.getppid()):  # it has ended before the call above
+        raise SystemExit(1)

@@ -1,21 +1,39 @@
-"""The loggers of a run: `metrics.csv` always, W&B online or offline, TensorBoard on request."""
+"""The loggers of a run: `metrics.csv` always, W&B online or offline, TensorBoard on request.
+
+W&B also gets the evaluation at the end: numbers, tables, curves and the confusion matrix; no file name, no picture.
+"""
 
 from __future__ import annotations
 
 import netrc
 import os
 import sys
+import uuid
+from collections.abc import Sequence
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from lungseg.config import Config, WandbConfig
+from lungseg.config.loading import config_dict
 from lungseg.errors import UserError
+from lungseg.evaluation.intervals import Number
+from lungseg.evaluation.results import EvaluationResults
+from lungseg.evaluation.tables import HEADLINES
 from lungseg.runs.metrics_csv import MetricsCsv
 from lungseg.runs.run import Run
+from lungseg.runs.whole_files import write_text
 
 WandbMode = Literal["online", "offline", "disabled"]
+
+MOST_POINTS = 200
+"""Of a curve: W&B draws no more than a few thousand rows of a table."""
+_CURVES = {
+    "roc": ("1 - specificity", "sensitivity"),
+    "precision_recall": ("sensitivity (recall)", "precision"),
+}
+_INTERVAL = ("value", "low", "high")
 
 
 def wandb_mode(config: WandbConfig) -> WandbMode:
@@ -28,19 +46,12 @@ def wandb_mode(config: WandbConfig) -> WandbMode:
     return "online" if _knows_wandb_key() else "offline"
 
 
-def build_loggers(config: Config, plain: dict[str, Any], run: Run, mode: WandbMode, run_id: str) -> list[Logger]:
-    """All loggers of a run, for rank zero; other processes log nothing and need none.
-
-    Args:
-        config: The whole config.
-        plain: The same as nested plain values; places on this machine are left out of what W&B gets.
-        run: Where they write.
-        mode: From `wandb_mode`.
-        run_id: W&B's id of the run, the same when it is resumed.
-    """
+def build_loggers(config: Config, run: Run) -> list[Logger]:
+    """Make all loggers of a run, for rank zero; the other ranks log nothing and need none."""
     loggers: list[Logger] = [MetricsCsv(run.metrics_csv)]
+    mode = wandb_mode(config.wandb)
     if mode != "disabled":
-        loggers.append(_wandb_logger(config, plain, run, mode, run_id))
+        loggers.append(_wandb_logger(config, run, offline=mode == "offline"))
     if config.run.tensorboard:
         try:
             loggers.append(TensorBoardLogger(run.folder, name="tensorboard", version=""))
@@ -56,15 +67,81 @@ def finish_wandb(exit_code: int) -> None:
         wandb.finish(exit_code=exit_code)
 
 
-def _wandb_logger(config: Config, plain: dict[str, Any], run: Run, mode: WandbMode, run_id: str) -> WandbLogger:
+def send_evaluation(run: Any, results: EvaluationResults) -> None:
+    """Log an evaluation to a W&B run, all in one step that goes on from the last.
+
+    Args:
+        run: What `wandb.init` gave, or stands for it.
+        results: What `evaluate` gave.
+    """
+    import wandb
+
+    prefix = f"evaluation_{results.setup.split}"
+    logged: dict[str, Any] = {f"{prefix}/{name}": value for name, value in headline_values(results).items()}
+    for name, (columns, rows) in evaluation_tables(results).items():
+        logged[f"{prefix}/{name}"] = wandb.Table(columns=list(columns), data=[list(row) for row in rows])
+    for kind, axes in _CURVES.items():
+        curves = getattr(results.curves, kind)
+        if curves:
+            thinned = {name: (thin(curve.x), thin(curve.y)) for name, curve in curves.items()}
+            logged[f"{prefix}/{kind}_curve"] = wandb.plot.line_series(
+                xs=[x for x, _ in thinned.values()],
+                ys=[y for _, y in thinned.values()],
+                keys=list(thinned),
+                title=f"{axes[1]} over {axes[0]}",
+                xname=axes[0],
+            )
+    run.log(logged)
+    if results.verdict is not None:
+        run.summary[f"{prefix}/shortcuts"] = results.verdict.flag
+
+
+def headline_values(results: EvaluationResults) -> dict[str, float | None]:
+    """The numbers of the summary by name, those that are defined."""
+    found = {name: results.headline(section, name) for section, name, _ in HEADLINES}
+    return {name: number.value for name, number in found.items() if number is not None}
+
+
+def evaluation_tables(results: EvaluationResults) -> dict[str, tuple[Sequence[str], list[Sequence[Any]]]]:
+    """Columns and rows by name: `scores`, `confusion_matrix`, `reliability`, `robustness`, `scoreboard`."""
+    classes = results.setup.classes
+    sections = {"segmentation": results.segmentation, "classification": results.classification}
+    scores = [(section, name, *_ends(n)) for section, numbers in sections.items() for name, n in numbers.items()]
+    cells = [
+        (true, guess, count)
+        for true, row in zip(classes, results.confusion, strict=True)
+        for guess, count in zip(classes, row, strict=True)
+    ]
+    diagram = results.calibration.reliability if results.calibration else []
+    board = [(row.what, row.value, row.low, row.high, row.data, row.source) for row in results.scoreboard]
+    tables: dict[str, tuple[Sequence[str], list[Sequence[Any]]]] = {
+        "scores": (("section", "name", *_INTERVAL), [*scores]),
+        "confusion_matrix": (("true", "predicted", "images"), [*cells]),
+        "reliability": (
+            ("low", "images", "confidence", "accuracy"),
+            [(entry.low, entry.images, entry.confidence, entry.accuracy) for entry in diagram],
+        ),
+        "robustness": (("perturbation", "strength", "score", *_INTERVAL), _robustness(results)),
+        "scoreboard": (("what", "value", "low", "high", "data", "source"), [*board]),
+    }
+    return {name: table for name, table in tables.items() if table[1]}
+
+
+def thin(values: Sequence[float]) -> list[float]:
+    """At most `MOST_POINTS` of a curve's values, spread evenly, both ends among them."""
+    last, most = len(values) - 1, MOST_POINTS
+    places = range(len(values)) if last < most else sorted({round(i * last / (most - 1)) for i in range(most)})
+    return [values[place] for place in places]
+
+
+def _wandb_logger(config: Config, run: Run, offline: bool) -> WandbLogger:
     """A logger that prints nothing and sends no paths, arguments, console output, code or host name."""
     import wandb
 
-    wandb.setup(wandb.Settings(silent=True, mode=mode))
-    sent = {section: dict(values) for section, values in plain.items()}
-    sent["data"].pop("root")
-    sent["data"]["phantom"] = {k: v for k, v in sent["data"]["phantom"].items() if k != "dir"}
-    sent["run"].pop("dir")
+    wandb.setup(wandb.Settings(silent=True, mode="offline" if offline else "online"))
+    sent = config_dict(config)
+    for section, key in ((sent["data"], "root"), (sent["data"]["phantom"], "dir"), (sent["run"], "dir")):
+        section.pop(key)  # places on this machine
     return WandbLogger(
         name=run.name,
         project=config.wandb.project,
@@ -72,8 +149,8 @@ def _wandb_logger(config: Config, plain: dict[str, Any], run: Run, mode: WandbMo
         group=config.wandb.group,
         tags=config.wandb.tags,
         save_dir=run.folder,
-        offline=mode == "offline",
-        id=None if "WANDB_SWEEP_ID" in os.environ else run_id,
+        offline=offline,
+        id=None if "WANDB_SWEEP_ID" in os.environ else _wandb_id(run),  # inside a sweep its agent gives the id
         config=sent,
         settings=wandb.Settings(
             silent=True,
@@ -87,6 +164,19 @@ def _wandb_logger(config: Config, plain: dict[str, Any], run: Run, mode: WandbMo
     )
 
 
+def _wandb_id(run: Run) -> str:
+    """W&B's id of this run: made once, kept in the run folder, so that resuming continues the same run.
+
+    A new folder takes `WANDB_RUN_ID` where it is set: a job queued again before its first checkpoint stays one run.
+    """
+    path = run.wandb_id_file
+    if path.is_file():
+        return path.read_text().strip()
+    run_id = os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:8]
+    write_text(path, run_id + "\n")
+    return run_id
+
+
 def _knows_wandb_key() -> bool:
     """Whether a key is in the environment or in the netrc file, where `wandb login` puts it."""
     if os.environ.get("WANDB_API_KEY"):
@@ -96,3 +186,17 @@ def _knows_wandb_key() -> bool:
         return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def _robustness(results: EvaluationResults) -> list[Sequence[Any]]:
+    curves = results.robustness.curves if results.robustness else {}
+    return [
+        (name, point.strength, score, *_ends(number))
+        for name, curve in curves.items()
+        for point in curve.points
+        for score, number in point.scores.items()
+    ]
+
+
+def _ends(number: Number) -> Sequence[float | None]:
+    return [getattr(number, end) for end in _INTERVAL]

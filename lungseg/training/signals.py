@@ -1,115 +1,122 @@
-"""A signal ends a run as an exception that nobody prints: Ctrl-C, SIGTERM of a scheduler, SIGHUP of a terminal."""
+"""A signal ends a training in order: Ctrl-C, SIGTERM of a scheduler or of W&B's agent, SIGHUP of a closed terminal.
+
+The last whole epoch is already on disk, so nothing is saved then: the run ends at once and resumes from that epoch.
+"""
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
-from types import FrameType
+import time
+from types import FrameType, TracebackType
 from typing import Any
 
-_TAKEN = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_ONE_EVENT_S = 3.0
+"""Signals this close together are one: under torchrun a Ctrl-C comes from the terminal and again from the agent."""
 
 
 class Stopped(SystemExit):
-    """Ends this process for a signal, or because another one failed and has said why.
+    """Ends the process with 128 + the signal's number (130, 143, 129) and no traceback.
 
     Args:
-        exit_code: 128 + number of the signal, else 1.
+        number: Of the signal.
     """
 
-    def __init__(self, exit_code: int):
-        super().__init__(exit_code)
-        self.exit_code = exit_code
+    def __init__(self, number: int):
+        super().__init__(128 + number)
+        self.signal_name = signal.Signals(number).name
+
+
+class SignalHandler(Callback):
+    """Raises `Stopped` in the main thread at the first signal; for `with` around a training, and its first callback.
+
+    It raises wherever the main thread is, and not at the next batch: a batch on a CPU, a cache or a report may take
+    minutes, and W&B's agent kills after 30 s. Only what belongs together, an epoch's checkpoints and its row of
+    metrics, is finished first. Outside of the main thread, where Python allows no handlers, it has no effect.
+
+    Args:
+        ignore: Ignore the signals, in a child of Lightning's launcher, which ends with rank zero: Ctrl-C reaches all
+            processes of a terminal, and if a child went first, the launcher would kill rank zero in its last words.
+    """
+
+    def __init__(self, ignore: bool = False):
+        self._handler: Any = signal.SIG_IGN if ignore else self._handle
+        self._previous: dict[signal.Signals, Any] = {}
+        self._received: int | None = None
+        self._received_s = 0.0
+        self._is_held = False
+
+    def __enter__(self) -> SignalHandler:
+        self._install()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        if error is not None and self._received is not None and not isinstance(error, Stopped):
+            raise Stopped(self._received) from None  # such as the connection to a rank that the signal ended first
 
     @property
-    def signal_name(self) -> str | None:
-        """Such as `SIGTERM`; None where a failure of another process is the reason."""
-        return signal.Signals(self.exit_code - 128).name if self.exit_code > 128 else None
+    def exit_code(self) -> int | None:
+        """128 + the number of the signal that came, None before one has."""
+        return None if self._received is None else 128 + self._received
 
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take SIGTERM back from the Trainer, whose own handler waits in a collective call for the other ranks."""
+        self._install()
 
-class Signals:
-    """The handlers of this process while it runs a training; without effect outside of the main thread."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The same where there is no sanity check."""
+        self._install()
 
-    def __init__(self) -> None:
-        self._before: dict[signal.Signals, Any] = {}
-        self._main = threading.main_thread().ident or 0
-        self._has_raised = self._is_held = False
-        self._exit_code: int | None = None
-        self._pending: int | None = None
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The same for the test, which registers the Trainer's handler once more."""
+        self._install()
 
-    def take(self) -> None:
-        """Let signals raise `Stopped` in the main thread, the first of them; again where others took them since."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        _leave_loaders_to_us(True)
-        for number in _TAKEN:
-            handler = signal.getsignal(number)
-            if handler not in (None, signal.SIG_IGN, self._raise):  # `nohup`, and `&` in a script, ignore some
-                self._before.setdefault(number, handler)
-                signal.signal(number, self._raise)
-
-    def hold(self) -> None:
-        """Let signals wait until `release`: what is written now belongs together."""
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hold signals: now come the checkpoints, and after all callbacks the row of metrics."""
         self._is_held = True
 
-    def release(self) -> None:
-        """Raise what came since `hold`."""
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop for a signal that came since the epoch before had ended."""
+        self._release()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop for a signal that came since the last epoch had ended."""
+        self._release()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Stop for a signal whose exception was lost: Python drops what is raised inside of a `__del__`."""
+        self._release()
+
+    def _install(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in _SIGNALS:
+            current = signal.getsignal(number)
+            if current not in (None, signal.SIG_IGN, self._handler):  # `nohup`, and `&` in a script, ignore some
+                self._previous.setdefault(number, current)
+                signal.signal(number, self._handler)
+
+    def _release(self) -> None:
         self._is_held = False
-        self.check()
+        if self._received is not None:
+            raise Stopped(self._received)
 
-    def check(self) -> None:
-        """Raise again what is still on its way: Python drops an exception that a handler raises inside a `__del__`."""
-        if self._pending is not None:
-            raise Stopped(self._pending)
-
-    def give_back(self) -> None:
-        """Put back the handlers that were there before."""
-        if self._before:
-            _leave_loaders_to_us(False)
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def stop(self, exit_code: int) -> None:
-        """From another thread, let the main one raise `Stopped` with this code, if it has not yet."""
-        self._exit_code = exit_code
-        if self._before:
-            signal.pthread_kill(self._main, signal.SIGTERM)
-
-    def expect(self, *, more: bool) -> None:
-        """Say whether one more signal may raise, or all that come are to be ignored."""
-        self._has_raised, self._pending, self._is_held = not more, None, False
-
-    def _raise(self, number: int, frame: FrameType | None) -> None:
-        if not self._has_raised:
-            self._has_raised = True
-            signal.signal(signal.SIGCHLD, _say_nothing)  # torch would report loaders that the same signal has ended
-            self._pending = self._exit_code or 128 + number
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._received is None:
+            self._received, self._received_s = number, time.monotonic()
+            if hasattr(signal, "SIGCHLD"):
+                # torch raises from this signal for each loader worker that has ended, here by the same signal as we.
+                # A function that does nothing, as Python complains about SIG_IGN where one is on its way.
+                signal.signal(signal.SIGCHLD, lambda *_: None)
             if not self._is_held:
-                raise Stopped(self._pending)
-
-
-def _say_nothing(number: int, frame: FrameType | None) -> None:
-    """Not SIG_DFL: Python complains if it finds that where a signal is on its way."""
-
-
-_loaders_are_ours = False
-
-
-def _leave_loaders_to_us(ours: bool) -> None:
-    global _loaders_are_ours
-    _loaders_are_ours = ours
-
-
-def _in_loader() -> None:
-    """In a process forked from this one while it trains, undo the handlers; Ctrl-C goes to the whole group and is ours.
-
-    torch sets its own for SIGTERM in loaders, a little later.
-    """
-    if _loaders_are_ours:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda *_: os._exit(0))
-
-
-os.register_at_fork(after_in_child=_in_loader)
+                raise Stopped(number)
+        elif time.monotonic() - self._received_s > _ONE_EVENT_S:  # once more, on purpose: end without last words
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)

@@ -1,8 +1,13 @@
-"""How this process was started (alone, by Lightning, torchrun or srun), and the Trainer that fits that."""
+"""The Trainer that fits how this process was started: alone, by Lightning's launcher, by torchrun or by srun.
+
+These engines start, watch and end the processes of a run; nothing here does.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
@@ -12,9 +17,11 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from lungseg.config import LossConfig, TrainerConfig
 from lungseg.errors import UserError
+from lungseg.evaluation.distributed import PATIENCE
 from lungseg.runs.rank import Rank
 
 _STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true")
@@ -31,23 +38,21 @@ _OPTIONS = (
 )
 
 
-def cluster_environment(rank: Rank) -> ClusterEnvironment:
-    """Lightning's view of the launcher; Slurm's requeueing is left to the job script, which resumes by name."""
-    if rank.launcher == "torchrun":
-        return TorchElasticEnvironment()
-    return SLURMEnvironment(auto_requeue=False) if rank.launcher == "srun" else LightningEnvironment()
-
-
 def build_trainer(
     section: TrainerConfig, loss: LossConfig, rank: Rank, callbacks: Sequence[Callback] = (), loggers: Any = False
 ) -> Trainer:
     """Make the Trainer of a config under a launcher; `devices: auto` takes what the launcher started.
 
     Raises:
-        ValueError: One line: what Lightning, or a run of several processes, cannot do.
+        UserError: What Lightning, or a run of several processes, cannot do.
     """
-    strategy = _strategy(section.strategy)
-    trainer = _trainer(section, strategy, rank, callbacks, loggers)
+    _check_strategy(section.strategy)
+    if rank.launcher == "Lightning" and section.num_nodes > 1 and not {"MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
+        raise UserError(
+            "trainer.num_nodes: several nodes need torchrun, srun, or MASTER_ADDR, MASTER_PORT and NODE_RANK in the "
+            "environment of each"
+        )
+    trainer = _trainer(section, section.strategy, rank, callbacks, loggers)
     planned = trainer.num_devices * trainer.num_nodes
     if rank.world_size not in (None, planned):
         raise UserError(
@@ -58,24 +63,52 @@ def build_trainer(
         return trainer
     if section.sync_batchnorm and trainer.strategy.root_device.type != "cuda":
         raise UserError("trainer.sync_batchnorm: torch has it for GPUs only; set it to false, or trainer.devices=1")
-    if strategy in ("auto", "ddp") and _leaves_weights_unused(loss):
-        return _trainer(section, "ddp_find_unused_parameters_true", rank, callbacks, loggers)
-    return trainer
+    # Only now is it known that `auto` means several processes. A loss weight of 0 leaves weights without a gradient,
+    # for which DDP would wait in vain unless it is told to look for them, which costs a pass over the graph a step.
+    unused = section.strategy in ("auto", "ddp") and (loss.cross_entropy == 0 or loss.dice + loss.bce == 0)
+    unused = unused or section.strategy.endswith("_true")
+    strategy = DDPStrategy(find_unused_parameters=unused, timeout=PATIENCE)
+    return _trainer(section, strategy, rank, callbacks, loggers)
 
 
-def _strategy(name: str) -> str:
+@contextmanager
+def rank_zero_first(trainer: Trainer, rank: Rank) -> Iterator[None]:
+    """Let rank zero do the body, and then the others, where a launcher has started all processes at once.
+
+    So a mistake is said once, and phantoms, caches and the run folder are made once. Lightning's own launcher needs no
+    waiting: it starts its children when rank zero is through.
+
+    Args:
+        trainer: Joins the process group, which the Trainer of the training finds and uses.
+        rank: Of this process.
+
+    Raises:
+        SystemExit: With exit code 2 where rank zero has found a mistake, said so and is gone.
+    """
+    if rank.world_size in (None, 1):
+        yield
+        return
+    trainer.strategy.setup_environment()
+    if not rank.is_zero:
+        try:
+            trainer.strategy.barrier()
+        except RuntimeError:  # gloo's connection is closed; with NCCL the launcher ends this process
+            raise SystemExit(2) from None
+    yield
+    if rank.is_zero:
+        trainer.strategy.barrier()
+
+
+def _check_strategy(name: str) -> None:
     if name in _STRATEGIES:
-        return name
-    reason = next((reason for part, reason in _REFUSED.items() if part in name), f"is none of {', '.join(_STRATEGIES)}")
+        return
+    reason = next((reason for word, reason in _REFUSED.items() if word in name), f"is none of {', '.join(_STRATEGIES)}")
     raise UserError(f"trainer.strategy: {name!r} {reason}; use 'ddp', or 'auto'")
 
 
-def _leaves_weights_unused(loss: LossConfig) -> bool:
-    """Whether a loss weight of 0 leaves weights without a gradient, for which the other processes would wait."""
-    return loss.cross_entropy == 0 or loss.dice + loss.bce == 0
-
-
-def _trainer(section: TrainerConfig, strategy: str, rank: Rank, callbacks: Sequence[Callback], loggers: Any) -> Trainer:
+def _trainer(
+    section: TrainerConfig, strategy: str | Strategy, rank: Rank, callbacks: Sequence[Callback], loggers: Any
+) -> Trainer:
     devices, nodes = section.devices, section.num_nodes
     if rank.world_size is not None and devices == "auto":
         devices, nodes = rank.world_size // rank.nodes, rank.nodes
@@ -85,13 +118,20 @@ def _trainer(section: TrainerConfig, strategy: str, rank: Rank, callbacks: Seque
             devices=devices,
             num_nodes=nodes,
             strategy=strategy,
-            plugins=[cluster_environment(rank)],
+            plugins=[_cluster_environment(rank)],
             callbacks=list(callbacks),
             logger=loggers,
             enable_checkpointing=bool(callbacks),
             enable_model_summary=False,
             enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
-            use_distributed_sampler=False,
+            use_distributed_sampler=False,  # the data module's own samplers never repeat an image in the scores
         )
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def _cluster_environment(rank: Rank) -> ClusterEnvironment:
+    """Lightning's view of the launcher; Slurm's requeueing is left to the job script, which resumes by name."""
+    if rank.launcher == "torchrun":
+        return TorchElasticEnvironment()
+    return SLURMEnvironment(auto_requeue=False) if rank.launcher == "srun" else LightningEnvironment()

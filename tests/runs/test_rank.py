@@ -1,10 +1,16 @@
-"""Which process writes, as each launcher's environment tells it."""
+"""Which process writes and speaks, as each launcher's environment tells it, and which ends with another."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from lungseg.runs.rank import Rank, detect_rank
+from lungseg.errors import UserError
+from lungseg.runs.rank import Rank, detect_rank, mistakes_said_once
 
 
 @pytest.mark.parametrize(
@@ -49,3 +55,52 @@ def test_rank_is_read_from_the_launchers_environment(environment: dict[str, str]
 )
 def test_one_process_of_a_run_is_rank_zero(environment: dict[str, str], zero: bool) -> None:
     assert detect_rank(environment).is_zero is zero
+
+
+@pytest.mark.parametrize(
+    ("variables", "error"),
+    [
+        ({}, UserError),
+        ({"LOCAL_RANK": "1"}, UserError),  # of Lightning's launcher: rank zero has found no mistake before it
+        ({"RANK": "4", "LOCAL_RANK": "0", "WORLD_SIZE": "8"}, UserError),  # the first of another machine
+        ({"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "8"}, SystemExit),
+    ],
+)
+def test_a_mistake_is_said_by_one_process_of_a_machine(
+    variables: dict[str, str], error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(error) as raised, mistakes_said_once():
+        raise UserError("optim.lr: must be > 0")
+    assert error is UserError or raised.value.code == 2  # type: ignore[attr-defined]
+
+
+CHILD = "from lungseg.runs.rank import end_with_parent; end_with_parent(); print('up', flush=True); input()"
+PARENT = f"""
+import os, subprocess, sys
+os.environ["LUNGSEG_PARENT_PID"] = str(os.getpid())
+subprocess.Popen([sys.executable, "-c", {CHILD!r}])
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has NCCL, which does not fail when a process dies")
+def test_a_child_ends_with_its_parent_however_that_ends() -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+    )
+    assert parent.stdin is not None and parent.stdout is not None
+    assert parent.stdout.readline() == b"up\n"
+    parent.kill()
+    assert parent.stdout.read() == b""  # the child holds the other end of this pipe for as long as it lives
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="as above")
+def test_a_child_whose_parent_is_gone_before_it_is_up_ends_too() -> None:
+    variables = os.environ | {"LUNGSEG_PARENT_PID": "1"}
+    command = [sys.executable, "-c", CHILD]
+    ended = subprocess.run(command, env=variables, cwd=Path(__file__).parents[2], capture_output=True, check=False)
+    assert (ended.returncode, ended.stdout) == (1, b"")

@@ -40,16 +40,16 @@ def _set(monkeypatch: pytest.MonkeyPatch, **environment: int | str) -> Rank:
 
 def test_a_process_of_its_own_is_rank_zero_and_leaves_devices_to_the_config() -> None:
     place = detect_rank()
-    assert (place.launcher, place.name, place.is_zero, place.world_size) == ("Lightning", "rank 0", True, None)
+    assert (place.launcher, place.is_zero, place.world_size) == ("Lightning", True, None)
     assert isinstance(build_trainer(CPU, LossConfig(), place).strategy, SingleDeviceStrategy)
     assert build_trainer(dataclasses.replace(CPU, devices=2), LossConfig(), place).world_size == 2
 
 
 def test_what_lightning_starts_is_not_rank_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     child = _set(monkeypatch, LOCAL_RANK=1, SLURM_PROCID=0, SLURM_NTASKS=1)
-    assert (child.name, child.is_zero, child.is_child) == ("rank 1", False, True)
+    assert (child.rank, child.is_zero, child.is_child) == (1, False, True)
     other_node = _set(monkeypatch, LOCAL_RANK=0, NODE_RANK=1)
-    assert (other_node.name, other_node.is_zero, other_node.is_child) == ("rank 0 of node 1", False, False)
+    assert (other_node.node_rank, other_node.is_zero, other_node.is_child) == (1, False, False)
 
 
 def test_torchrun_says_how_many_processes_there_are(monkeypatch: pytest.MonkeyPatch) -> None:

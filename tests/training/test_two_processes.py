@@ -35,17 +35,17 @@ def freeze_batchnorm() -> None:
 
 def score_first() -> None:
     """Make a run score the fresh network on Val and Test before it trains."""
-    run = Training.run
+    fit = Training.fit
 
-    def scored(training: Training) -> None:
+    def scored(training: Training) -> Path:
         trainer, module, data = training.trainer, copy.deepcopy(training.module), training.data
         (val,) = trainer.validate(module, datamodule=data, verbose=False)
         (test,) = trainer.test(module, datamodule=data, verbose=False)
         if trainer.is_global_zero:
-            (training.folder / "fresh.json").write_text(json.dumps({**val, **test}))
-        run(training)
+            (training.run.folder / "fresh.json").write_text(json.dumps({**val, **test}))
+        return fit(training)
 
-    Training.run = scored  # type: ignore[method-assign]
+    Training.fit = scored  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from torch import Tensor
 from lungseg.config import AugmentConfig, DataConfig, LossConfig, ModelConfig, OptimConfig, OverlayConfig
 from lungseg.data.datamodule import LungDataModule
 from lungseg.data.sample import CLASSES
-from lungseg.training.averaging import AveragedWeights
+from lungseg.training.callbacks import AveragedWeights
 from lungseg.training.module import LungModule
 from lungseg.training.overlays import OverlayCallback
 

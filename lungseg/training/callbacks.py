@@ -1,0 +1,137 @@
+"""The callbacks of every training: seeds, a check of the loss, averaged weights, and what a person sees of an epoch."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar, WeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from lungseg.errors import UserError
+
+_SHOWN = {
+    "train/loss": "train loss",
+    "val/loss": "val loss",
+    "val/dice": "dice",
+    "val/accuracy": "accuracy",
+    "val/evidence_in_lungs": "evidence in lungs",
+}
+
+
+class SeedEachEpoch(Callback):
+    """Seeds what dropout draws by (seed, epoch, rank), so that a resumed run draws what the unbroken one would have."""
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Seed torch's generators before the first batch; Lightning skips the epoch's own hook after a resume."""
+        if batch_idx == 0:
+            torch.manual_seed(hash((self.seed, trainer.current_epoch, trainer.global_rank)) % 2**63)
+
+
+class StopOnNonFinite(Callback):
+    """Ends a run whose training loss is no longer a number, with one line that says so."""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check the epoch's mean loss, which is the same on every rank: rank zero alone says so."""
+        loss = float(trainer.callback_metrics.get("train/loss", 0.0))
+        if not math.isfinite(loss) and trainer.is_global_zero:
+            raise UserError(
+                f"train/loss is {loss} in epoch {trainer.current_epoch}; lower optim.lr, lengthen "
+                "optim.warmup_epochs, or use trainer.precision=32-true"
+            )
+
+
+class AveragedWeights(WeightAveraging):
+    """Exponential moving average of weights and BatchNorm statistics, updated every optimiser step.
+
+    It is what is validated, drawn, saved as best, and tested in place of the last step's weights. The decay rises as
+    `min(decay, (1 + n) / (10 + n))` with the step n, so that the random start is soon forgotten.
+    Polyak, Juditsky, "Acceleration of stochastic approximation by averaging", SIAM J. Control Optim. 1992.
+
+    Args:
+        decay: Share of the average that stays at each step, in (0, 1).
+    """
+
+    def __init__(self, decay: float):
+        def average(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
+            keep = min(decay, (1 + int(count)) / (10 + int(count)))
+            for mean, value in zip(averaged, current, strict=True):
+                if mean.is_floating_point():
+                    mean.lerp_(value.to(mean.dtype), 1 - keep)
+                else:  # BatchNorm's count of batches
+                    mean.copy_(value)
+
+        super().__init__(multi_avg_fn=torch.no_grad()(average))
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take both sets of weights up again when training is resumed; else the averaged ones, just loaded, stay."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
+
+
+class EpochLines(Callback):
+    """Prints one line an epoch with the headline numbers and images a second, on rank zero."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self.seconds = 0.0
+        """Images trained on and the seconds that took, validation and overlays not counted."""
+        self._start = self._first = 0.0
+        self._epoch_images = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clocks."""
+        self._first = self._start = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the epoch's clock."""
+        self._start, self._epoch_images = time.perf_counter(), 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the images, and take the time: validation comes before the epoch's end."""
+        self._epoch_images += len(batch["image"]) * trainer.world_size
+        self._elapsed = time.perf_counter() - self._start
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the line."""
+        self.images += self._epoch_images
+        self.seconds += self._elapsed
+        if not trainer.is_global_zero:
+            return
+        values = trainer.callback_metrics
+        scores = [f"{title} {float(values[name]):.4f}" for name, title in _SHOWN.items() if name in values]
+        rate = self._epoch_images / max(self._elapsed, 1e-9)
+        minutes, seconds = divmod(int(time.perf_counter() - self._first), 60)
+        epoch = f"epoch {trainer.current_epoch} ({trainer.current_epoch + 1}/{trainer.max_epochs})"
+        line = f"{epoch}  {'  '.join(scores)}  {rate:.0f} images/s  {minutes}:{seconds:02d}"
+        bar = trainer.progress_bar_callback
+        if isinstance(bar, TQDMProgressBar):
+            bar.print(line)  # above the bar, which a plain print would break
+        else:
+            print(line, flush=True)
+
+
+class _Bar(TQDMProgressBar):
+    """The bar of a terminal, gone when its epoch is over: the line says what is worth keeping."""
+
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """Without Lightning's version number, which means nothing here."""
+        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+
+
+def progress_callbacks(lines: EpochLines) -> list[Callback]:
+    """The lines, and a bar where standard error is a terminal."""
+    return [lines, _Bar(leave=False)] if sys.stderr.isatty() else [lines]
