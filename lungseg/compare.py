@@ -16,14 +16,8 @@ def main(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from lungseg.evaluation.comparison import compare
     from lungseg.evaluation.saved import read_evaluation
-    from lungseg.reporting.comparison_page import comparison_page
-    from lungseg.reporting.comparison_text import (
-        comparison_csv,
-        comparison_latex,
-        comparison_lines,
-        comparison_markdown,
-    )
-    from lungseg.runs.whole_files import without_nan, write_json, write_text
+    from lungseg.reporting.comparison_report import comparison_lines, write_comparison
+    from lungseg.runs.whole_files import without_nan
 
     if arguments.bootstraps < 1:
         raise UserError(f"--bootstraps: must be 1 or more, got {arguments.bootstraps}")
@@ -32,15 +26,8 @@ def main(arguments: argparse.Namespace) -> int:
     for line in comparison_lines(content):
         print(line)
     output: Path = arguments.output or evaluations[0].folder / "comparison"
-    for name, words in (
-        ("comparison.csv", comparison_csv(content)),
-        ("comparison.md", comparison_markdown(content)),
-        ("comparison.tex", comparison_latex(content)),
-        ("comparison.html", comparison_page(content)),
-    ):
-        write_text(output / name, words)
-    write_json(output / "comparison.json", content)
-    print(f"written  {output}   (comparison.html, .md, .tex, .csv, .json)")
+    write_comparison(content, output)
+    print(f"written  {output}   (comparison.html, .md, .tex, .csv, .json, figures/)")
     return 0
 
 

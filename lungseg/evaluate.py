@@ -18,9 +18,8 @@ def main(arguments: argparse.Namespace) -> int:
     from lungseg.evaluation.distributed import join
     from lungseg.evaluation.outputs import CamMethod
     from lungseg.evaluation.pipeline import Options
-    from lungseg.evaluation.plain_data import to_plain
-    from lungseg.reporting.evaluation_summary import evaluation_lines
     from lungseg.reporting.report_run import assist_run, report_run
+    from lungseg.reporting.summary import evaluation_lines
 
     options = Options(
         cam_methods=tuple(CamMethod.parse(method) for method in arguments.methods.split(",")),
@@ -39,12 +38,12 @@ def main(arguments: argparse.Namespace) -> int:
             assist_run(arguments.checkpoint, words, split, options, processes)
             return 0
         found = report_run(arguments.checkpoint, words, split, options, arguments.output, page, processes)
-    for line in evaluation_lines(to_plain(found.results)):
+    for line in evaluation_lines(found.results):
         print(line)
     written = "metrics.json, scores.csv, per_image.csv"
     if found.page:
         print(f"report   {found.page}")
-        written += ", table.tex, images/" + (", figures/" if (found.folder / "figures").is_dir() else "")
+        written += ", table.tex, images/, figures/"
     print(f"written  {found.folder}   ({written})")
     return 0
 

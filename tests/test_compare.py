@@ -17,7 +17,7 @@ from lungseg.evaluation.comparison import TABLE, compare, holm
 from lungseg.evaluation.pipeline import Options, evaluate
 from lungseg.evaluation.saved import SavedEvaluation, read_evaluation
 from lungseg.evaluation.target import load_target
-from lungseg.reporting.comparison_text import comparison_latex, comparison_markdown, told_p
+from lungseg.reporting.comparison_report import comparison_latex, comparison_markdown, format_p
 
 FEW = Options(faithfulness=0, bootstraps=40, shortcuts=False, robustness=0)
 
@@ -157,7 +157,7 @@ def test_tables_escape_names_and_tell_small_p_values(runs: tuple[Path, Path]) ->
     assert "a\\_b|c" in comparison_latex(content)
     assert "a_b\\|c" in comparison_markdown(content)
     assert "& -" not in comparison_latex(content)  # a hyphen is no minus
-    assert (told_p(0.0004), told_p(0.0312), told_p(None)) == ("< 0.001", "0.031", "-")
+    assert (format_p(0.0004), format_p(0.0312), format_p(None)) == ("< 0.001", "0.031", "-")
 
 
 def test_the_command_prints_the_table_and_writes_every_kind(

@@ -23,9 +23,8 @@ from lungseg.data.sample import CLASSES, Sample
 from lungseg.evaluation.pipeline import Options, evaluate
 from lungseg.evaluation.target import EvaluationTarget
 from lungseg.models.network import LungNetwork
-from lungseg.reporting.report.figures import write_figures
-from lungseg.reporting.report.page import write_report
-from lungseg.reporting.report.pictures import PictureWriter
+from lungseg.reporting.evaluation_files import PictureWriter
+from lungseg.reporting.report_run import write_report
 from lungseg.runs.progress import cores
 from lungseg.runs.run import Run
 
@@ -109,7 +108,6 @@ def measure(folder: Path, images: int, size: int, distinct: int, options: Option
     evaluate(target, options, folder / "evaluation", pictures.add, watch.say)
     watch.say("page and figures")
     pictures.close()
-    write_figures(folder / "evaluation")
     write_report(folder / "evaluation")
     watch.say("")
     return watch

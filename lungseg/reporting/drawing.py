@@ -114,19 +114,17 @@ def draw_colour_bar(height: int, width: int, opacity: float = 0.75) -> Array:
 
 def draw_tile(tile: Tile, side_px: int = 256) -> Array:
     """One sample as four panels: image; lung outlines; class map; the map inside the predicted lungs; one bar."""
-    height, width = tile.image.shape
-    scale = side_px / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    lung = _enlarge_mask(tile.predicted_lung, size)
-    plain = grey_to_rgb(_enlarge(tile.image, size))
+    size = fit_size(tile.image.shape, side_px)
+    lung = resize_mask(tile.predicted_lung, size)
+    plain = grey_to_rgb(resize(tile.image, size))
     outlined = plain
     if tile.true_lung is not None:
-        outlined = draw_outline(outlined, _enlarge_mask(tile.true_lung, size), TRUE_COLOUR)
+        outlined = draw_outline(outlined, resize_mask(tile.true_lung, size), TRUE_COLOUR)
     outlined = draw_outline(outlined, lung, PREDICTED_COLOUR)
-    strength = in_lung_units(_enlarge(tile.cam, size), lung)
+    strength = in_lung_units(resize(tile.cam, size), lung)
     whole = draw_outline(draw_map(plain, strength), lung, PREDICTED_COLOUR)
     inside = draw_map(plain, strength * lung)
-    panels = [_centre(panel, side_px) for panel in (plain, outlined, whole, inside)]
+    panels = [centre(panel, side_px) for panel in (plain, outlined, whole, inside)]
     bar = np.concatenate([np.full((side_px, 4, 3), PAPER, np.uint8), draw_colour_bar(side_px, 10)], axis=1)
     row = np.concatenate([*_with_gaps(panels, axis=1), bar, _bar_labels(side_px)], axis=1)
     return np.concatenate([row, _text_strip(tile.caption, tile.warning, row.shape[1])], axis=0)
@@ -144,35 +142,47 @@ def draw_sheet(tiles: Sequence[Tile], title: str, side_px: int = 256) -> Array:
     width = rows[0].shape[1]
     head = Image.fromarray(np.full((54, width, 3), PAPER, np.uint8))
     pen = ImageDraw.Draw(head)
-    pen.text((8, 5), title, fill=INK, font=_font(17))
+    pen.text((8, 5), title, fill=INK, font=load_font(17))
     names = ["X-ray", "", "class map of the predicted class", "the same, inside the predicted lungs"]
     for column, name in enumerate(names):
-        pen.text((column * (side_px + 4) + 8, 33), name, fill=INK, font=_font(12))
+        pen.text((column * (side_px + 4) + 8, 33), name, fill=INK, font=load_font(12))
     start = side_px + 12
-    pen.text((start, 33), "lung: true", fill=TRUE_COLOUR, font=_font(12))
-    pen.text((start + 64, 33), "predicted", fill=PREDICTED_COLOUR, font=_font(12))
+    pen.text((start, 33), "lung: true", fill=TRUE_COLOUR, font=load_font(12))
+    pen.text((start + 64, 33), "predicted", fill=PREDICTED_COLOUR, font=load_font(12))
     return np.concatenate([np.asarray(head), *_with_gaps(rows, axis=0, gap_px=6)], axis=0)
 
 
-def _enlarge(values: Array, size: tuple[int, int]) -> Array:
-    """Float (H, W) to a width and height, bilinear up, by area down."""
+def fit_size(shape: tuple[int, ...], side_px: int) -> tuple[int, int]:
+    """Width and height in which a picture (H, W) has a longer side of `side_px`."""
+    scale = side_px / max(shape[:2])
+    return max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale))
+
+
+def resize(values: Array, size: tuple[int, int]) -> Array:
+    """(H, W) to a width and height, bilinear up, by area down; float32."""
     up = size[0] >= values.shape[1]
-    return np.asarray(
-        cv2.resize(values.astype(np.float32), size, interpolation=cv2.INTER_LINEAR if up else cv2.INTER_AREA)
-    )
+    method = cv2.INTER_LINEAR if up else cv2.INTER_AREA
+    return np.asarray(cv2.resize(values.astype(np.float32), size, interpolation=method))
 
 
-def _enlarge_mask(mask: Array, size: tuple[int, int]) -> Array:
-    return _enlarge(mask, size) > 0.5
+def resize_mask(mask: Array, size: tuple[int, int]) -> Array:
+    """(H, W) bool to a width and height; a pixel belongs to the mask if more than half of it does."""
+    return np.asarray(resize(mask, size) > 0.5)
 
 
-def _centre(panel: Array, side_px: int) -> Array:
-    """A panel in the middle of a square of paper."""
+def centre(panel: Array, side_px: int, paper: tuple[int, int, int] = PAPER) -> Array:
+    """A panel uint8 (H, W, 3) in the middle of a square of paper."""
     height, width = panel.shape[:2]
-    square = np.full((side_px, side_px, 3), PAPER, np.uint8)
+    square = np.full((side_px, side_px, 3), paper, np.uint8)
     top, left = (side_px - height) // 2, (side_px - width) // 2
     square[top : top + height, left : left + width] = panel
     return square
+
+
+@cache
+def load_font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font in a size."""
+    return ImageFont.load_default(size_px)
 
 
 def _with_gaps(parts: Sequence[Array], axis: int, gap_px: int = 4) -> list[Array]:
@@ -187,9 +197,9 @@ def _bar_labels(side_px: int) -> Array:
     """Labels of the colour bar: the maximum inside the lungs is 1, and what exceeds it outside looks like 1."""
     strip = Image.fromarray(np.full((side_px, 56, 3), PAPER, np.uint8))
     pen = ImageDraw.Draw(strip)
-    pen.multiline_text((4, 0), "1 = lung\nmaximum\nor above", fill=INK, font=_font(11), spacing=1)
-    pen.text((4, side_px // 2 - 7), "0.5", fill=INK, font=_font(11))
-    pen.multiline_text((4, side_px - 28), "0 = no\nevidence", fill=INK, font=_font(11), spacing=1)
+    pen.multiline_text((4, 0), "1 = lung\nmaximum\nor above", fill=INK, font=load_font(11), spacing=1)
+    pen.text((4, side_px // 2 - 7), "0.5", fill=INK, font=load_font(11))
+    pen.multiline_text((4, side_px - 28), "0 = no\nevidence", fill=INK, font=load_font(11), spacing=1)
     return np.asarray(strip)
 
 
@@ -197,9 +207,11 @@ def _text_strip(caption: str, warning: str, width: int) -> Array:
     """The caption, and the warning after it in its own colour."""
     strip = Image.fromarray(np.full((22, width, 3), PAPER, np.uint8))
     pen = ImageDraw.Draw(strip)
-    pen.text((8, 3), caption, fill=INK, font=_font(13))
+    pen.text((8, 3), caption, fill=INK, font=load_font(13))
     if warning:
-        pen.text((16 + pen.textlength(caption, font=_font(13)), 3), warning, fill=WARNING_COLOUR, font=_font(13))
+        pen.text(
+            (16 + pen.textlength(caption, font=load_font(13)), 3), warning, fill=WARNING_COLOUR, font=load_font(13)
+        )
     return np.asarray(strip)
 
 
@@ -208,8 +220,3 @@ def _inferno() -> Array:
     """The perceptually even colour map `inferno`, uint8 (256, 3) RGB."""
     ramp = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_INFERNO)
     return np.asarray(ramp[:, 0, ::-1]).copy()
-
-
-@cache
-def _font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size_px)

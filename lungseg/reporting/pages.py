@@ -9,6 +9,9 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from lungseg.reporting.chart_files import to_svg
+from lungseg.reporting.formatting import digits_of, format_images, format_interval
+
 if TYPE_CHECKING:
     from jinja2 import Environment
 
@@ -51,5 +54,12 @@ def _environment() -> Environment:
         return Markup(loader.get_source(environment, name)[0])
 
     environment.globals |= {"disclaimer": DISCLAIMER, "source": source}
-    environment.filters["sentence"] = sentence
+    environment.filters |= {
+        "digits": digits_of,
+        "heading": lambda name, headings: headings.get(name, name.replace("_", " ")),
+        "images": format_images,
+        "interval": format_interval,
+        "sentence": sentence,
+        "svg": to_svg,
+    }
     return environment

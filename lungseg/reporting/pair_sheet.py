@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from lungseg.data.duplicates import Leak
 from lungseg.data.images import read_image
 from lungseg.data.sample import CLASSES, Sample
 from lungseg.errors import DataError, UserError
-from lungseg.reporting.drawing import INK, PAPER, WARNING_COLOUR
+from lungseg.reporting.drawing import INK, PAPER, WARNING_COLOUR, centre, fit_size, load_font, resize
 
 MOST_PAIRS = 48
 SIDE_PX = 176
@@ -42,10 +41,10 @@ def draw_pairs(leaks: Sequence[Leak], most: int = MOST_PAIRS) -> Picture:
     columns = min(COLUMNS, len(cells))
     rows = -(-len(cells) // columns)
     sheet = np.full((40 + rows * (height + _GAP_PX), columns * (width + _GAP_PX) - _GAP_PX, 3), PAPER, np.uint8)
-    for at, cell in enumerate(cells):
-        top, left = 40 + at // columns * (height + _GAP_PX), at % columns * (width + _GAP_PX)
+    for index, cell in enumerate(cells):
+        top, left = 40 + index // columns * (height + _GAP_PX), index % columns * (width + _GAP_PX)
         sheet[top : top + height, left : left + width] = cell
-    return _written(sheet, [(8, 8, title, 17, INK)])
+    return _with_texts(sheet, [(8, 8, title, 17, INK)])
 
 
 def png(picture: Picture) -> bytes:
@@ -61,27 +60,21 @@ def _draw_pair(leak: Leak) -> Picture:
     kind = f"{leak.kind}, {leak.likeness:.3f}" + (", across splits" if leak.across else "")
     texts = [(4, SIDE_PX + 2, kind, 12, WARNING_COLOUR if leak.across else INK)]
     for left, sample in ((4, leak.first), (SIDE_PX + 4, leak.second)):
-        texts += [(left, SIDE_PX + 18, _place(sample), 11, INK), (left, SIDE_PX + 33, _name(sample), 11, INK)]
-    return _written(cell, texts)
+        texts += [(left, SIDE_PX + 18, _caption(sample), 11, INK), (left, SIDE_PX + 33, _name(sample), 11, INK)]
+    return _with_texts(cell, texts)
 
 
 def _panel(path: Path) -> Picture:
     """An image in the middle of a square; a grey square where it can no longer be read."""
-    square = np.full((SIDE_PX, SIDE_PX), 60, np.uint8)
     try:
         image = read_image(path)
     except DataError:
-        return np.repeat(square[..., None], 3, axis=2)
-    square[:] = 0
-    scale = SIDE_PX / max(image.shape)
-    height, width = (max(1, round(side * scale)) for side in image.shape)
-    top, left = (SIDE_PX - height) // 2, (SIDE_PX - width) // 2
-    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    square[top : top + height, left : left + width] = cv2.resize(image, (width, height), interpolation=way)
-    return np.repeat(square[..., None], 3, axis=2)
+        return np.full((SIDE_PX, SIDE_PX, 3), 60, np.uint8)
+    grey = np.rint(resize(image, fit_size(image.shape, SIDE_PX))).astype(np.uint8)
+    return centre(np.repeat(grey[..., None], 3, axis=2), SIDE_PX, paper=(0, 0, 0))
 
 
-def _place(sample: Sample) -> str:
+def _caption(sample: Sample) -> str:
     return f"{sample.split}, {'no class' if sample.label is None else CLASSES[sample.label]}"
 
 
@@ -91,16 +84,11 @@ def _name(sample: Sample) -> str:
     return name if len(name) <= LONGEST_NAME else f"...{name[3 - LONGEST_NAME :]}"
 
 
-def _written(picture: Picture, texts: Sequence[tuple[int, int, str, int, tuple[int, int, int]]]) -> Picture:
+def _with_texts(picture: Picture, texts: Sequence[tuple[int, int, str, int, tuple[int, int, int]]]) -> Picture:
     """The picture with texts: left, top, text, size and colour of each."""
     image = Image.fromarray(picture)
     pen = ImageDraw.Draw(image)
     for left, top, text, size_px, colour in texts:
         shown = text.encode("utf-8", "replace").decode()
-        pen.text((left, top), shown, fill=colour, font=_font(size_px))
+        pen.text((left, top), shown, fill=colour, font=load_font(size_px))
     return np.asarray(image)
-
-
-@cache
-def _font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size_px)

@@ -11,10 +11,13 @@ from lungseg.evaluation.outputs import check_cam_methods
 from lungseg.evaluation.pipeline import Options, assist, evaluate
 from lungseg.evaluation.results import EvaluationResults
 from lungseg.evaluation.target import load_target
-from lungseg.reporting.report.figures import write_figures
-from lungseg.reporting.report.page import write_report
-from lungseg.reporting.report.pictures import PictureWriter
+from lungseg.reporting.chart_files import write_figures
+from lungseg.reporting.evaluation_charts import evaluation_charts
+from lungseg.reporting.evaluation_files import PictureWriter, read_content
+from lungseg.reporting.evaluation_page import evaluation_page
+from lungseg.reporting.formatting import results_latex
 from lungseg.runs.progress import Progress
+from lungseg.runs.whole_files import write_text
 
 AFTER_TRAINING = Options(shortcut_images=300, robustness=100, faithfulness=30)
 """Fewer images through the studies that show the network each image many times; `evaluate` takes more."""
@@ -65,7 +68,6 @@ def report_run(
     if pictures is None:
         return Reported(results, folder, None)
     pictures.close()
-    write_figures(folder)
     return Reported(results, folder, write_report(folder))
 
 
@@ -73,3 +75,26 @@ def assist_run(run: Path, words: Sequence[str], split: str | None, options: Opti
     """Do this process's share of the forward passes of a `report_run` on rank zero, with the same arguments."""
     processes.wait_for_zero()
     assist(load_target(run, words, split, processes=processes), options)
+
+
+def write_report(folder: Path, names: bool = False) -> Path:
+    """Write `report.html`, `table.tex` and `figures/` beside metrics.json; what was not measured is left out.
+
+    Args:
+        folder: Of an evaluation: metrics.json, per_image.csv, `images/` by `PictureWriter`.
+        names: Put ids of images (names of files) and groups (patients) into the page; without, images have numbers.
+
+    Returns:
+        The page.
+
+    Raises:
+        FileNotFoundError: No metrics.json.
+        UserError: It is not what `evaluate` writes.
+    """
+    content = read_content(folder)
+    charts = evaluation_charts(content)
+    page = folder / "report.html"
+    write_text(folder / "table.tex", results_latex(content.results))
+    write_text(page, evaluation_page(content, charts, folder, names))
+    write_figures([chart for of_section in charts.values() for chart in of_section], folder)
+    return page

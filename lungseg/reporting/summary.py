@@ -1,19 +1,16 @@
-"""The end of a run: its final numbers by name, and the short table printed last."""
+"""What the terminal shows at the end: the final numbers of a training, and the headlines of an evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-HEADLINES = (
-    ("dice", "dice, mean over images"),
-    ("iou", "IoU, mean over images"),
-    ("pixel_accuracy", "pixel accuracy"),
-    ("accuracy", "accuracy (images)"),
-    ("balanced_accuracy", "balanced accuracy"),
-    ("auroc", "AUROC, mean over classes"),
-    ("evidence_in_lungs", "evidence in lungs before crop"),
-)
+from lungseg.evaluation.results import CalibrationResults, ClassMapResults, EvaluationResults, RobustnessResults
+from lungseg.evaluation.tables import COLUMNS, HEADLINES, table_lines
+from lungseg.reporting.formatting import format_interval, headlines
+
+EVIDENCE = ("evidence_in_lungs", "Evidence in lungs before crop")
 
 
 def final_numbers(
@@ -36,11 +33,11 @@ def final_numbers(
 def summary_lines(numbers: dict[str, float], folder: Path, offline: Path | None) -> list[str]:
     """The closing lines: a table of Val and Test, and where everything lies."""
     stages = [stage for stage in ("val", "test") if any(name.startswith(f"{stage}/") for name in numbers)]
-    lines = ["", f"{'best epoch ' + str(int(numbers['fit/best_epoch'])):<34}" + "".join(f"{s:>9}" for s in stages)]
-    for name, title in HEADLINES:
+    lines = ["", f"{'best epoch ' + str(int(numbers['fit/best_epoch'])):<40}" + "".join(f"{s:>9}" for s in stages)]
+    for name, title in [*((name, title) for _, name, title in HEADLINES), EVIDENCE]:
         cells = [numbers.get(f"{stage}/{name}") for stage in stages]
         if any(cell is not None for cell in cells):
-            lines.append(f"{title:<34}" + "".join("        -" if c is None else f"{c:>9.4f}" for c in cells))
+            lines.append(f"{title:<40}" + "".join("        -" if c is None else f"{c:>9.4f}" for c in cells))
     lines += ["", f"{numbers['fit/minutes']:.1f} minutes, {numbers['fit/images_per_second']:.0f} training images/s"]
     lines.append(f"run folder  {folder}   (metrics.csv, metrics.json, checkpoints/best.ckpt, overlays/)")
     sheets = sorted(folder.glob("overlays/*.png"))
@@ -49,4 +46,101 @@ def summary_lines(numbers: dict[str, float], folder: Path, offline: Path | None)
     if offline is not None:
         lines.append(f"W&B         offline; send it with: wandb sync {offline}")
     lines.append("Research software, not a medical device.")
+    return lines
+
+
+def evaluation_lines(results: EvaluationResults) -> list[str]:
+    """The headline numbers of an evaluation with their intervals, its class maps, the verdict, and what to know."""
+    setup = results.setup
+    classes = ", ".join(f"{name} {count}" for name, count in setup.class_images.items())
+    rows = [(headline.title, headline.number) for headline in headlines(results)]
+    for name in setup.classes:
+        for score in ("sensitivity", "specificity", "precision"):
+            if f"{score}_{name}" in results.classification:
+                rows.append((f"{score.capitalize()}, {name}", results.classification[f"{score}_{name}"]))
+    return [
+        "",
+        f"{setup.split} of {setup.data_name}: {setup.images} images ({classes})",
+        f"{'':<48}  value  [95 % interval]",
+        *(_line(title, format_interval(number, 4, "-")) for title, number in rows),
+        *(_calibration(results.calibration) if results.calibration else []),
+        *_maps(results.class_maps, setup.classes),
+        *_verdict(results),
+        *(_robustness(results.robustness) if results.robustness else []),
+        "",
+        "notes",
+        *(f"  - {note}" for note in results.caveats),
+    ]
+
+
+def _line(title: str, words: str) -> str:
+    return f"{title:<48}  {words}"
+
+
+def _calibration(found: CalibrationResults) -> list[str]:
+    lines = [_line("Calibration error (ECE)", format_interval(found.before.get("ece"), 4, "-"))]
+    if found.after is not None:
+        fitted = " and ".join(f"{value:.3f}" for value in found.used if value is not None)
+        lines.append(_line(f"  at temperature {fitted}", format_interval(found.after.get("ece"), 4, "-")))
+    return lines
+
+
+def _maps(class_maps: Mapping[str, ClassMapResults], classes: Sequence[str]) -> list[str]:
+    """The CAM methods side by side, evidence by class, and whether the maps say what the network does."""
+    first = next(iter(class_maps.values()))
+    whole = first.evidence["all"]
+    by_class = [
+        f"{name} {format_interval(first.intervals.get(f'evidence_in_lungs_{name}'), 3, '-')}" for name in classes
+    ]
+    area = "" if whole.lung_area is None else f"; a uniform map would have {whole.lung_area:.3f}"
+    lines = [
+        "",
+        *table_lines({name: _localisation(maps) for name, maps in class_maps.items()}),
+        f"evidence in lungs before crop, by true class: {', '.join(by_class)}{area}",
+        f"images whose evidence is mostly outside the lungs: {whole.outside} (column evidence_outside)",
+    ]
+    for name, maps in class_maps.items():
+        study = maps.faithfulness
+        if study is None:
+            continue
+        stages = ", ".join(
+            f"{stage} {'-' if value is None else f'{value:.2f}'}" for stage, value in study.randomisation.items()
+        )
+        lines.append(
+            f"{name}: deletion {study.deletion_area:.3f} (misplaced map {study.random_deletion_area:.3f}), "
+            f"insertion {study.insertion_area:.3f} ({study.random_insertion_area:.3f}); "
+            f"rank correlation once unlearned down to: {stages}"
+        )
+    return lines
+
+
+def _localisation(maps: ClassMapResults) -> dict[str, float]:
+    """The numbers of `COLUMNS`, NaN where not measured."""
+    names = {heading: score if of == "evidence" else f"{of}_{score}" for heading, of, score in COLUMNS}
+    numbers = {heading: maps.intervals.get(name) for heading, name in names.items()}
+    return {heading: math.nan if n is None or n.value is None else n.value for heading, n in numbers.items()}
+
+
+def _verdict(results: EvaluationResults) -> list[str]:
+    verdict = results.verdict
+    if verdict is None:
+        return []
+    return [
+        "",
+        f"shortcuts: {verdict.flag.upper()}",
+        *(f"  {reason}" for reason in verdict.reasons),
+        f"  {verdict.limits.partition('. ')[0]}; rule and limits: verdict in metrics.json, and report.html",
+    ]
+
+
+def _robustness(found: RobustnessResults) -> list[str]:
+    """Balanced accuracy from the image as it is to the strongest change of each kind."""
+    if not found.images:
+        return []
+    lines = ["", f"balanced accuracy as images get worse ({found.images} images; intervals: metrics.json)"]
+    for name, curve in found.curves.items():
+        values = [point.scores["balanced_accuracy"].value for point in curve.points]
+        steps = [f"{point.strength:g}" for point in curve.points]
+        cells = ", ".join(f"{s}: {'-' if v is None else f'{v:.3f}'}" for s, v in zip(steps, values, strict=True))
+        lines.append(f"  {name:<9} {cells}   ({curve.unit})")
     return lines

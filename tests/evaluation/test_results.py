@@ -15,11 +15,12 @@ import torch
 
 from lungseg.evaluation.outputs import CamMethod
 from lungseg.evaluation.pipeline import Options, evaluate
-from lungseg.evaluation.plain_data import to_plain
+from lungseg.evaluation.plain_data import from_plain, to_plain
+from lungseg.evaluation.results import EvaluationResults
 from lungseg.evaluation.saved import read_results
 from lungseg.evaluation.target import EvaluationTarget, load_target
 from lungseg.models.network import LungNetwork
-from lungseg.reporting.evaluation_summary import evaluation_lines, told
+from lungseg.reporting.summary import evaluation_lines
 
 QUICK = Options(faithfulness=0, bootstraps=50, shortcuts=False, robustness=0)
 
@@ -120,9 +121,10 @@ def test_val_is_measured_by_halves_and_keeps_the_same_temperature(run: Path, tmp
 
 def test_the_summary_tells_headlines_maps_verdict_and_notes(evaluated) -> None:
     content, _ = evaluated
-    printed = "\n".join(evaluation_lines(content))
+    dice = content["segmentation"]["dice"]
+    printed = _printed(content)
     for words in (
-        f"lung dice, mean over images               {told(content['segmentation']['dice'])}",
+        f"{'Lung dice, mean over images':<50}{dice['value']:.4f} [{dice['low']:.4f}, {dice['high']:.4f}]",
         "a uniform map would have",
         "mostly outside the lungs",
         "rank correlation once unlearned",
@@ -131,6 +133,10 @@ def test_the_summary_tells_headlines_maps_verdict_and_notes(evaluated) -> None:
         f"  - {content['notes'][0]}",
     ):
         assert words in printed
+
+
+def _printed(content: dict[str, Any]) -> str:
+    return "\n".join(evaluation_lines(from_plain(EvaluationResults, content)))
 
 
 @pytest.fixture
@@ -161,7 +167,7 @@ def test_one_image_is_enough(run: Path, tmp_path: Path, set_of, evaluated) -> No
     assert dice["low"] == dice["value"] == dice["high"] and content["what"]["images"] == 1
     assert content["classification"]["auroc"]["value"] is None and content["curves"]["roc"] == {}
     assert "1 images are few: intervals of so few are too narrow" in content["notes"]
-    assert evaluation_lines(content)
+    assert _printed(content)
 
 
 @pytest.mark.filterwarnings("error")
@@ -173,7 +179,7 @@ def test_images_of_one_class_leave_undefined_what_compares_classes(
     assert content["classification"]["specificity_Normal"]["value"] is None
     assert "dice_Normal" in content["segmentation"] and "dice_COVID-19" not in content["segmentation"]
     assert any(note.startswith("Normal: every image is of this class") for note in content["notes"])
-    assert content["verdict"]["flag"] == "unclear" and evaluation_lines(content)
+    assert content["verdict"]["flag"] == "unclear" and _printed(content)
 
 
 @pytest.mark.filterwarnings("error")
@@ -182,7 +188,7 @@ def test_without_labels_masks_and_maps_are_still_measured(run: Path, tmp_path: P
     assert content["classification"] == content["calibration"] == content["operating_points"] == {}
     assert content["segmentation"]["dice"]["images"] == 2
     assert content["class_maps"]["cam"]["evidence"]["all"]["n"] == 2
-    assert any("2 of 2 images have no label" in note for note in content["notes"]) and evaluation_lines(content)
+    assert any("2 of 2 images have no label" in note for note in content["notes"]) and _printed(content)
     accuracy = next(row for row in content["scoreboard"] if row["what"] == "image accuracy of the class")
     assert accuracy["value"] is None and accuracy["data"] == "not measured: no image has a class label"
 
@@ -193,7 +199,7 @@ def test_without_masks_classes_are_still_measured(run: Path, tmp_path: Path, set
         evaluate(load_target(run, [set_of({"Normal": 1, "COVID-19": 1}, masks=False)]), FULL, tmp_path / "out")
     )
     assert content["segmentation"] == {} and content["classification"]["accuracy"]["value"] is not None
-    assert "lung masks are not measured: no image has a lung mask" in content["notes"] and evaluation_lines(content)
+    assert "lung masks are not measured: no image has a lung mask" in content["notes"] and _printed(content)
 
 
 @pytest.mark.filterwarnings("error")
@@ -208,7 +214,7 @@ def test_a_network_that_gives_nan_is_told_and_never_scored(run: Path, tmp_path: 
     assert any(f"{images} of 6 images have class probabilities that are not finite" in n for n in content["notes"])
     assert any(f"{images} of 6 images have a class map that is not finite" in n for n in content["notes"])
     assert bool(content["classification"]) is (images < 6)
-    assert content["class_maps"]["cam"]["faithfulness"] is None and evaluation_lines(content)
+    assert content["class_maps"]["cam"]["faithfulness"] is None and _printed(content)
 
 
 def _break(target: EvaluationTarget, first: int) -> None:

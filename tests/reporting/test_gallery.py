@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,10 +12,9 @@ import pytest
 from PIL import Image
 from synthetic import make_shown
 
-from lungseg.reporting.report import gallery
-from lungseg.reporting.report.content import Content, load_content
-from lungseg.reporting.report.gallery import choose, warning_signs
-from lungseg.reporting.report.pictures import PictureWriter, outline_path, read_pictures
+from lungseg.reporting import gallery
+from lungseg.reporting.evaluation_files import Content, PictureWriter, outline_path, read_pictures
+from lungseg.reporting.gallery import choose, gallery_values, warning_signs
 
 
 def test_outline_filled_again_is_the_mask() -> None:
@@ -46,8 +46,8 @@ def test_files_are_named_by_number_and_what_is_not_known_has_no_layer(tmp_path: 
     names = {path.name for path in (tmp_path / "images").iterdir()}
     assert names == {"0000.jpg", "0000-map.webp", "0000-thumb.webp", "index.json"}
     about = read_pictures(tmp_path)[0]
-    assert set(about["outlines"]) == {"predicted_lung", "infection"}
-    assert (about["width"], about["height"]) == (64, 64)
+    assert set(about.outlines) == {"predicted_lung", "infection"}
+    assert (about.width, about.height) == (64, 64)
 
 
 def test_map_layer_is_transparent_where_there_is_no_evidence(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_large_and_oblong_images_are_shrunk_with_their_shape(tmp_path: Path) -> 
     writer.close()
     assert Image.open(tmp_path / "images" / "0007.jpg").size == (512, 256)
     assert Image.open(tmp_path / "images" / "0007-thumb.webp").size == (96, 48)
-    assert read_pictures(tmp_path)[7]["width"] == 512
+    assert read_pictures(tmp_path)[7].width == 512
 
 
 def test_pictures_of_an_earlier_evaluation_are_removed_and_other_files_kept(tmp_path: Path) -> None:
@@ -103,8 +103,7 @@ def test_warning_signs_are_those_of_the_row() -> None:
     assert warning_signs({"id": "x", "dice": "", "correct": ""}) == []
 
 
-def test_of_too_many_images_the_ends_of_every_order_are_kept(evaluation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = load_content(evaluation)
+def test_of_too_many_images_the_ends_of_every_order_are_kept(content: Content, monkeypatch: pytest.MonkeyPatch) -> None:
     everything = choose(content)
     assert sorted(everything) == list(range(12))
     monkeypatch.setattr(gallery, "MOST", 4)
@@ -114,18 +113,31 @@ def test_of_too_many_images_the_ends_of_every_order_are_kept(evaluation: Path, m
     assert {everything[0], min(dice, key=dice.__getitem__), max(dice, key=dice.__getitem__)} <= set(kept)
 
 
-def test_pictures_without_a_row_are_left_out(evaluation: Path) -> None:
-    content = load_content(evaluation)
-    short = Content(content.metrics, content.rows[:5], content.pictures)
+def test_pictures_without_a_row_are_left_out(content: Content) -> None:
+    short = dataclasses.replace(content, rows=content.rows[:5])
     assert sorted(choose(short)) == [0, 1, 2, 3, 4]
 
 
-def test_data_of_the_page_is_json_and_holds_every_image(evaluation: Path) -> None:
-    from lungseg.reporting.report.page import write_report
-
-    text = write_report(evaluation).read_text()
-    data = json.loads(text.split('id="gallery-data">')[1].split("</script>")[0])
+def test_data_of_the_page_is_json_and_holds_every_image(page: str) -> None:
+    data = json.loads(page.split('id="gallery-data">')[1].split("</script>")[0])
     assert len(data["images"]) == 12
     row = dict(zip(data["columns"], data["images"]["3"]["row"], strict=True))
     assert row["label"] == "COVID-19" and row["correct"] == 0 and row["infection_dice"] is None
     assert "id" not in row and "group" not in row
+
+
+def test_filters_offer_what_there_is_to_choose(content: Content, evaluation: Path) -> None:
+    filters = {each["name"]: each["options"] for each in gallery_values(content, evaluation)["filters"]}
+    assert list(filters) == ["order", "true", "predicted", "correct", "sign"]
+    assert list(filters["true"]) == ["COVID-19", "Non-COVID", "Normal"]
+    unlabelled = dataclasses.replace(content, rows=[row | {"label": "", "correct": ""} for row in content.rows])
+    values = gallery_values(unlabelled, evaluation)
+    assert [each["name"] for each in values["filters"]] == ["order", "predicted", "sign"]
+    assert {card.verdict for card in values["cards"]} == {""}
+
+
+def test_a_card_says_what_is_wrong_with_its_image(content: Content, evaluation: Path) -> None:
+    card = next(card for card in gallery_values(content, evaluation)["cards"] if card.number == 3)
+    assert (card.true, card.predicted, card.verdict) == ("COVID-19", "Non-COVID", "wrong")
+    assert card.words.startswith("image 3: true COVID-19, predicted Non-COVID, wrong, dice 0.")
+    assert "wrong class" in card.words and card.thumbnail.startswith("data:image/webp;base64,UklGR")

@@ -1,4 +1,4 @@
-"""The page in a real headless Chromium: `pytest -m slow tests/reporting/report`; skipped where there is none."""
+"""The page in a real headless Chromium: `pytest -m slow tests/reporting`; skipped where there is none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from synthetic import make_evaluation
 
-from lungseg.reporting.report.page import write_report
+from lungseg.reporting.report_run import write_report
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import re
 import shutil
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,9 @@ from wellformed import checked
 
 from lungseg.evaluation.pipeline import Options, evaluate
 from lungseg.evaluation.target import EvaluationTarget, load_target
-from lungseg.reporting.report.content import load_content
-from lungseg.reporting.report.figures import draw_figures
-from lungseg.reporting.report.page import write_report
-from lungseg.reporting.report.pictures import PictureWriter
+from lungseg.reporting.evaluation_charts import evaluation_charts
+from lungseg.reporting.evaluation_files import PictureWriter, read_content
+from lungseg.reporting.evaluation_page import evaluation_page
 
 pytestmark = pytest.mark.filterwarnings("error")
 SMALL = Options(faithfulness=2, robustness=2, bootstraps=20)
@@ -28,10 +26,8 @@ def page_of(target: EvaluationTarget, folder: Path) -> str:
     pictures = PictureWriter(folder)
     evaluate(target, SMALL, folder, pictures.add)
     pictures.close()
-    page = write_report(folder)
-    if find_spec("matplotlib"):
-        assert isinstance(draw_figures(load_content(folder)), dict)
-    text = checked(page).text
+    content = read_content(folder)
+    text = checked(evaluation_page(content, evaluation_charts(content), folder)).text
     assert not re.search(r"\bnan\b|\bNone\b(?! of)|\binf\b", text)
     assert "Research software, not a medical device" in text
     return text
@@ -79,6 +75,6 @@ def test_a_network_that_gives_nothing_but_nan(run: Path, tmp_path: Path) -> None
     with torch.no_grad():
         for parameter in target.network.parameters():
             parameter.fill_(torch.nan)
-    text = page_of(dataclasses.replace(target, origin="changed"), tmp_path / "out")
+    text = page_of(dataclasses.replace(target, data_origin="changed"), tmp_path / "out")
     assert "6 of 6 images have mask outputs that are not finite" in text
     assert "The classes were not measured" in text

@@ -1,0 +1,116 @@
+"""Numbers as text: with their intervals, as headlines, and as LaTeX tables that need no package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from lungseg.evaluation.intervals import Number
+from lungseg.evaluation.results import EvaluationResults
+from lungseg.evaluation.scoreboard import ScoreboardRow
+from lungseg.evaluation.tables import HEADLINES
+
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_LATEX |= {letter: f"\\{letter}" for letter in "&%$#_{}"}
+Measured = Number | ScoreboardRow
+"""What has a value with an interval, each None where it is undefined."""
+
+
+class Headline(NamedTuple):
+    """A number of the summary and of the LaTeX table."""
+
+    name: str
+    title: str
+    number: Number
+    images: int
+    """Images behind it."""
+
+
+def format_interval(number: Measured | None, digits: int = 3, missing: str = "not measured") -> str:
+    """`0.951 [0.948, 0.954]`; `missing` where there is no value."""
+    if number is None or number.value is None:
+        return missing
+    value = f"{number.value:.{digits}f}"
+    if number.low is None or number.high is None:
+        return value
+    return f"{value} [{number.low:.{digits}f}, {number.high:.{digits}f}]"
+
+
+def digits_of(name: str) -> int:
+    """Decimals of a number by its name: distances and counts have two, shares three."""
+    coarse = ("hd95", "asd", "components", "holes")
+    return 2 if any(part in name for part in coarse) else 3
+
+
+def format_images(count: int) -> str:
+    """`1 image`, `1,200 images`."""
+    return f"{count:,} image{'' if count == 1 else 's'}"
+
+
+def class_counts(results: EvaluationResults) -> dict[str, int]:
+    """Images by true class, of the classes that have one."""
+    return {name: count for name, count in results.setup.class_images.items() if count}
+
+
+def title_of(results: EvaluationResults) -> str:
+    """What was evaluated, in a line."""
+    return f"{results.setup.split} of {results.setup.data_name or 'unnamed data'}"
+
+
+def headlines(results: EvaluationResults) -> list[Headline]:
+    """The `HEADLINES` that were measured and are defined."""
+    labelled = sum(map(sum, results.confusion))
+    lung = results.mask_counts.get("lung")
+    scored = lung.images if lung else results.setup.images
+    found = []
+    for section, name, title in HEADLINES:
+        number = results.headline(section, name)
+        if number is not None:
+            images = labelled if section == "classification" else number.images or scored
+            found.append(Headline(name, title, number, images))
+    return found
+
+
+def results_latex(results: EvaluationResults) -> str:
+    r"""The headline numbers of an evaluation with their intervals; `\input{table.tex}` takes it."""
+    counts = ", ".join(f"{name} {count}" for name, count in class_counts(results).items())
+    caption = f"{title_of(results)}, {format_images(results.setup.images)}" + (f" ({counts})" if counts else "")
+    caption += f"; 95 % bootstrap intervals of {results.setup.bootstraps} resamples."
+    rows = []
+    for name, title, number, images in headlines(results):
+        value, bracket, ends = format_interval(number, digits_of(name)).partition(" [")
+        rows.append((escape_latex(title), value, f"[{ends}" if bracket else "--", str(images)))
+    head = ("Score", "Value", r"95\,\% interval", "Images")
+    return latex_table("metrics.json", caption, "lrrr", head, rows or [("nothing was measured", "", "", "")])
+
+
+def latex_table(source: str, caption: str, columns: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table for a paper.
+
+    Args:
+        source: What it was made from.
+        caption: As text.
+        columns: Alignment, as `lrr`.
+        head: Headings, as LaTeX.
+        rows: Cells, as LaTeX.
+    """
+    lines = [
+        f"% written by lungseg from {source}; do not edit",
+        r"\begin{table}[htbp]",
+        r"\centering",
+        rf"\caption{{{escape_latex(caption)}}}",
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\hline",
+        " & ".join(head) + r" \\",
+        r"\hline",
+        *(" & ".join(row) + r" \\" for row in rows),
+        r"\hline",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def escape_latex(words: str) -> str:
+    """Words with what LaTeX takes for commands escaped."""
+    return "".join(_LATEX.get(letter, letter) for letter in words)
