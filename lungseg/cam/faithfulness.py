@@ -22,7 +22,7 @@ from lungseg.models.network import LungNetwork
 BLUR_SHARE = 1 / 16
 """Standard deviation of the insertion's blur as a share of the image's shorter side."""
 
-CamMethod = Callable[[Any, Tensor, Tensor], Tensor]
+MapFunction = Callable[[Any, Tensor, Tensor], Tensor]
 """`(network, images, target) -> (B, h, w)`, such as a value of `lungseg.cam.methods.METHODS`."""
 
 
@@ -43,16 +43,6 @@ class Faithfulness(NamedTuple):
     """The larger, the better."""
     random_deletion_area: Tensor
     random_insertion_area: Tensor
-
-    @property
-    def deletion_gain(self) -> Tensor:
-        """(B,) float32 in [-1, 1]: above 0 where the map beats the misplaced one."""
-        return self.random_deletion_area - self.deletion_area
-
-    @property
-    def insertion_gain(self) -> Tensor:
-        """(B,) float32 in [-1, 1]: above 0 where the map beats the misplaced one."""
-        return self.insertion_area - self.random_insertion_area
 
 
 def faithfulness(
@@ -153,7 +143,7 @@ class Randomisation(NamedTuple):
 
 
 def randomisation_check(
-    network: nn.Module, images: Tensor, method: CamMethod, target: Tensor | None = None, seed: int = 0
+    network: nn.Module, images: Tensor, method: MapFunction, target: Tensor | None = None, seed: int = 0
 ) -> Randomisation:
     """Compare maps of a network with those of copies whose weights are drawn anew, cascading from the classifier down.
 

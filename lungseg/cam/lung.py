@@ -1,6 +1,11 @@
-"""Class maps and lungs: bringing a map to the image, keeping it inside the lungs, and saying what that hid."""
+"""Class maps and lungs: bringing a map to the image, keeping it inside the lungs, and saying what that hid.
+
+`inference.preprocess` has the NumPy forms of `resize_map` and `evidence_in_lungs`, which predict without torch.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -54,3 +59,71 @@ def mask_to_lung(cam: Tensor, lung: Tensor) -> Tensor:
     inside = cam.float().clamp_min(0) * lung
     peak = inside.amax(dim=(1, 2), keepdim=True)
     return torch.where(peak > 0, inside / peak.clamp_min(1e-12), torch.zeros_like(inside))
+
+
+MOSTLY_OUTSIDE = 0.5
+"""Below this share of evidence inside the lungs a cropped map carries a warning."""
+
+
+class Evidence(NamedTuple):
+    """Account of a batch of maps, each field (B,). Only evidence above zero counts.
+
+    Without any (or if a map is not finite) shares and peak are NaN and both flags false. An empty lung mask holds
+    nothing: share 0, area 0, sides NaN, `outside` true. "Left" and "right" are those of the image as it is drawn: in a
+    frontal view its left is the patient's right.
+    """
+
+    share_in_lungs: Tensor
+    """float32 in [0, 1]: evidence inside the lungs over all evidence, before any crop."""
+    lung_area: Tensor
+    """float32 in [0, 1]: lung pixels over all pixels, which is also a uniform map's `share_in_lungs`. Never NaN."""
+    outside: Tensor
+    """bool: `share_in_lungs` lies below the threshold."""
+    peak_row_px: Tensor
+    """float32: row of the maximum, from 0 at the top; of several maxima the first in reading order."""
+    peak_column_px: Tensor
+    """float32: its column, from 0 at the image's left."""
+    peak_in_lungs: Tensor
+    """bool: that pixel belongs to the lungs."""
+    image_left: Tensor
+    """float32 in [0, 1]: share of the evidence inside the lungs left of the vertical line through the lung mask's
+    centroid; a column on that very line counts half to each side. NaN without evidence inside the lungs."""
+    image_right: Tensor
+    """float32 in [0, 1]: the rest of it, `1 - image_left`."""
+
+
+def describe_evidence(cam: Tensor, lung: Tensor, mostly_outside: float = MOSTLY_OUTSIDE) -> Evidence:
+    """Say how much of each map's evidence lies in the lungs, and where.
+
+    Args:
+        cam: (B, H, W) float32 raw map at image size, any sign.
+        lung: (B, H, W) bool.
+        mostly_outside: Share of evidence in the lungs, in [0, 1], below which a map is flagged `outside`.
+    """
+    positive = cam.float().clamp_min(0)
+    share = evidence_in_lungs(positive, lung)
+    found = share.isfinite()
+    peak = positive.flatten(1).argmax(1)
+    width = cam.shape[-1]
+    left = _share_left(positive, lung)
+    return Evidence(
+        share_in_lungs=share,
+        lung_area=lung.float().mean(dim=(1, 2)),
+        outside=share < mostly_outside,
+        peak_row_px=torch.where(found, peak // width, torch.nan),
+        peak_column_px=torch.where(found, peak % width, torch.nan),
+        peak_in_lungs=lung.flatten(1).gather(1, peak[:, None])[:, 0] & found,
+        image_left=left,
+        image_right=1 - left,
+    )
+
+
+def _share_left(positive: Tensor, lung: Tensor) -> Tensor:
+    """Share (B,) float32 of the evidence in the lungs left of the mask's centroid, NaN without any."""
+    column = torch.arange(lung.shape[-1], device=lung.device)
+    area = lung.sum(dim=1)  # (B, W) pixels
+    side = ((area * column).sum(1, keepdim=True) - area.sum(1, keepdim=True) * column).sign()  # integers: exact
+    evidence = (positive * lung).sum(dim=1)
+    total = evidence.sum(dim=1)
+    share = (evidence * (0.5 + 0.5 * side)).sum(dim=1) / total
+    return torch.where(total > 0, share, torch.full_like(share, torch.nan))

@@ -1,4 +1,4 @@
-"""Ways to a class activation map, each a function `(network, images, target, layer) -> (B, h, w)`.
+"""Methods that give a class activation map, each a function `(network, images, target, layer) -> (B, h, w)`.
 
 All take a `LungNetwork`, compiled or not, in any mode, and leave it, its gradients and its random state untouched: they
 can be called anywhere in training. The score S that gradients are taken of is the class logit. Maps are raw, at the
@@ -15,17 +15,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lungseg.cam.layers import FEATURES, layer_stride, read_layer, run_to_layer
-from lungseg.cam.score_cam import channel_scores
+from lungseg.cam.lung import resize_map
 from lungseg.cam.state import ordinary, undisturbed, with_gradients
 from lungseg.errors import UserError
 from lungseg.models.network import LungOutput
 
 Target = Tensor | int | None
 """(B,) int64 class of each image, one class for all, or None: the class predicted for each."""
+CHUNK = 32
+"""Most masked images in one pass of Score-CAM."""
 
 
 class Method(Protocol):
-    """A way to a class activation map."""
+    """A method that gives a class activation map."""
 
     def __call__(self, network: nn.Module, images: Tensor, target: Target, layer: str = FEATURES) -> Tensor:
         """(B, 1, H, W) float32 in [0, 1] -> (B, h, w) float32."""
@@ -228,3 +230,38 @@ def _leading(matrix: Tensor) -> Tensor:
     """(B, m, m) symmetric -> (B, m) unit eigenvector of the largest eigenvalue."""
     vectors: Tensor = torch.linalg.eigh(matrix).eigenvectors
     return vectors[..., -1]
+
+
+def channel_scores(
+    network: nn.Module, images: Tensor, activation: Tensor, target: Tensor, stride: int, chunk: int = CHUNK
+) -> Tensor:
+    """Class logit of each image times each channel's activation, upsampled and scaled to [0, 1] over the image.
+
+    Args:
+        network: A `LungNetwork`.
+        images: (B, 1, H, W) float32 in [0, 1].
+        activation: (B, K, h, w) any dtype and range; a channel that is the same everywhere gives a black image.
+        target: (B,) int64 class of each image.
+        stride: Input pixels per pixel of the activation.
+        chunk: Most masked images in one pass; B * K passes' worth in all.
+
+    Returns:
+        (B, K) float32.
+    """
+    count, channels = activation.shape[:2]
+    size = (images.shape[-2], images.shape[-1])
+    scores = []
+    with undisturbed(network) as plain, torch.no_grad():
+        images, target = ordinary(images), ordinary(target)
+        for part in torch.split(torch.arange(count * channels, device=images.device), chunk):
+            image, channel = part // channels, part % channels
+            masks = _to_unit_range(resize_map(activation[image, channel], stride, size))
+            class_logits = plain(images[image] * masks[:, None]).class_logits
+            scores.append(class_logits.gather(1, target[image, None])[:, 0])
+    return torch.cat(scores).view(count, channels)
+
+
+def _to_unit_range(maps: Tensor) -> Tensor:
+    """(N, H, W) float32, each map from its minimum at 0 to its maximum at 1."""
+    low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
+    return (maps - low) / (high - low + 1e-8)

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lungseg.cam.evidence import Evidence, describe_evidence
 from lungseg.cam.layers import layer_stride
 from lungseg.cam.localize import (
     LARGE_ABOVE,
@@ -26,7 +25,7 @@ from lungseg.cam.localize import (
     infected_share,
     measure_localisation,
 )
-from lungseg.cam.lung import resize_map
+from lungseg.cam.lung import Evidence, describe_evidence, resize_map
 from lungseg.evaluation.outputs import BatchOutputs, CamMethod
 from lungseg.evaluation.results import EvidenceSummary
 from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic, means

@@ -1,15 +1,18 @@
-"""Scores of the classifier from its probabilities: the confusion matrix and what follows from it.
+"""Scores of the classifier from its probabilities: the confusion matrix, areas under curves, and operating points.
 
 Rules: images without a label, and images whose probabilities are not all finite, are left out and counted. The
-prediction is the most probable class, the first of equals. A score whose denominator is zero is undefined (NaN).
+prediction is the most probable class, the first of equals. A score whose denominator is zero is undefined (NaN); AUROC
+and average precision of a class need images of it and of another class.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from lungseg.errors import UserError
 from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic, divide, mean_defined
 
 
@@ -99,3 +102,175 @@ def _confusion_scores(counts: Floats, classes: Sequence[str]) -> dict[str, Float
     }
     named = {f"{s}_{name}": values[:, i] for s, values in of_class.items() for i, name in enumerate(classes)}
     return whole | named
+
+
+class Curve(NamedTuple):
+    """Points of a curve, (P,) each, from the strictest threshold on."""
+
+    x: Floats
+    y: Floats
+    threshold: Floats
+    """A probability at or above it is positive; infinite at the first point, where nothing is."""
+
+
+class _Ranked(NamedTuple):
+    """Images from the highest score on."""
+
+    order: Integers
+    """(N,) image at each rank."""
+    positive: Flags
+    """(N,) whether it is of the class."""
+    ends: Integers
+    """(K,) last rank of each distinct score; images of equal score count together."""
+
+
+def ranking_scores(probs: Floats, label: Integers, classes: Sequence[str]) -> Statistic:
+    """`auroc_X` and `average_precision_X` of each class against the rest, and their means over the defined classes.
+
+    `AUROC = P(s+ > s-) + P(s+ = s-) / 2`; `AP = sum_k (R_k - R_(k-1)) P_k` over the distinct scores.
+
+    Args:
+        probs: (N, C) in [0, 1].
+        label: (N,), -1 where unknown.
+        classes: (C,) names.
+    """
+    known = usable(probs, label)
+    rankings = [_rank(probs[known, index], label[known] == index) for index in range(len(classes))]
+
+    def statistic(weights: Floats) -> dict[str, Floats]:
+        counted = weights[:, known]
+        areas = np.stack([_areas(ranked, counted) for ranked in rankings], axis=1)  # (2, C, R)
+        scores = {}
+        for score, values in zip(("auroc", "average_precision"), areas, strict=True):
+            scores[score] = mean_defined(values.T)
+            scores |= {f"{score}_{name}": values[index] for index, name in enumerate(classes)}
+        return scores
+
+    return statistic
+
+
+def roc_curve(score: Floats, positive: Flags, points: int = 200) -> Curve:
+    """False against true positive rate, thinned (`_thin`) to about as many points.
+
+    Args:
+        score: (N,) finite.
+        positive: (N,).
+        points: Most points to keep, besides both ends.
+
+    Returns:
+        Starts at (0, 0). No point where there are not images of both kinds.
+    """
+    if positive.all() or not positive.any():
+        return Curve(np.zeros(0), np.zeros(0), np.zeros(0))
+    hits, found, threshold = _steps(score, positive)
+    misses = found - hits
+    rates = [np.concatenate([[0.0], values / values[-1]]) for values in (misses, hits)]
+    return _thin(Curve(rates[0], rates[1], np.concatenate([[np.inf], threshold])), points)
+
+
+def precision_recall_curve(score: Floats, positive: Flags, points: int = 200) -> Curve:
+    """Recall against precision; starts at (0, 1), as scikit-learn's. Arguments as of `roc_curve`."""
+    if positive.all() or not positive.any():
+        return Curve(np.zeros(0), np.zeros(0), np.zeros(0))
+    hits, found, threshold = _steps(score, positive)
+    recall, precision = np.concatenate([[0.0], hits / hits[-1]]), np.concatenate([[1.0], hits / found])
+    return _thin(Curve(recall, precision, np.concatenate([[np.inf], threshold])), points)
+
+
+def operating_thresholds(probs: Floats, label: Integers, sensitivity: float) -> Floats:
+    """For each class the highest threshold that reaches a sensitivity.
+
+    Chosen on the images it is measured on, a threshold flatters; choose it on validation images.
+
+    Args:
+        probs: (N, C) in [0, 1].
+        label: (N,), -1 where unknown.
+        sensitivity: Least share of the images of the class with a probability at or above the threshold, in (0, 1].
+
+    Returns:
+        (C,); NaN for a class without images.
+    """
+    if not 0 < sensitivity <= 1:
+        raise UserError(f"the sensitivity of an operating point must lie in (0, 1], got {sensitivity!r}")
+    known, thresholds = usable(probs, label), np.full(probs.shape[1], np.nan)
+    for index in range(len(thresholds)):
+        scores = np.sort(probs[known & (label == index), index])[::-1]
+        if len(scores):
+            thresholds[index] = scores[max(0, int(np.ceil(sensitivity * len(scores) - 1e-9)) - 1)]
+    return thresholds
+
+
+def operating_scores(probs: Floats, label: Integers, classes: Sequence[str], thresholds: Floats) -> Statistic:
+    """`sensitivity_at_threshold_X`, `specificity_...`, `precision_...` (positive predictive value) of fixed thresholds.
+
+    Intervals of them hold for the threshold as it is: they do not know of the choice.
+
+    Args:
+        probs: (N, C) in [0, 1].
+        label: (N,), -1 where unknown.
+        classes: (C,) names.
+        thresholds: (C,) as `operating_thresholds` gives them; NaN leaves all three undefined.
+    """
+    known = usable(probs, label)[:, None]
+    positive = (label[:, None] == np.arange(len(classes))) & known
+    called = (probs >= thresholds) & known
+    size, set_aside = len(classes), np.isnan(thresholds)
+    counts = np.concatenate([positive, called, positive & called, np.repeat(known, size, axis=1)], axis=1)
+
+    def statistic(weights: Floats) -> dict[str, Floats]:
+        truth, guesses, hits, total = np.split(weights @ counts.astype(np.float64), 4, axis=1)
+        of_class = {
+            "sensitivity": divide(hits, truth),
+            "specificity": divide(total - truth - guesses + hits, total - truth),
+            "precision": divide(hits, guesses),
+        }
+        return {
+            f"{score}_at_threshold_{name}": np.where(set_aside[i], np.nan, values[:, i])
+            for score, values in of_class.items()
+            for i, name in enumerate(classes)
+        }
+
+    return statistic
+
+
+def _rank(score: Floats, positive: Flags) -> _Ranked:
+    order = np.argsort(-score, kind="stable")
+    ends = np.flatnonzero(np.diff(score[order], append=np.nan) != 0)
+    return _Ranked(order, positive[order], ends)
+
+
+def _areas(ranked: _Ranked, weights: Floats) -> Floats:
+    """AUROC and average precision (2, R) of weighted images (R, N); NaN where one kind has no weight."""
+    if not len(ranked.order):
+        return np.full((2, len(weights)), np.nan)
+    drawn = weights[:, ranked.order]
+    found = np.cumsum(drawn, axis=1)
+    drawn *= ranked.positive
+    hits = np.cumsum(drawn, axis=1)
+    if len(ranked.ends) < len(ranked.order):
+        found, hits = found[:, ranked.ends], hits[:, ranked.ends]
+    gain = np.diff(hits, axis=1, prepend=0)
+    truth, total = hits[:, -1], found[:, -1]
+    rest = total - truth
+    misses = found - hits
+    # pairs in the wrong order, a tie half: sum_k gain_k (misses_k + misses_(k-1)) / 2
+    lost = np.einsum("rk,rk->r", gain, misses) - 0.5 * np.einsum("rk,rk->r", gain, np.diff(misses, axis=1, prepend=0))
+    precision = np.divide(hits, found, out=np.zeros_like(hits), where=found > 0)
+    both = truth * rest
+    auroc = 1 - divide(lost, both)
+    return np.stack([auroc, np.where(both > 0, divide(np.einsum("rk,rk->r", gain, precision), truth), np.nan)])
+
+
+def _steps(score: Floats, positive: Flags) -> tuple[Floats, Floats, Floats]:
+    """Positives and images at or above each distinct score, and the scores, descending: (K,) each."""
+    ranked = _rank(score, positive)
+    hits = np.cumsum(ranked.positive)[ranked.ends].astype(np.float64)
+    return hits, (ranked.ends + 1).astype(np.float64), score[ranked.order][ranked.ends]
+
+
+def _thin(curve: Curve, points: int) -> Curve:
+    """Keep points evenly spaced along the curve, by |dx| + |dy|, and both ends."""
+    way = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(curve.x)) + np.abs(np.diff(curve.y)))])
+    kept = np.unique(np.searchsorted(way, np.linspace(0, way[-1], points + 1)).clip(0, len(way) - 1))
+    kept = np.union1d(kept, [0, len(way) - 1])
+    return Curve(curve.x[kept], curve.y[kept], curve.threshold[kept])

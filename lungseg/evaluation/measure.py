@@ -5,6 +5,7 @@ One pass of the network over the split and one over Val (for what is tuned there
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lungseg.config import DataConfig
+from lungseg.data.dicom import is_dicom, read_dicom
+from lungseg.data.geometry import Letterbox
 from lungseg.data.sample import Sample
+from lungseg.evaluation.calibration import Tuned, softmax
 from lungseg.evaluation.class_maps import MapMeasurements, measure_maps
 from lungseg.evaluation.outputs import (
     CLOSED_FORM,
@@ -25,11 +30,10 @@ from lungseg.evaluation.outputs import (
     collect_outputs,
 )
 from lungseg.evaluation.segmentation import measure_masks
-from lungseg.evaluation.spacing import read_spacings
 from lungseg.evaluation.statistics import Flags, Floats, Integers
 from lungseg.evaluation.target import EvaluationTarget
-from lungseg.evaluation.tuning import softmax
 from lungseg.runs.progress import cores, no_word
+from lungseg.runs.whole_files import digest
 
 
 @dataclass(frozen=True)
@@ -177,3 +181,67 @@ def _joined(parts: Sequence[tuple[Integers, dict[str, NDArray[Any]]]]) -> MaskRe
 def _starts(outputs: Sequence[BatchOutputs]) -> list[int]:
     """Place in the split of each batch_outputs's first image."""
     return [0, *np.cumsum([len(batch_outputs.label) for batch_outputs in outputs]).tolist()][:-1]
+
+
+def read_spacings(samples: Sequence[Sample], config: DataConfig) -> Floats:
+    """Height and width in mm of a pixel as the network sees the image: (N, 2), NaN where it is not known.
+
+    Where only the spacing at the detector is stored, distances are magnified (`dicom.DicomImage.spacing_mm`).
+    """
+    found = np.full((len(samples), 2), np.nan)
+    for index, sample in enumerate(samples):
+        if not is_dicom(sample.image):
+            continue
+        image = read_dicom(sample.image)
+        if image.spacing_mm is not None:
+            shape = (image.pixels.shape[0], image.pixels.shape[1])
+            content = Letterbox.of(shape, config.image_size, config.keep_aspect).content
+            found[index] = [mm * n / m for mm, n, m in zip(image.spacing_mm, shape, content, strict=True)]
+    return found
+
+
+def image_rows(measured: Measured, method: CamMethod, tuned: Tuned | None = None) -> list[dict[str, Any]]:
+    """One row an image, in the order of the split.
+
+    `id`, `digest` (of the image's file: runs are compared on the same images), `group`, `label`, `predicted` (both
+    empty where unknown), `correct`, `confidence` (probability of the class predicted) and `confidence_scaled` (after
+    temperature scaling), `prob_CLASS`; scores of the lung mask under their own names (`dice`, ...) and of the infection
+    mask as `infection_...`; then those of the first CAM method.
+    """
+    probs, broken_logits = measured.probs, measured.broken_logits
+    scaled = softmax(measured.logits / tuned.temperature[:, None]) if tuned is not None else np.full_like(probs, np.nan)
+    masks = _mask_columns(measured)
+    rows = []
+    for i, sample in enumerate(measured.samples):
+        label, known = int(measured.label[i]), not broken_logits[i]
+        predicted = int(probs[i].argmax()) if known else -1
+        rows.append(
+            {
+                "id": sample.id,
+                "digest": digest(sample.image),
+                "group": sample.group or "",
+                "label": measured.classes[label] if label >= 0 else "",
+                "predicted": measured.classes[predicted] if known else "",
+                "correct": predicted == label if known and label >= 0 else math.nan,
+                "confidence": float(probs[i].max()),
+                "confidence_scaled": float(scaled[i].max()),
+                **{f"prob_{name}": float(probs[i, c]) for c, name in enumerate(measured.classes)},
+                **{name: values[i] for name, values in masks.items()},
+                "has_infection_mask": sample.infection is not None,
+                **measured.maps[method].per_image[i],
+            }
+        )
+    return rows
+
+
+def _mask_columns(measured: Measured) -> dict[str, list[float | int]]:
+    """Columns of length N of every score of masks; counts stay whole numbers."""
+    columns: dict[str, list[float | int]] = {}
+    for kind, result in measured.masks.items():
+        prefix = "" if kind == "lung" else f"{kind}_"
+        for name, values in result.found.items():
+            column: list[float | int] = [math.nan] * len(measured.samples)
+            for index, value in zip(result.index, values.tolist(), strict=True):
+                column[index] = value
+            columns[prefix + name] = column
+    return columns

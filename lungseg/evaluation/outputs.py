@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lungseg.cam.layers import FEATURES, layer_stride
-from lungseg.cam.lung import resize_map
+from lungseg.cam.lung import evidence_in_lungs, resize_map
 from lungseg.cam.methods import METHODS, class_activation_map, class_map_of
 from lungseg.data.batch import Batch
 from lungseg.data.sample import Split
 from lungseg.errors import UserError
 from lungseg.evaluation.statistics import Flags, Floats, Integers
 from lungseg.evaluation.target import EvaluationTarget
+from lungseg.models.network import LungOutput
 from lungseg.runs.progress import cores
 
 MapClass = Literal["predicted", "label"]
@@ -205,3 +206,14 @@ def _pictures(target: EvaluationTarget, batch: Batch, batch_outputs: BatchOutput
         yield Picture(
             first + i, image[i], true["lung"], masks["predicted_lung"][i], true["infection"], infection, cam[i]
         )
+
+
+def lungs_of(batch: Batch, output: LungOutput) -> Tensor:
+    """(B, H, W) bool: the true lungs of a batch where they are known, else those that the network predicts."""
+    return torch.where(batch["has_lung"].view(-1, 1, 1), batch["lung"][:, 0] > 0.5, output.mask_logits[:, 0] > 0)
+
+
+def evidence_shares(output: LungOutput, lung: Tensor, stride: int) -> Tensor:
+    """Share (B,) float64 of the evidence for the predicted class that lies in the lungs (B, H, W) bool."""
+    cam = class_map_of(output, output.class_logits.argmax(1))
+    return evidence_in_lungs(resize_map(cam, stride, (lung.shape[-2], lung.shape[-1])), lung).double()

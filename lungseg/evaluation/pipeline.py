@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import datetime
-from collections.abc import Callable
+import io
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +15,13 @@ from typing import Any
 import numpy as np
 
 from lungseg.errors import UserError
+from lungseg.evaluation.calibration import Tuned, apply, choose, cross_fit, nothing
 from lungseg.evaluation.caveats import list_caveats
-from lungseg.evaluation.faithfulness_study import measure_faithfulness
 from lungseg.evaluation.intervals import REPLICATES
-from lungseg.evaluation.measure import Measured, measure, run_network
+from lungseg.evaluation.measure import Measured, image_rows, measure, run_network
 from lungseg.evaluation.outputs import CLOSED_FORM, CamMethod, MapClass, Picture
 from lungseg.evaluation.plain_data import from_plain, to_plain
 from lungseg.evaluation.results import ClassMapResults, EvaluationResults, EvaluationSetup, MaskCounts
-from lungseg.evaluation.rows import image_rows
 from lungseg.evaluation.saved import METRICS_FILE, ROWS_FILE
 from lungseg.evaluation.scoreboard import scoreboard
 from lungseg.evaluation.sections import (
@@ -28,13 +30,12 @@ from lungseg.evaluation.sections import (
     confusion_section,
     curves_section,
     map_numbers,
+    measure_faithfulness,
     operating_section,
     segmentation_section,
 )
 from lungseg.evaluation.segmentation import mask_counts
-from lungseg.evaluation.tables import per_image_csv, scores_csv
 from lungseg.evaluation.target import EvaluationTarget
-from lungseg.evaluation.tuning import Tuned, apply, choose, cross_fit, nothing
 from lungseg.runs.calibration import read_calibration, write_calibration
 from lungseg.runs.environment import environment
 from lungseg.runs.progress import no_word
@@ -105,8 +106,8 @@ def evaluate(
     results = _with_studies(results, target, options, say)
     # JSON has no NaN: what is undefined becomes None, in memory as in the file
     plain = without_nan(to_plain(results))
-    write_text(output / ROWS_FILE, per_image_csv(image_rows(measured, options.cam_methods[0], tuned)))
-    write_text(output / "scores.csv", scores_csv(plain))
+    write_text(output / ROWS_FILE, _per_image_csv(image_rows(measured, options.cam_methods[0], tuned)))
+    write_text(output / "scores.csv", _scores_csv(plain))
     write_json(output / METRICS_FILE, plain)
     return from_plain(EvaluationResults, plain)
 
@@ -114,7 +115,7 @@ def evaluate(
 def assist(target: EvaluationTarget, options: Options) -> None:
     """What a process other than rank zero does of `evaluate`: its share of the forward passes, in the same order."""
     from lungseg.evaluation.robustness import show_perturbed
-    from lungseg.evaluation.shortcut.study import show_views
+    from lungseg.evaluation.shortcut_study import show_views
 
     run_network(target, options.cam_methods, options.map_class)
     if options.shortcuts:
@@ -214,14 +215,50 @@ def _with_studies(
 ) -> EvaluationResults:
     """The shortcut report and the robustness curves, which show the network changed images."""
     from lungseg.evaluation.robustness import measure_robustness
-    from lungseg.evaluation.shortcut.section import robustness_section, shortcut_section
-    from lungseg.evaluation.shortcut.study import measure_shortcuts
-    from lungseg.evaluation.shortcut.verdict import verdict
+    from lungseg.evaluation.shortcut_study import measure_shortcuts, shortcut_section
+    from lungseg.evaluation.shortcut_verdict import verdict
 
     if options.shortcuts:
         shown = measure_shortcuts(target, say, options.shortcut_images)
         results = replace(results, shortcuts=shortcut_section(shown), verdict=verdict(shown))
     if options.robustness:
-        perturbed = measure_robustness(target, say, options.robustness)
-        results = replace(results, robustness=robustness_section(perturbed))
+        results = replace(results, robustness=measure_robustness(target, say, options.robustness))
     return results
+
+
+def _per_image_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line an image; NaN is an empty cell, flags are 0 and 1, numbers have nine digits (a float32 whole)."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    columns = list(rows[0])
+    writer.writerow(columns)
+    writer.writerows([[_cell(row[column]) for column in columns] for row in rows])
+    return text.getvalue()
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.9g}"
+    return str(value)
+
+
+def _scores_csv(content: Mapping[str, Any]) -> str:
+    """Every number of metrics.json that has an interval: `section,name,value,low,high,undefined,images`."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    ends = ("value", "low", "high", "undefined", "images")
+    writer.writerow(["section", "name", *ends])
+    for section, name, number in _walk_numbers(content, ""):
+        writer.writerow([section, name, *("" if number.get(key) is None else _cell(number[key]) for key in ends)])
+    return text.getvalue()
+
+
+def _walk_numbers(content: Mapping[str, Any], section: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Section, name and number, in the order of the content."""
+    for name, inner in content.items():
+        if isinstance(inner, Mapping) and {"value", "low", "high", "undefined"} <= inner.keys():
+            yield section, name, inner
+        elif isinstance(inner, Mapping):
+            yield from _walk_numbers(inner, f"{section}/{name}" if section else name)

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from lungseg.errors import UserError
 from lungseg.evaluation.calibration import calibration_scores
 from lungseg.evaluation.class_maps import MAP_COLUMNS, map_values
-from lungseg.evaluation.classification import class_scores, usable
+from lungseg.evaluation.classification import class_scores, ranking_scores, usable
 from lungseg.evaluation.plain_data import from_plain
-from lungseg.evaluation.ranking import ranking_scores
 from lungseg.evaluation.results import EvaluationResults, EvaluationSetup
 from lungseg.evaluation.segmentation import OVERLAP_SCORES, SIDES, SURFACE_SCORES
 from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic

@@ -1,11 +1,9 @@
-"""Tables of an evaluation: class maps side by side, CSV an image a row and a number a row, values fit for JSON."""
+"""Which numbers an evaluation is summed up by: their names in metrics.json and their titles."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 COLUMNS = (
@@ -18,9 +16,6 @@ COLUMNS = (
     ("AP", "infection", "average_precision"),
 )
 """Heading, what it was measured against, and score."""
-NUMBER = ("value", "low", "high", "undefined", "images")
-"""What there may be of a number with an interval."""
-
 HEADLINES: tuple[tuple[str, str, str], ...] = (
     ("segmentation", "dice", "Lung dice, mean over images"),
     ("segmentation", "dice_global", "Lung dice, over all pixels"),
@@ -42,7 +37,7 @@ HEADLINES: tuple[tuple[str, str, str], ...] = (
 
 
 def map_table(evidence: Mapping[str, Any], localisation: Mapping[str, Any]) -> dict[str, float]:
-    """The headline numbers of one way to class maps, by heading of `COLUMNS`; NaN where not measured."""
+    """The headline numbers of one CAM method, by heading of `COLUMNS`; NaN where not measured."""
     row = {}
     for heading, source, score in COLUMNS:
         groups = evidence if source == "evidence" else localisation.get(source, {})
@@ -62,40 +57,3 @@ def table_lines(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
         )
         for line in [headings, *cells]
     ]
-
-
-def per_image_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line an image; NaN is an empty cell, flags are 0 and 1, numbers have nine digits (a float32 whole)."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    columns = list(rows[0])
-    writer.writerow(columns)
-    writer.writerows([[_cell(row[column]) for column in columns] for row in rows])
-    return text.getvalue()
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(int(value))
-    if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.9g}"
-    return str(value)
-
-
-def scores_csv(content: Mapping[str, Any]) -> str:
-    """Every number of metrics.json that has an interval: `section,name,value,low,high,undefined,images`."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["section", "name", *NUMBER])
-    for section, name, number in _numbers(content, ""):
-        writer.writerow([section, name, *("" if number.get(key) is None else _cell(number[key]) for key in NUMBER)])
-    return text.getvalue()
-
-
-def _numbers(content: Mapping[str, Any], section: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Section, name and number, in the order of the content."""
-    for name, inner in content.items():
-        if isinstance(inner, Mapping) and {"value", "low", "high", "undefined"} <= inner.keys():
-            yield section, name, inner
-        elif isinstance(inner, Mapping):
-            yield from _numbers(inner, f"{section}/{name}" if section else name)

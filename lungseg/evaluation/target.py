@@ -10,11 +10,13 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import default_collate
 
 from lungseg.config import Config
 from lungseg.data.batch import Batch, unpack
 from lungseg.data.datamodule import LungDataModule
-from lungseg.data.sample import SPLITS, Sample, Split
+from lungseg.data.sample import SPLITS, Sample, Split, spread_over_classes
 from lungseg.errors import UserError
 from lungseg.evaluation.distributed import ProcessGroup
 from lungseg.evaluation.find_data import Origin, find_data
@@ -137,3 +139,28 @@ def load_target(
         track=track,
         processes=processes or ProcessGroup(),
     )
+
+
+def choose_images(target: EvaluationTarget, images: int | None) -> list[int]:
+    """Positions in the split of so many images spread over the classes; None, or more than there are: all.
+
+    Raises:
+        ValueError: Fewer than one image.
+    """
+    if images is None or images >= len(target.samples):
+        return list(range(len(target.samples)))
+    if images < 1:
+        raise UserError(f"images: a network must be shown 1 or more images, got {images}")
+    return sorted(spread_over_classes(target.samples, images))
+
+
+def batches_of(target: EvaluationTarget, chosen: Sequence[int]) -> Iterator[Batch]:
+    """Batches of the images chosen, on the device; of all of them, by the split's own loader."""
+    if len(chosen) == len(target.samples):
+        yield from target.batches()
+        return
+    dataset, size = target.data.dataset(target.split), target.config.data.batch_size
+    starts = range(0, len(chosen), size)
+    for start in target.track(starts, len(starts)):
+        batch = default_collate([dataset[0, index] for index in chosen[start : start + size]])
+        yield unpack({k: v.to(target.device) if isinstance(v, Tensor) else v for k, v in batch.items()})

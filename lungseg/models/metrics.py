@@ -17,6 +17,12 @@ from torchmetrics.classification import MulticlassAUROC, MulticlassConfusionMatr
 from lungseg.models.losses import Term
 
 
+def mask_dice(predicted: Tensor, true: Tensor) -> Tensor:
+    """Dice (N,) float64 of hard masks (N, H, W) bool: `2 |A & B| / (|A| + |B|)`, 1 where both are empty."""
+    overlap = (predicted & true).sum(dim=(1, 2))
+    return _ratio_or_one(2 * overlap, predicted.sum(dim=(1, 2)) + true.sum(dim=(1, 2)))
+
+
 class MaskScores(Metric):
     """Dice and IoU an image and global, pixel accuracy, and counts of empty masks."""
 
@@ -45,7 +51,7 @@ class MaskScores(Metric):
         """Add images: predicted and true (N, H, W) bool."""
         overlap = (predicted & true).sum(dim=(1, 2))
         sizes = predicted.sum(dim=(1, 2)), true.sum(dim=(1, 2))
-        self.dice_sum += _ratio_or_one(2 * overlap, sizes[0] + sizes[1]).sum()
+        self.dice_sum += mask_dice(predicted, true).sum()
         self.iou_sum += _ratio_or_one(overlap, sizes[0] + sizes[1] - overlap).sum()
         self.overlap += overlap.sum()
         self.predicted += sizes[0].sum()

@@ -14,8 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from lungseg.cam.evidence import Evidence, describe_evidence
-from lungseg.cam.lung import resize_map
+from lungseg.cam.lung import Evidence, describe_evidence, resize_map
 from lungseg.cam.methods import class_map_of
 from lungseg.cam.state import evaluating
 from lungseg.config import OverlayConfig

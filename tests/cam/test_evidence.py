@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lungseg.cam.evidence import MOSTLY_OUTSIDE, Evidence, describe_evidence
+from lungseg.cam.lung import MOSTLY_OUTSIDE, Evidence, describe_evidence
 
 
 def _lungs() -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lungseg.cam import faithfulness as under_test
-from lungseg.cam.faithfulness import faithfulness, randomisation_check, rank_correlation
+from lungseg.cam.faithfulness import Faithfulness, faithfulness, randomisation_check, rank_correlation
 from lungseg.cam.methods import METHODS, class_map_of
 from lungseg.config import ModelConfig
 from lungseg.models.network import LungNetwork
@@ -45,6 +45,14 @@ def closed_form(network: Any, images: Tensor, target: Tensor) -> Tensor:
     return class_map_of(network(images), target)
 
 
+def deletion_gain(found: Faithfulness) -> Tensor:
+    return found.random_deletion_area - found.deletion_area
+
+
+def insertion_gain(found: Faithfulness) -> Tensor:
+    return found.insertion_area - found.random_insertion_area
+
+
 def test_curves_and_areas_of_four_pixels_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(under_test, "_blur", torch.zeros_like)
     toy = Weighted(torch.tensor([[0.6, 0.2], [0.1, 0.1]]))
@@ -68,7 +76,7 @@ def test_a_constant_curve_has_its_value_as_area_and_gains_nothing() -> None:
     )
     for area in (found.deletion_area, found.insertion_area, found.random_deletion_area, found.random_insertion_area):
         torch.testing.assert_close(area, torch.tensor([0.3]))
-    torch.testing.assert_close(found.deletion_gain + found.insertion_gain, torch.zeros(1), atol=1e-6, rtol=0)
+    torch.testing.assert_close(deletion_gain(found) + insertion_gain(found), torch.zeros(1), atol=1e-6, rtol=0)
 
 
 def test_the_perfect_order_beats_the_random_one_and_its_reverse_loses() -> None:
@@ -76,9 +84,9 @@ def test_the_perfect_order_beats_the_random_one_and_its_reverse_loses() -> None:
     weights[4:12, 4:12] = 1 / 64
     image = (torch.rand(8, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 0.2).where(weights == 0, 0.9)
     right = faithfulness(Weighted(weights), image, weights.expand(8, -1, -1), FIRST.expand(8))
-    assert (right.deletion_gain > 0.1).all() and (right.insertion_gain > 0.04).all()
+    assert (deletion_gain(right) > 0.1).all() and (insertion_gain(right) > 0.04).all()
     wrong = faithfulness(Weighted(weights), image, -weights.expand(8, -1, -1), FIRST.expand(8))
-    assert wrong.deletion_gain.mean() < -0.02 and wrong.insertion_gain.mean() < -0.02
+    assert deletion_gain(wrong).mean() < -0.02 and insertion_gain(wrong).mean() < -0.02
     assert (right.deletion_area < wrong.deletion_area).all() and (right.insertion_area > wrong.insertion_area).all()
 
 
@@ -88,7 +96,7 @@ def test_equal_values_go_in_reading_order_so_that_a_flat_map_gains_nothing() -> 
     flat, rows = torch.zeros(3, 8, 8), -torch.arange(64.0).view(1, 8, 8).expand(3, -1, -1)
     found, stated = (faithfulness(toy, image, cam, FIRST.expand(3)) for cam in (flat, rows))
     assert torch.equal(found.deletion, stated.deletion) and torch.equal(found.insertion, stated.insertion)
-    assert (found.deletion_gain == 0).all() and (found.insertion_gain == 0).all()
+    assert (deletion_gain(found) == 0).all() and (insertion_gain(found) == 0).all()
 
 
 def test_a_batch_gives_what_its_images_give_alone_in_passes_of_bounded_size(network: LungNetwork) -> None:

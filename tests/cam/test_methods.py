@@ -9,8 +9,7 @@ from torch import Tensor
 
 from lungseg.cam.layers import layer_names, layer_stride, read_layer
 from lungseg.cam.lung import resize_map
-from lungseg.cam.methods import METHODS, class_activation_map, class_map_of
-from lungseg.cam.score_cam import channel_scores
+from lungseg.cam.methods import METHODS, channel_scores, class_activation_map, class_map_of
 from lungseg.config import ModelConfig
 from lungseg.models.network import LungNetwork
 
@@ -59,11 +58,12 @@ def test_pooled_class_maps_plus_bias_are_the_class_logits(network: LungNetwork) 
     torch.testing.assert_close(pooled + network.classifier.bias, output.class_logits)
 
 
-def test_positive_closed_form_is_grad_cam_times_the_number_of_pixels(network: LungNetwork) -> None:
-    if network.classifier.pooling == "average":
-        closed, grad_cam = (METHODS[name](network, IMAGES, CLASSES) for name in ("cam", "grad_cam"))
-        torch.testing.assert_close(closed.relu(), 3 * 4 * grad_cam)
-        assert closed.max() > 0 > closed.min()
+@pytest.mark.parametrize("head", ["linear", "conv"])
+def test_positive_closed_form_is_grad_cam_times_the_number_of_pixels(tiny_model: ModelConfig, head: str) -> None:
+    network = _network(tiny_model, head=head, pooling="average")
+    closed, grad_cam = (METHODS[name](network, IMAGES, CLASSES) for name in ("cam", "grad_cam"))
+    torch.testing.assert_close(closed.relu(), 3 * 4 * grad_cam)
+    assert closed.max() > 0 > closed.min()
 
 
 def test_hires_cam_of_the_features_sums_to_the_logit_without_its_bias(network: LungNetwork) -> None:

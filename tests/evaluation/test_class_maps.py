@@ -11,9 +11,9 @@ from lungseg.cam.localize import ThresholdTuner, measure_localisation
 from lungseg.cam.lung import evidence_in_lungs, resize_map
 from lungseg.cam.methods import class_map_of
 from lungseg.evaluation.class_maps import MapMeasurements, map_statistic, measure_maps
-from lungseg.evaluation.faithfulness_study import measure_faithfulness
 from lungseg.evaluation.measure import measure
 from lungseg.evaluation.outputs import CLOSED_FORM, CamMethod, MapClass, collect_outputs
+from lungseg.evaluation.sections import measure_faithfulness
 from lungseg.evaluation.statistics import score_set
 from lungseg.evaluation.target import EvaluationTarget, load_target
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lungseg.errors import DataError
-from lungseg.evaluation.foreign import read_foreign
+from lungseg.evaluation.find_data import read_foreign
 from lungseg.evaluation.target import load_target
 
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from lungseg.evaluation.calibration import calibration_scores
-from lungseg.evaluation.classification import class_scores
+from lungseg.evaluation.classification import class_scores, ranking_scores
 from lungseg.evaluation.intervals import (
     Difference,
     Interval,
@@ -16,7 +16,6 @@ from lungseg.evaluation.intervals import (
     defined_in_both,
     draw_weights,
 )
-from lungseg.evaluation.ranking import ranking_scores
 from lungseg.evaluation.statistics import Statistic, means
 
 CLASSES = ("a", "b", "c")

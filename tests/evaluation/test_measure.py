@@ -10,11 +10,9 @@ import torch
 
 from lungseg.config import DataConfig
 from lungseg.data.sample import Sample
-from lungseg.evaluation.measure import Measured, measure
+from lungseg.evaluation.measure import Measured, image_rows, measure, read_spacings
 from lungseg.evaluation.outputs import CLOSED_FORM, Picture, collect_outputs
-from lungseg.evaluation.rows import image_rows
 from lungseg.evaluation.segmentation import measure_masks
-from lungseg.evaluation.spacing import read_spacings
 from lungseg.evaluation.target import EvaluationTarget, load_target
 
 
@@ -76,10 +74,8 @@ def test_every_picture_comes_with_what_is_shown_of_it(measured: Measured, pictur
 
 def test_masks_are_kept_small_and_come_back_as_they_were(target: EvaluationTarget, everything) -> None:
     outputs = collect_outputs(target, [CLOSED_FORM])
-    assert torch.equal(torch.cat([batch_outputs.mask("lung") for batch_outputs in outputs]), everything[1])
-    assert torch.equal(
-        torch.cat([batch_outputs.mask("predicted_lung") for batch_outputs in outputs]), everything[2] > 0
-    )
+    assert torch.equal(torch.cat([one.mask("lung") for one in outputs]), everything[1])
+    assert torch.equal(torch.cat([one.mask("predicted_lung") for one in outputs]), everything[2] > 0)
     assert not outputs[0].mask("predicted_infection").any()
     assert sum(len(bits) for bits in outputs[0].packed.values()) < 64 * 64  # of two images, three masks each
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lungseg.evaluation.ranking import (
+from lungseg.evaluation.classification import (
     operating_scores,
     operating_thresholds,
     precision_recall_curve,

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from lungseg.data.phantom.generator import draw_phantom
-from lungseg.evaluation.surfaces import measure_surfaces, outline
+from lungseg.evaluation.segmentation import measure_surfaces, outline
 
 Mask = NDArray[np.bool_]
 

@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lungseg.evaluation.calibration import fit_temperature
-from lungseg.evaluation.tuning import choose, cross_fit, softmax
+from lungseg.evaluation.calibration import choose, cross_fit, fit_temperature, softmax
 
 CLASSES = ("a", "b", "c")
 

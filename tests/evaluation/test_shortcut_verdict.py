@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from lungseg.evaluation.intervals import bootstrap
-from lungseg.evaluation.shortcut.regions import VIEWS
-from lungseg.evaluation.shortcut.study import ShortcutMeasurements, ViewMeasurements, view_scores
-from lungseg.evaluation.shortcut.verdict import LIMITS, RULE, verdict
+from lungseg.evaluation.shortcut_study import ShortcutMeasurements, ViewMeasurements, view_scores
+from lungseg.evaluation.shortcut_verdict import LIMITS, RULE, verdict
+from lungseg.evaluation.shortcut_views import VIEWS
 
 CLASSES = ("COVID-19", "Non-COVID", "Normal")
 

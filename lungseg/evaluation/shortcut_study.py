@@ -2,7 +2,7 @@
 
 Sadre et al., "Validating deep learning inference during chest X-ray classification for COVID-19 screening", Scientific
 Reports 11:16075, 2021; DeGrave, Janizek, Lee, "AI for radiographic COVID-19 detection selects shortcuts over signal",
-Nature Machine Intelligence 3:610-619, 2021. The views are those of `regions`.
+Nature Machine Intelligence 3:610-619, 2021. The views are those of `shortcut_views`.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lungseg.cam.lung import evidence_in_lungs, resize_map
-from lungseg.cam.methods import class_map_of
 from lungseg.data.batch import Batch
-from lungseg.evaluation.classification import class_scores
-from lungseg.evaluation.intervals import Interval, bootstrap
-from lungseg.evaluation.ranking import ranking_scores
-from lungseg.evaluation.shortcut.regions import MARGIN, VIEWS, Place, keep, place_lungs
+from lungseg.evaluation.classification import class_scores, ranking_scores
+from lungseg.evaluation.intervals import Interval, bootstrap, numbers_of
+from lungseg.evaluation.outputs import evidence_shares, lungs_of
+from lungseg.evaluation.results import ShortcutResults, ViewResults
+from lungseg.evaluation.shortcut_views import MARGIN, VIEWS, LungDistance, keep, measure_distance
 from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic, means
-from lungseg.evaluation.subset import batches_of, choose_images
-from lungseg.evaluation.target import EvaluationTarget
+from lungseg.evaluation.target import EvaluationTarget, batches_of, choose_images
+from lungseg.runs.progress import no_word
 
 DILATIONS = (0.0, MARGIN, 0.05, 0.1, 0.2)
 """Radii of the curves, shares of the side; `MARGIN` is that of the views `lungs` and `blanked`."""
@@ -36,21 +35,21 @@ _UNDEFINED = Interval(math.nan, math.nan, math.nan, 0)
 SCORES = ("accuracy", "balanced_accuracy", "auroc", "true_class_prob")
 
 
-class _Look(NamedTuple):
+class _ViewSpec(NamedTuple):
     """One picture that the network is shown of each image."""
 
     margin: float | None
-    kept: Callable[[Place], Tensor]
+    kept: Callable[[LungDistance], Tensor]
 
 
-LOOKS = {name: _Look(None if name == "full" else MARGIN, kept) for name, kept in VIEWS.items()} | {
-    f"{name} {margin:g}": _Look(margin, partial(VIEWS[name], margin=margin))
+SHOWN_VIEWS = {name: _ViewSpec(None if name == "full" else MARGIN, kept) for name, kept in VIEWS.items()} | {
+    f"{name} {margin:g}": _ViewSpec(margin, partial(VIEWS[name], margin=margin))
     for name in ("lungs", "blanked")
     for margin in DILATIONS
     if margin != MARGIN
 }
 """By name, `full` first."""
-PASSES = len(LOOKS)
+PASSES = len(SHOWN_VIEWS)
 """Forward passes an image."""
 
 
@@ -80,7 +79,7 @@ class ShortcutMeasurements:
     lung_known: Flags
     """(N,): the true lungs were hidden or shown; else those predicted on the full image."""
     views: dict[str, ViewMeasurements]
-    """`full`, `lungs`, `blanked`, `box`, `border`: the keys of `regions.VIEWS`."""
+    """`full`, `lungs`, `blanked`, `box`, `border`: the keys of `shortcut_views.VIEWS`."""
     lungs_curve: list[ViewMeasurements]
     """The lungs alone, dilated by each of `DILATIONS`."""
     blanked_curve: list[ViewMeasurements]
@@ -94,27 +93,27 @@ class ShortcutMeasurements:
 
 
 def measure_shortcuts(
-    target: EvaluationTarget, progress: Callable[[str], None] = lambda line: None, images: int | None = None
+    target: EvaluationTarget, say: Callable[[str], None] = no_word, images: int | None = None
 ) -> ShortcutMeasurements:
     """Show the network the views of every labelled image of the split; `PASSES` forward passes an image.
 
     Args:
         target: Network and data.
-        progress: Told what is being done.
+        say: Told what is being done.
         images: Take so many only, spread over the classes; None takes all of the split.
     """
-    chosen, parts = show_views(target, progress, images)
+    chosen, parts = show_views(target, say, images)
     samples = [target.samples[index] for index in chosen]
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     groups = np.array([sample.group for sample in samples], dtype=object)
     lacking = {
         "label": found["label"] < 0,
         "lungs": found["lung_area"] == 0,
-        "finite probabilities": ~np.all([np.isfinite(found[name]).all(axis=1) for name in LOOKS], axis=0),
+        "finite probabilities": ~np.all([np.isfinite(found[name]).all(axis=1) for name in SHOWN_VIEWS], axis=0),
     }
     used = ~np.any(list(lacking.values()), axis=0)
     label, named = found["label"][used], [group for group, use in zip(groups, used, strict=True) if use]
-    views = {name: _view(name, found, used, label, named, target.classes) for name in LOOKS}
+    views = {name: _view(name, found, used, label, named, target.classes) for name in SHOWN_VIEWS}
     return ShortcutMeasurements(
         classes=target.classes,
         ids=[sample.id for sample, use in zip(samples, used, strict=True) if use],
@@ -130,13 +129,25 @@ def measure_shortcuts(
     )
 
 
+def shortcut_section(measured: ShortcutMeasurements) -> ShortcutResults:
+    """The views with their intervals."""
+    return ShortcutResults(
+        images=len(measured.ids),
+        left_out=measured.left_out,
+        lungs_predicted=int((~measured.lung_known).sum()),
+        views={name: _view_results(view) for name, view in measured.views.items()},
+        lungs_curve=[_view_results(view) for view in measured.lungs_curve],
+        blanked_curve=[_view_results(view) for view in measured.blanked_curve],
+    )
+
+
 def show_views(
-    target: EvaluationTarget, progress: Callable[[str], None] = lambda line: None, images: int | None = None
+    target: EvaluationTarget, say: Callable[[str], None] = no_word, images: int | None = None
 ) -> tuple[list[int], list[dict[str, NDArray[Any]]]]:
     """The forward passes of `measure_shortcuts`, shared by the processes: places in the split, and rows a batch."""
     chosen = choose_images(target, images)
-    progress(f"hide-and-seek on {len(chosen)} images of {target.split}, {PASSES} passes each")
-    return chosen, target.processes.share(lambda batch: _look_at(target, batch), batches_of(target, chosen))
+    say(f"hide-and-seek on {len(chosen)} images of {target.split}, {PASSES} passes each")
+    return chosen, target.processes.share(lambda batch: _run_batch(target, batch), batches_of(target, chosen))
 
 
 def view_scores(class_probs: Floats, label: Integers, classes: tuple[str, ...]) -> Statistic:
@@ -155,24 +166,23 @@ def view_scores(class_probs: Floats, label: Integers, classes: tuple[str, ...]) 
     return statistic
 
 
-def _look_at(target: EvaluationTarget, batch: Batch) -> dict[str, NDArray[Any]]:
-    """Everything measured of a batch, a row an image; class probabilities (B, C) by the name of the look."""
-    images, lung_known, stride = batch["image"], batch["has_lung"], target.network.stride
+def _run_batch(target: EvaluationTarget, batch: Batch) -> dict[str, NDArray[Any]]:
+    """Everything measured of a batch, a row an image; class probabilities (B, C) by the name of the view."""
+    images = batch["image"]
     found: dict[str, Tensor] = {}
     with torch.no_grad():
         output = target.network(images)
-        lung = torch.where(lung_known.view(-1, 1, 1), batch["lung"][:, 0] > 0.5, output.mask_logits[:, 0] > 0)
-        place = place_lungs(lung)
-        for name, look in LOOKS.items():
-            kept = look.kept(place)
+        lung = lungs_of(batch, output)
+        distance = measure_distance(lung)
+        for name, view in SHOWN_VIEWS.items():
+            kept = view.kept(distance)
             logits = output.class_logits if name == "full" else target.network(keep(images, kept)).class_logits
             found[name] = logits.double().softmax(1)
             found[f"{name} kept"] = kept.double().mean(dim=(1, 2))
-    cam = resize_map(class_map_of(output, output.class_logits.argmax(1)), stride, (lung.shape[-2], lung.shape[-1]))
-    found["evidence_in_lungs"] = evidence_in_lungs(cam, lung).double()
+    found["evidence_in_lungs"] = evidence_shares(output, lung, target.network.stride)
     found["lung_area"] = lung.double().mean(dim=(1, 2))
     found["label"] = torch.where(batch["has_label"], batch["label"], -1)
-    found["lung_known"] = lung_known
+    found["lung_known"] = batch["has_lung"]
     return {name: values.cpu().numpy() for name, values in found.items()}
 
 
@@ -184,14 +194,18 @@ def _view(
     groups: list[str | None],
     classes: tuple[str, ...],
 ) -> ViewMeasurements:
-    """The scores of a look on the images used; NaN without any."""
+    """The scores of a view on the images used; NaN without any."""
     probs = found[name][used]
     if not len(label):
-        return ViewMeasurements(LOOKS[name].margin, math.nan, probs, dict.fromkeys(SCORES, _UNDEFINED))
+        return ViewMeasurements(SHOWN_VIEWS[name].margin, math.nan, probs, dict.fromkeys(SCORES, _UNDEFINED))
     scores = bootstrap([view_scores(probs, label, classes)], len(label), groups, REPLICATES)
-    return ViewMeasurements(LOOKS[name].margin, float(found[f"{name} kept"][used].mean()), probs, scores)
+    return ViewMeasurements(SHOWN_VIEWS[name].margin, float(found[f"{name} kept"][used].mean()), probs, scores)
 
 
 def _curve(views: dict[str, ViewMeasurements], name: str) -> list[ViewMeasurements]:
     """The view of that name at each of `DILATIONS`."""
     return [views[name if margin == MARGIN else f"{name} {margin:g}"] for margin in DILATIONS]
+
+
+def _view_results(view: ViewMeasurements) -> ViewResults:
+    return ViewResults(view.margin, view.kept, numbers_of(view.scores))

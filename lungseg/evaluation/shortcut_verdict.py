@@ -6,7 +6,7 @@ import numpy as np
 
 from lungseg.evaluation.intervals import Interval, bootstrap, numbers_of
 from lungseg.evaluation.results import Flag, Verdict
-from lungseg.evaluation.shortcut.study import REPLICATES, ShortcutMeasurements, view_scores
+from lungseg.evaluation.shortcut_study import REPLICATES, ShortcutMeasurements, view_scores
 from lungseg.evaluation.statistics import Floats, Statistic, divide
 
 CLEARLY_LEFT, HARDLY_LEFT = 0.15, 0.3

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from lungseg.data.sample import Sample
 from lungseg.evaluation.distributed import ProcessGroup
-from lungseg.evaluation.shortcut.regions import VIEWS
-from lungseg.evaluation.shortcut.study import DILATIONS, LOOKS, PASSES, SCORES, measure_shortcuts
-from lungseg.evaluation.shortcut.verdict import verdict
+from lungseg.evaluation.shortcut_study import DILATIONS, PASSES, SCORES, SHOWN_VIEWS, measure_shortcuts
+from lungseg.evaluation.shortcut_verdict import verdict
+from lungseg.evaluation.shortcut_views import VIEWS
 from lungseg.evaluation.target import EvaluationTarget, load_target
 from lungseg.models.network import LungOutput
 
@@ -27,7 +27,7 @@ LUNG_GREY, CORNER = 0.5, (0, 0)
 
 @pytest.fixture(autouse=True)
 def _few_replicates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lungseg.evaluation.shortcut.study.REPLICATES", 200)
+    monkeypatch.setattr("lungseg.evaluation.shortcut_study.REPLICATES", 200)
 
 
 class Toy(nn.Module):
@@ -144,7 +144,7 @@ def test_every_image_takes_the_passes_that_are_told() -> None:
     measure_shortcuts(target, told.append)
     assert cast(Toy, target.network).passes == 36 * PASSES
     assert told == [f"hide-and-seek on 36 images of val, {PASSES} passes each"]
-    assert len(VIEWS) + 2 * (len(DILATIONS) - 1) == PASSES == len(LOOKS)
+    assert len(VIEWS) + 2 * (len(DILATIONS) - 1) == PASSES == len(SHOWN_VIEWS)
 
 
 def test_the_same_network_gives_the_same_results_in_any_batches() -> None:

@@ -25,7 +25,7 @@ NOTHING_KEPT = 0.5
 """Grey of an image of which nothing is kept."""
 
 
-class Place(NamedTuple):
+class LungDistance(NamedTuple):
     """Where the lungs of a batch lie; made once, read by every view."""
 
     lung: Tensor
@@ -35,7 +35,7 @@ class Place(NamedTuple):
     infinite where an image has none."""
 
 
-def place_lungs(lung: Tensor) -> Place:
+def measure_distance(lung: Tensor) -> LungDistance:
     """Measure how far each pixel is from the lungs (B, H, W) bool, exactly, between the centres of pixels."""
     side = min(lung.shape[-2:])
     found = []
@@ -45,7 +45,7 @@ def place_lungs(lung: Tensor) -> Place:
             found.append(cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) / np.float32(side))
         else:
             found.append(np.full(mask.shape, np.inf, np.float32))
-    return Place(lung, torch.from_numpy(np.stack(found)).to(lung.device))
+    return LungDistance(lung, torch.from_numpy(np.stack(found)).to(lung.device))
 
 
 def keep(images: Tensor, kept: Tensor) -> Tensor:
@@ -65,35 +65,35 @@ def keep(images: Tensor, kept: Tensor) -> Tensor:
     return torch.where(kept, images, grey)
 
 
-def lungs_only(place: Place, margin: float = MARGIN) -> Tensor:
+def lungs_only(lungs: LungDistance, margin: float = MARGIN) -> Tensor:
     """(B, H, W) bool: the lungs dilated by a disc of radius `margin`, a share of the side."""
-    return place.distance <= margin
+    return lungs.distance <= margin
 
 
-def lungs_blanked(place: Place, margin: float = MARGIN) -> Tensor:
+def lungs_blanked(lungs: LungDistance, margin: float = MARGIN) -> Tensor:
     """(B, H, W) bool: all but the lungs dilated by `margin`."""
-    return place.distance > margin
+    return lungs.distance > margin
 
 
-def box_blanked(place: Place, margin: float = MARGIN) -> Tensor:
+def box_blanked(lungs: LungDistance, margin: float = MARGIN) -> Tensor:
     """(B, H, W) bool: all but the smallest upright rectangle around the dilated lungs, heart and spine with it."""
-    hidden = place.distance <= margin
+    hidden = lungs.distance <= margin
     rows, columns = hidden.any(dim=2), hidden.any(dim=1)
     return ~(_filled(rows)[:, :, None] & _filled(columns)[:, None, :])
 
 
-def border_only(place: Place, margin: float = MARGIN) -> Tensor:
+def border_only(lungs: LungDistance, margin: float = MARGIN) -> Tensor:
     """(B, H, W) bool: the frame of width `BORDER_SHARE`, without the dilated lungs where they reach into it."""
-    height, width = place.lung.shape[-2:]
+    height, width = lungs.lung.shape[-2:]
     thick = max(1, round(BORDER_SHARE * min(height, width)))
-    frame = torch.ones(height, width, dtype=torch.bool, device=place.lung.device)
+    frame = torch.ones(height, width, dtype=torch.bool, device=lungs.lung.device)
     frame[thick : height - thick, thick : width - thick] = False
-    return frame & (place.distance > margin)
+    return frame & (lungs.distance > margin)
 
 
-def all_of_it(place: Place) -> Tensor:
+def all_of_it(lungs: LungDistance) -> Tensor:
     """(B, H, W) bool: everything."""
-    return torch.ones_like(place.lung)
+    return torch.ones_like(lungs.lung)
 
 
 VIEWS: dict[str, Callable[..., Tensor]] = {

@@ -1,1 +1,0 @@
-"""Whether a network reads the class from what lies outside the lungs."""
