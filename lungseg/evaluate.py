@@ -16,8 +16,8 @@ from lungseg.command import run_command
 def main(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from lungseg.evaluation.distributed import join
+    from lungseg.evaluation.evaluator import Options
     from lungseg.evaluation.outputs import CamMethod
-    from lungseg.evaluation.pipeline import Options
     from lungseg.reporting.report_run import assist_run, report_run
     from lungseg.reporting.summary import evaluation_lines
 

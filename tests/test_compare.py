@@ -14,7 +14,7 @@ import torch
 from lungseg.command import run_command
 from lungseg.compare import _parser, main
 from lungseg.evaluation.comparison import TABLE, compare, holm
-from lungseg.evaluation.pipeline import Options, evaluate
+from lungseg.evaluation.evaluator import Options, evaluate
 from lungseg.evaluation.saved import SavedEvaluation, read_evaluation
 from lungseg.evaluation.target import load_target
 from lungseg.reporting.comparison_report import comparison_latex, comparison_markdown, format_p

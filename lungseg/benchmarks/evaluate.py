@@ -20,7 +20,7 @@ from lungseg.data.datamodule import LungDataModule
 from lungseg.data.index import load_index
 from lungseg.data.phantom.phantom_set import write_phantoms
 from lungseg.data.sample import CLASSES, Sample
-from lungseg.evaluation.pipeline import Options, evaluate
+from lungseg.evaluation.evaluator import Options, evaluate
 from lungseg.evaluation.target import EvaluationTarget
 from lungseg.models.network import LungNetwork
 from lungseg.reporting.evaluation_files import PictureWriter

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lungseg.evaluation.distributed import ProcessGroup
+from lungseg.evaluation.evaluator import Options, assist, evaluate
 from lungseg.evaluation.outputs import check_cam_methods
-from lungseg.evaluation.pipeline import Options, assist, evaluate
 from lungseg.evaluation.results import EvaluationResults
 from lungseg.evaluation.target import load_target
 from lungseg.reporting.chart_files import write_figures

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from lungseg.evaluation.evaluator import Options, evaluate
 from lungseg.evaluation.outputs import CamMethod
-from lungseg.evaluation.pipeline import Options, evaluate
 from lungseg.evaluation.plain_data import from_plain, to_plain
 from lungseg.evaluation.results import EvaluationResults
 from lungseg.evaluation.saved import read_results

@@ -11,7 +11,7 @@ import pytest
 import torch
 from wellformed import checked
 
-from lungseg.evaluation.pipeline import Options, evaluate
+from lungseg.evaluation.evaluator import Options, evaluate
 from lungseg.evaluation.target import EvaluationTarget, load_target
 from lungseg.reporting.evaluation_charts import evaluation_charts
 from lungseg.reporting.evaluation_files import PictureWriter, read_content
