@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 COLUMNS = (
     ("in lungs", "evidence", "evidence_in_lungs"),
@@ -34,16 +33,6 @@ HEADLINES: tuple[tuple[str, str, str], ...] = (
     ("classification", "average_precision", "Average precision, mean over classes"),
 )
 """Section, name and title of the numbers of the summary and of the LaTeX table."""
-
-
-def map_table(evidence: Mapping[str, Any], localisation: Mapping[str, Any]) -> dict[str, float]:
-    """The headline numbers of one CAM method, by heading of `COLUMNS`; NaN where not measured."""
-    row = {}
-    for heading, source, score in COLUMNS:
-        groups = evidence if source == "evidence" else localisation.get(source, {})
-        value = groups.get("all", {}).get(score)
-        row[heading] = math.nan if value is None else float(value)
-    return row
 
 
 def table_lines(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
