@@ -105,6 +105,7 @@ def test_predict_prints_every_method_and_its_ratio_and_the_commands(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, exported: Path
 ) -> None:
     monkeypatch.setattr(predict, "export", lambda _, output: [shutil.copy(exported, output)])  # done by a fixture
+    monkeypatch.setattr(predict, "find_spec", lambda name: None if name == "pytorch_grad_cam" else find_spec(name))
     assert _run("predict", "--quick") == 0
     lines = capsys.readouterr().out.splitlines()
     passes = [re.fullmatch(r"  (batch +\d+)  (\S.*\S) +(\d+\.\d) ms +(\d+\.\d\d) x", line) for line in lines]
@@ -116,6 +117,20 @@ def test_predict_prints_every_method_and_its_ratio_and_the_commands(
     commands = [re.fullmatch(r"  (\S.*\S) +(\d+\.\d\d) s \((\d+\.\d\d) s\)( +\d+\.\d\d x)?", line) for line in lines]
     named = {row[1]: float(row[2]) for row in commands if row}
     assert {"predict, ONNX", "predict, ONNX, one image"} <= set(named) and min(named.values()) > 0
+
+
+def test_the_plain_script_says_a_line_an_image(
+    untrained: Path, phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pytorch_grad_cam")
+    from lungseg.benchmarks import plain_predict
+
+    for image in sorted(phantoms.rglob("images/*.png"))[:2]:
+        shutil.copy(image, tmp_path)
+    plain_predict.main(untrained, tmp_path, 64)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == sorted(path.name for path in tmp_path.iterdir())
+    assert all(0 <= float(line.split()[-1]) <= 1 for line in lines)
 
 
 def test_input_checks_prints_a_row_for_every_kind_of_image(
