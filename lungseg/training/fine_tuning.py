@@ -28,6 +28,7 @@ def start_from(network: LungNetwork, data: LungDataModule, source: Path) -> None
     run = Run.open(source)
     if run.kind == "onnx":
         raise UserError(f"run.init: {source}: an ONNX file is for other programs; give the run it was exported from")
+    # Of the same fingerprint are the same images in the same splits, and nothing of Test or Val was learned from.
     if run.fingerprint not in (None, data.fingerprint) and run.config_file.is_file():
         _refuse_seen(data, source, run)
     other, _ = load_model(run)

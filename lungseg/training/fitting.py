@@ -8,6 +8,7 @@ import os
 import time
 import warnings
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from lightning.pytorch import Callback, Trainer, seed_everything
@@ -18,7 +19,7 @@ from lungseg.config import Config, LossConfig
 from lungseg.config.loading import dump_config
 from lungseg.data.datamodule import LungDataModule
 from lungseg.data.sample import CLASSES
-from lungseg.errors import DataError, UserError
+from lungseg.errors import DataError, UserError, did_you_mean
 from lungseg.models.checkpoint import check_same_model, read_checkpoint
 from lungseg.models.metrics import score_names
 from lungseg.reporting.report_run import AFTER_TRAINING, report_run
@@ -90,7 +91,9 @@ class Training:
             loggers = build_loggers(config, run) if rank.is_zero else False
             trainer = build_trainer(config.trainer, config.loss, rank, callbacks, loggers)
             if rank.is_zero:
-                _record(config, data, run, trainer.world_size)
+                write_text(run.config_file, dump_config(config))
+                details = {"excluded_training_copies": data.excluded, "processes": trainer.world_size}
+                write_json(run.environment_file, environment(data.fingerprint) | details)
         return cls(config, data, module, run, trainer, lines, started)
 
     def fit(self) -> Path:
@@ -197,11 +200,9 @@ def _monitor(config: Config, has_val: bool) -> tuple[str, str]:
         return "train/loss", "min"
     known = ["train/loss"] + [f"val/{name}" for name in score_names(CLASSES, config.model.infection)]
     if config.run.monitor not in known:
-        import difflib
-
-        near = difflib.get_close_matches(config.run.monitor, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "for example 'val/score', 'val/dice', 'val/accuracy'"
-        raise UserError(f"run.monitor: no run logs {config.run.monitor!r}; {hint}")
+        near = did_you_mean(get_close_matches(config.run.monitor, known, 1))
+        hint = near or "; for example 'val/score', 'val/dice', 'val/accuracy'"
+        raise UserError(f"run.monitor: no run logs {config.run.monitor!r}{hint}")
     return config.run.monitor, config.run.mode
 
 
@@ -243,13 +244,6 @@ def _checkpoint(path: Path, monitor: str | None = None, mode: str = "min") -> Mo
         auto_insert_metric_name=False,
         enable_version_counter=False,  # overwrite: a second file `best-v1.ckpt` would be found by nobody
     )
-
-
-def _record(config: Config, data: LungDataModule, run: Run, world_size: int) -> None:
-    """Write what the run depends on."""
-    write_text(run.config_file, dump_config(config))
-    details = {"excluded_training_copies": data.excluded, "processes": world_size}
-    write_json(run.environment_file, environment(data.fingerprint) | details)
 
 
 def _quiet_libraries(rank: Rank) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+import numpy as np
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from lungseg.config import Config, WandbConfig
@@ -129,8 +130,7 @@ def evaluation_tables(results: EvaluationResults) -> dict[str, tuple[Sequence[st
 
 def thin(values: Sequence[float]) -> list[float]:
     """At most `MOST_POINTS` of a curve's values, spread evenly, both ends among them."""
-    last, most = len(values) - 1, MOST_POINTS
-    places = range(len(values)) if last < most else sorted({round(i * last / (most - 1)) for i in range(most)})
+    places = np.linspace(0, len(values) - 1, min(len(values), MOST_POINTS)).round().astype(int)
     return [values[place] for place in places]
 
 

@@ -38,6 +38,7 @@ class LungModule(LightningModule):
     ):
         super().__init__()
         self.loss, self.optim, self.classes = loss, optim, classes
+        # Plain values, not save_hyperparameters: the checkpoint must load with weights_only=True, without our classes.
         self.plain: dict[str, Any] = {"model": asdict(model), "loss": asdict(loss), "optim": asdict(optim)}
         self.plain |= {"classes": list(classes), "class_weights": list(class_weights)}
         self.network = LungNetwork(model, len(classes))
@@ -76,6 +77,7 @@ class LungModule(LightningModule):
         evidence_weight = self.loss.evidence_weight * (self._evidence_ramp() if stage == "train" else 1.0)
         total = self._total({name: term.mean() for name, term in terms.items()}, evidence_weight)
         if stage == "train":
+            # Not read on the host: `float` or `.item()` here would make the GPU wait in every step.
             losses = {f"train/{name}": term.mean().detach() for name, term in terms.items()}
             size = len(batch["image"])
             self.log_dict(
@@ -83,7 +85,7 @@ class LungModule(LightningModule):
             )
             self.log("train/step_loss", total.detach(), on_step=True, on_epoch=False, prog_bar=True, batch_size=size)
         else:
-            self._score(self._scores(stage), output, batch, terms)
+            self._score(self._scores(stage), output, batch, terms)  # logged at the epoch's end, over all ranks
         return total
 
     def _terms(self, output: LungOutput, batch: dict[str, Any]) -> dict[str, Term]:
@@ -101,6 +103,7 @@ class LungModule(LightningModule):
                 output.class_logits, batch["label"], batch["has_label"], self.class_weights, self.loss.label_smoothing
             )
         if self.loss.evidence_weight > 0:
+            # Detached: the penalty is to move the evidence, not to draw the lung mask around it.
             known, lung = batch["has_lung"].view(-1, 1, 1), output.mask_logits[:, 0].detach() > 0
             lung = torch.where(known, batch["lung"][:, 0], lung.float())
             terms["evidence_loss"] = evidence_term(output.class_maps, lung, self.network.stride)
@@ -146,16 +149,14 @@ class LungModule(LightningModule):
         """Log all scores of a stage, its total loss, and `score`, the mean of dice and balanced accuracy."""
         scores = self._scores(stage).compute()
         self._scores(stage).reset()
-        losses = {name: torch.tensor(value) for name, value in scores.items() if name in self._loss_names(scores)}
+        terms = {name: value for name, value in scores.items() if name.endswith("_loss") or name == "cross_entropy"}
+        losses = {name: torch.tensor(value) for name, value in terms.items()}
         scores["loss"] = float(self._total(losses, self.loss.evidence_weight))
         headline = [scores[name] for name in ("dice", "balanced_accuracy") if name in scores]
         if headline:
             scores["score"] = sum(headline) / len(headline)
+        # Without sync_dist: the scores have been added up over the ranks already, in `compute`.
         self.log_dict({f"{stage}/{name}": value for name, value in scores.items()})
-
-    @staticmethod
-    def _loss_names(scores: dict[str, float]) -> list[str]:
-        return [name for name in scores if name.endswith("_loss") or name == "cross_entropy"]
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW; each optimiser step follows warm-up and cosine, and a frozen encoder has learning rate 0.

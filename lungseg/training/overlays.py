@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from lungseg.config import OverlayConfig
 from lungseg.data.batch import unpack
 from lungseg.data.dataset import LungDataset
 from lungseg.data.sample import spread_over_classes
+from lungseg.models.metrics import mask_dice
 from lungseg.reporting.drawing import Array, Tile, draw_sheet, draw_tile
 from lungseg.runs.whole_files import write_png
 
@@ -40,12 +42,13 @@ class OverlayCallback(Callback):
     def __init__(self, config: OverlayConfig, folder: Path, send_images: bool = True):
         self.config, self.folder, self.send_images = config, folder, send_images
         self._batch: dict[str, Any] | None = None
-        self._pending: int | None = None  # an epoch that has ended and is not drawn
+        # An epoch that has ended and is not drawn; early stopping may make it the last one.
+        self._pending: int | None = None
         self._drawn: int | None = None
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the weights that were validated, if it is this epoch's turn."""
-        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+        if trainer.is_global_zero and trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self._end_epoch(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -54,8 +57,6 @@ class OverlayCallback(Callback):
             self._end_epoch(trainer, pl_module)
 
     def _end_epoch(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
         self._pending = trainer.current_epoch
         if self._is_due(trainer):
             self._draw(trainer, pl_module)
@@ -76,6 +77,7 @@ class OverlayCallback(Callback):
 
     def tiles(self, trainer: Trainer, pl_module: LightningModule, batch: dict[str, Any]) -> list[Tile]:
         """Run the network on the chosen samples and say what is to be drawn of each."""
+        # The network itself, not DDP around it, whose forward pass would be a collective call on rank zero alone.
         network: Any = pl_module.network
         with evaluating(network), torch.no_grad(), trainer.precision_plugin.forward_context():
             output = network(batch["image"].to(pl_module.device))
@@ -84,9 +86,9 @@ class OverlayCallback(Callback):
         lung = output.mask_logits[:, 0] > 0
         cam = resize_map(class_map_of(output, predicted), network.stride, (lung.shape[-2], lung.shape[-1]))
         truth = batch["lung"][:, 0].to(lung.device) > 0.5
-        known = batch["has_lung"].to(lung.device)
+        known = batch["has_lung"].to(lung.device)  # elsewhere the evidence is measured inside the predicted lungs
         evidence = describe_evidence(cam, torch.where(known.view(-1, 1, 1), truth, lung))
-        dice = _dice(lung, truth)
+        dice = mask_dice(lung, truth)
         classes: Sequence[str] = pl_module.classes  # type: ignore[assignment]
         return [
             Tile(
@@ -94,9 +96,7 @@ class OverlayCallback(Callback):
                 true_lung=truth[i].cpu().numpy() if known[i] else None,
                 predicted_lung=lung[i].cpu().numpy(),
                 cam=cam[i].cpu().numpy(),
-                caption=_caption(
-                    i, batch, classes, int(predicted[i]), float(probs[i].amax()), float(dice[i]), evidence
-                ),
+                caption=_caption(i, batch, classes, probs[i], float(dice[i]), evidence),
                 warning="EVIDENCE MOSTLY OUTSIDE THE LUNGS" if bool(evidence.outside[i]) else "",
             )
             for i in range(len(lung))
@@ -140,28 +140,15 @@ class OverlayCallback(Callback):
                 logger.experiment.add_image("overlays", sheet, trainer.global_step, dataformats="HWC")
 
 
-def _dice(predicted: Tensor, true: Tensor) -> Tensor:
-    """(B,) float32; 1 where both are empty."""
-    both = (predicted & true).sum((1, 2)).float()
-    total = (predicted.sum((1, 2)) + true.sum((1, 2))).float()
-    return torch.where(total > 0, 2 * both / total.clamp_min(1), torch.ones_like(total))
-
-
 def _caption(
-    number: int,
-    batch: dict[str, Any],
-    classes: Sequence[str],
-    predicted: int,
-    prob: float,
-    dice: float,
-    evidence: Evidence,
+    number: int, batch: dict[str, Any], classes: Sequence[str], probs: Tensor, dice: float, evidence: Evidence
 ) -> str:
     truth = classes[int(batch["label"][number])] if batch["has_label"][number] else "unknown"
-    parts = [f"#{number + 1}", f"true {truth}", f"predicted {classes[predicted]} ({prob:.2f})"]
+    parts = [f"#{number + 1}", f"true {truth}", f"predicted {classes[int(probs.argmax())]} ({float(probs.amax()):.2f})"]
     if batch["has_lung"][number]:
         parts.append(f"dice {dice:.3f}")
     share = float(evidence.share_in_lungs[number])
-    if share != share:
+    if math.isnan(share):
         return "  ".join([*parts, "no positive evidence"])
     parts.append(f"evidence in lungs before crop {share:.0%}")
     parts.append(f"peak {'inside' if bool(evidence.peak_in_lungs[number]) else 'outside'}")

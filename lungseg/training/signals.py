@@ -70,25 +70,18 @@ class SignalHandler(Callback):
         """Take SIGTERM back from the Trainer, whose own handler waits in a collective call for the other ranks."""
         self._install()
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The same where there is no sanity check."""
-        self._install()
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The same for the test, which registers the Trainer's handler once more."""
-        self._install()
+    on_train_start = on_test_start = on_sanity_check_start
+    """Where there is no sanity check; and for the test, for which the Trainer sets its handler again."""
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Hold signals: now come the checkpoints, and after all callbacks the row of metrics."""
         self._is_held = True
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop for a signal that came since the epoch before had ended."""
+        """Stop for a signal that was held; also at the end of the last epoch."""
         self._release()
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop for a signal that came since the last epoch had ended."""
-        self._release()
+    on_train_end = on_train_epoch_start
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Stop for a signal whose exception was lost: Python drops what is raised inside of a `__del__`."""

@@ -28,9 +28,7 @@ _STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unus
 _REFUSED = {
     "fsdp": "shares out parameters, and the memory of this network is its activations",
     "deepspeed": "shares out parameters, and its checkpoints are no plain files",
-    "spawn": "starts processes that cannot hand a run back",
-    "fork": "starts processes that cannot hand a run back",
-    "notebook": "starts processes that cannot hand a run back",
+    **dict.fromkeys(("spawn", "fork", "notebook"), "starts processes that cannot hand a run back"),
 }
 _OPTIONS = (
     *("max_epochs", "accelerator", "precision", "limit_train_batches", "gradient_clip_val"),
