@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,9 +26,11 @@ _OPTIONS = {"check": (), "run": ("count", "workers"), "status": ("page",), "laun
 def main(arguments: argparse.Namespace) -> int:
     """Run the command."""
     _check_arguments(arguments)
-    from lungseg.sweeping.spec import load_sweep
+    from lungseg.sweeping.checking import load_sweep
 
     sweep = load_sweep(arguments.file)
+    if arguments.action in ("run", "status"):
+        _check_extra(arguments.file)
     if arguments.action == "run":
         from lungseg.sweeping.local import run_sweep
 
@@ -43,7 +46,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _lines(sweep: Sweep, arguments: argparse.Namespace) -> list[str]:
     if arguments.action == "check":
-        from lungseg.sweeping.report import check_report
+        from lungseg.sweeping.checking import check_report
 
         return check_report(sweep)
     from lungseg.sweeping.launch import gpu_commands, slurm_commands
@@ -51,6 +54,13 @@ def _lines(sweep: Sweep, arguments: argparse.Namespace) -> list[str]:
     if arguments.slurm:
         return slurm_commands(sweep, arguments.count, arguments.id)
     return gpu_commands(sweep, arguments.gpus, arguments.id)
+
+
+def _check_extra(file: Path) -> None:
+    """Sweeps without a server need packages that nothing else does."""
+    for package in ("optuna", "plotly"):
+        if find_spec(package) is None:
+            raise UserError(f"{file}: a sweep run here needs the extra: pip install 'lungseg[sweep]'")
 
 
 def _check_arguments(arguments: argparse.Namespace) -> None:

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from lungseg.config.fields import field_types
+from lungseg.sweeping.checking import check_report
+from lungseg.sweeping.checking import load_sweep as load
 from lungseg.sweeping.launch import devices_a_run, slurm_commands
-from lungseg.sweeping.report import check_report
-from lungseg.sweeping.spec import load_sweep as load
 
 REPOSITORY = Path(__file__).parents[1]
 load_sweep = functools.cache(load)  # each once

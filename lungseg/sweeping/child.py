@@ -1,4 +1,4 @@
-"""One run of a local sweep as a process of its own, which takes all its processes with it when it ends."""
+"""One training as a process of its own, which takes all its processes with it when it ends."""
 
 from __future__ import annotations
 
@@ -10,74 +10,62 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from lungseg.training.trial import JOURNAL, LIFELINE, PATIENCE_S, TRIAL
-
+PATIENCE_S = 30
+"""Between asking processes to end and killing them, as W&B's agent has it."""
 _OF_A_LAUNCHER = (
     *("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"),
     *("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS", "WANDB_RUN_ID"),
 )
 """What a launcher told this process: started by srun or not, its runs are nobody's second rank, and no two are one."""
+_GUARD = f'read -r _; kill -TERM "-$1" && sleep {PATIENCE_S} && kill -KILL "-$1"'
+"""Shell that waits for its standard input to close, then ends a process group."""
 
 
 class Child:
     """A running fit, in a session and process group of its own.
 
-    If this process dies without a word, a pipe closes, on which the fit ends itself
-    (`lungseg.training.trial.hold_lifeline`).
-
     Args:
         arguments: The command line.
         log: Takes standard output and error, after what is there already.
-        journal: File of the sweep.
-        number: Of the trial in it.
         environment: More variables, over those of this process.
     """
 
-    def __init__(self, arguments: Sequence[str], log: Path, journal: Path, number: int, environment: Mapping[str, str]):
-        ours = {name: value for name, value in os.environ.items() if name not in _OF_A_LAUNCHER}
-        theirs, self._lifeline = os.pipe()
-        self._closed = False
-        link = {JOURNAL: str(journal), TRIAL: str(number), LIFELINE: str(theirs)}
-        try:
-            with log.open("ab") as output:
-                self._process = subprocess.Popen(
-                    list(arguments),
-                    env=ours | dict(environment) | link,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                    pass_fds=(theirs,),
-                )
-        except BaseException:
-            os.close(self._lifeline)
-            raise
-        finally:
-            os.close(theirs)
+    def __init__(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]):
+        own = {name: value for name, value in os.environ.items() if name not in _OF_A_LAUNCHER}
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                list(arguments),
+                env=own | dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        # If this process is killed outright it can end nothing any more; then the guard's pipe closes.
+        self._guard = subprocess.Popen(
+            ["/bin/sh", "-c", _GUARD, "guard", str(self._process.pid)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
     @property
     def code(self) -> int | None:
         """Exit code, a signal's number below 0; None while it runs."""
         return self._process.poll()
 
-    def ask_to_end(self) -> None:
-        """Send SIGTERM to the whole group."""
-        self._signal(signal.SIGTERM)
-
-    def wait(self, in_a_hurry: Callable[[], bool]) -> None:
-        """Give it `PATIENCE_S` to end, or until there is no time for that."""
-        end = time.monotonic() + PATIENCE_S
-        while self.code is None and time.monotonic() < end and not in_a_hurry():
-            time.sleep(0.1)
-
-    def close(self) -> None:
-        """Kill what is left of the group; may be said twice."""
-        if self._closed:
-            return
-        self._closed = True
+    def end(self, in_a_hurry: Callable[[], bool] = lambda: False) -> None:
+        """Send SIGTERM to the whole group, and kill what is left of it after `PATIENCE_S` or as soon as in a hurry."""
+        deadline = time.monotonic() + PATIENCE_S
+        if self.code is None:
+            self._signal(signal.SIGTERM)
+        while self.code is None and time.monotonic() < deadline and not in_a_hurry():
+            time.sleep(0.05)
         self._signal(signal.SIGKILL)
         self._process.wait()
-        os.close(self._lifeline)
+        self._guard.kill()
+        self._guard.communicate()  # closes the pipe
 
     def _signal(self, number: int) -> None:
         with suppress(ProcessLookupError, PermissionError):  # macOS forbids to signal a group of zombies

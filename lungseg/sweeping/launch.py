@@ -55,7 +55,7 @@ def slurm_commands(sweep: Sweep, count: int | None = None, agent: str | None = N
     Raises:
         SweepError: The number of runs is not known, or the script is not there.
     """
-    runs = _runs(sweep, count)
+    runs = sweep.total(count)
     devices, script = devices_a_run(sweep), _script(sweep)
     options = [f"--array=1-{runs}"]
     if devices:
@@ -117,14 +117,6 @@ def _make(sweep: Sweep, agent: str | None) -> list[str]:
 
 def _without_wandb(sweep: Sweep) -> str:
     return f"python -m lungseg.sweep run {quote(str(sweep.path))}"
-
-
-def _runs(sweep: Sweep, count: int | None) -> int:
-    wanted = [runs for runs in (count, sweep.run_cap) if runs is not None]
-    wanted += [sweep.grid_size()] if sweep.method == "grid" else []
-    if not wanted:
-        raise SweepError(f"{sweep.path}: run_cap: missing, and a {sweep.method} sweep has no end; say --count N")
-    return min(wanted)
 
 
 def _script(sweep: Sweep) -> Path:

@@ -1,54 +1,66 @@
 """A sweep run here, without a server: `python -m lungseg.sweep run FILE --count N`.
 
-Draws values, starts fits with them, follows them, writes down what came of each, until the sweep has as many runs as
-wanted. The same command continues a sweep that was cut short, and started several times it shares the runs out.
+Workers take runs from Optuna's study, train each in a process of its own, report its metric from the run's
+`metrics.csv`, and end it early where it falls behind. The same command continues a sweep that was cut short, and
+started several times it shares the runs out.
 """
 
 from __future__ import annotations
 
+import csv
+import json
+import math
+import os
 import signal
+import sys
 import threading
-from contextlib import suppress
-from types import FrameType, TracebackType
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from types import FrameType
+from typing import Any
 
-from lungseg.errors import SweepError
-from lungseg.sweeping.child_run import ChildRun
-from lungseg.sweeping.queue import Queue
+import optuna
+from filelock import Timeout
+from optuna import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from lungseg.errors import UserError
+from lungseg.runs.run import Run
+from lungseg.sweeping import trials as attempts
+from lungseg.sweeping.child import Child
 from lungseg.sweeping.spec import Sweep
-from lungseg.sweeping.storage import SweepFolder
+from lungseg.sweeping.trials import (
+    best_run,
+    draw,
+    folder_of,
+    lock_of,
+    open_study,
+    requeue,
+    run_name,
+    run_number,
+    runs_of,
+)
 
 _POLL_S, _IDLE_S = 0.2, 1.0
+_INTERRUPTED = (-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT)
 
 
-class Stop:
-    """Turns SIGINT, SIGTERM and SIGHUP into a flag while it is entered, so that none of them tears a write apart."""
+class _LetGo(BaseException):
+    """Leaves `Study.optimize` without an outcome: whatever is an Exception would become one."""
 
-    _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-    def __init__(self) -> None:
-        self.number = 0
-        """The first signal that came; 0: none."""
-        self.twice = False
-        self._event = threading.Event()
+class Stop(threading.Event):
+    """A handler of signals that only sets a flag, so that no write is torn apart; `number` is the first that came."""
 
-    def __enter__(self) -> Stop:
-        self._before = {number: signal.signal(number, self._on) for number in self._SIGNALS}
-        return self
+    number = 0
+    twice = False
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def wait(self, seconds: float) -> bool:
-        """Wait, at most so long, for a signal; whether one has come."""
-        return self._event.wait(seconds)
-
-    def _on(self, number: int, _: FrameType | None) -> None:
+    def __call__(self, number: int, _: FrameType | None) -> None:
+        """Take a signal."""
         self.twice = bool(self.number)
         self.number = self.number or number
-        self._event.set()
+        self.set()
 
 
 def run_sweep(sweep: Sweep, count: int | None = None, workers: int = 1) -> int:
@@ -59,61 +71,210 @@ def run_sweep(sweep: Sweep, count: int | None = None, workers: int = 1) -> int:
         count: Runs in all, those of earlier calls and of other processes included; None: as the file says.
         workers: Runs at the same time. Where CUDA_VISIBLE_DEVICES lists at least as many GPUs, each gets its part.
     """
-    total = _total(sweep, count)
-    queue = Queue(sweep, SweepFolder.of(sweep), total)
-    print(f"sweep {sweep.name}: {sweep.method}, {total} runs in all, in {queue.folder.path}", flush=True)
-    with Stop() as stop:
-        active: dict[int, ChildRun] = {}
-        try:
-            while not stop.number and (_fill(active, queue, workers) or queue.may_hold_dead()):
-                stop.wait(_POLL_S if active else _IDLE_S)
-                for slot in [slot for slot, run in active.items() if run.is_over()]:
-                    del active[slot]
-        finally:
-            _end(active, stop)
+    total = sweep.total(count)
+    study, stop = open_study(sweep, create=True), Stop()
+    print(f"sweep {sweep.name}: {sweep.method}, {total} runs in all, in {folder_of(sweep)}", flush=True)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            started = [
+                pool.submit(Worker(sweep, study, total, stop, _devices(n, workers)).work) for n in range(workers)
+            ]
+            try:
+                for worker in as_completed(started):
+                    worker.result()
+            finally:
+                stop.set()  # one that has failed ends the others
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if stop.number:
         print(f"stopped by {signal.Signals(stop.number).name}; the same command continues", flush=True)
         return 128 + stop.number
-    return _close(queue)
-
-
-def _total(sweep: Sweep, count: int | None) -> int:
-    limits = [count, sweep.run_cap, sweep.grid_size() if sweep.method == "grid" else None]
-    known = [limit for limit in limits if limit is not None]
-    if not known:
-        raise SweepError(f"{sweep.path}: run_cap: missing, and a {sweep.method} sweep has no end; say --count N")
-    return min(known)
-
-
-def _fill(active: dict[int, ChildRun], queue: Queue, workers: int) -> bool:
-    """Start runs where there is room; whether any is going on."""
-    for slot in range(workers):
-        if slot not in active:
-            trial = queue.next()
-            if trial is None:
-                break
-            active[slot] = ChildRun(queue, trial, slot, workers)
-    return bool(active)
-
-
-def _end(active: dict[int, ChildRun], stop: Stop) -> None:
-    """Cut short what still runs, all of it at once, even if nobody reads any more what we print."""
-    for run in active.values():
-        run.ask_to_end()
-    with suppress(BrokenPipeError):
-        if active:
-            print(f"ending {len(active)} run(s), to be continued; once more to kill", flush=True)
-    for run in active.values():
-        run.cut_short(in_a_hurry=lambda: stop.twice)
-
-
-def _close(queue: Queue) -> int:
-    """Say how it stands."""
-    from optuna.trial import TrialState
-
-    states = [trial.state for trial in queue.study.get_trials(deepcopy=False)]
+    states = [trial.state for trial in runs_of(study.get_trials(deepcopy=False)).values()]
     names = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "stopped early", TrialState.FAIL: "failed"}
     names[TrialState.RUNNING] = "running elsewhere"
-    parts = [f"{states.count(state)} {name}" for state, name in names.items() if state in states]
-    print(f"{len(states)} runs: {', '.join(parts)}; see python -m lungseg.sweep status {queue.sweep.path}", flush=True)
+    parts = ", ".join(f"{states.count(state)} {name}" for state, name in names.items() if state in states)
+    print(f"{len(states)} runs: {parts}; see python -m lungseg.sweep status {sweep.path}", flush=True)
     return 0 if {TrialState.COMPLETE, TrialState.RUNNING} & set(states) else 1
+
+
+class Worker:
+    """Does one run after the other until there are as many as wanted.
+
+    Args:
+        sweep: The checked file.
+        study: Its study, which the workers of this process share.
+        total: Runs in all, whoever does them, failed ones included.
+        stop: Ends it.
+        environment: More variables for its runs.
+    """
+
+    def __init__(self, sweep: Sweep, study: Study, total: int, stop: Stop, environment: dict[str, str]):
+        self._sweep, self._study, self._total, self._stop, self._environment = sweep, study, total, stop, environment
+        self._folder, self._lock = folder_of(sweep), lock_of(sweep)
+
+    def work(self) -> None:
+        """Take runs; where none is left, wait until none can come back from a process that was killed."""
+        until = math.inf
+        while not self._stop.is_set():
+            try:
+                # Optuna asks inside `optimize`, which alone keeps heartbeats; `_train` gives the lock free.
+                with self._lock.acquire(timeout=_IDLE_S):
+                    if self._has_work():
+                        until = math.inf
+                        self._study.optimize(self._train, n_trials=1, callbacks=[self._say_outcome])
+                        continue
+            except (Timeout, _LetGo):
+                continue
+            until = min(until, time.monotonic() + attempts.GRACE_S + attempts.HEARTBEAT_S)
+            if time.monotonic() > until or not self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                return
+            self._stop.wait(_IDLE_S)
+            optuna.storages.fail_stale_trials(self._study)
+
+    def _has_work(self) -> bool:
+        trials = self._study.get_trials(deepcopy=False)
+        runs, metric = runs_of(trials), self._sweep.metric
+        self._study.sampler = attempts.sampler(self._sweep, seed=len(runs))
+        if any(trial.state == TrialState.WAITING for trial in trials):
+            return True
+        best = best_run(runs, self._sweep)
+        if best is not None and metric.target is not None:
+            return len(runs) < self._total and metric.sign * ((runs[best].value or 0.0) - metric.target) < 0
+        return len(runs) < self._total
+
+    def _train(self, trial: Trial) -> float:
+        """Do one run and give its metric; not a number if it failed."""
+        sweep, metric = self._sweep, self._sweep.metric.name
+        values = trial.user_attrs.get("values") or {
+            name: draw(trial, parameter, sweep.method == "grid") for name, parameter in sweep.parameters.items()
+        }
+        trial.set_user_attr("values", values)
+        self._lock.release()
+        before = self._frozen(trial)
+        name, reported = run_name(run_number(before)), dict(before.intermediate_values)
+        run, log = Run(self._folder / name), self._folder / "logs" / f"{name}.log"
+        code = 0
+        if not run.metrics_json.is_file():  # else killed between the end of the run and our record of it
+            code = self._follow(trial, run, self._start(run, log, values), reported)
+        self._report(trial, run, reported)
+        value = final_value(run, metric) if code == 0 else math.nan
+        if code or not math.isfinite(value):
+            trial.set_user_attr("error", last_words(log, code) if code else f"error: no number logged as {metric}")
+        return value
+
+    def _start(self, run: Run, log: Path, values: dict[str, Any]) -> Child:
+        """Start the fit in its folder; one that was cut short goes on from its checkpoint."""
+        words: dict[str, Any] = {"run.dir": self._folder, "run.name": run.name}
+        if run.last_checkpoint.is_file():
+            words["run.resume"] = True
+        elif run.folder.exists():  # not one epoch is kept in it: out of the way, but not thrown away
+            taken = len(list(self._folder.glob(f"{run.name}.cut-*")))
+            run.folder.rename(run.folder.with_name(f"{run.name}.cut-{taken + 1}"))
+        shown = ", ".join(f"{name}={short(value)}" for name, value in values.items())
+        _say(run.name, f"{'continued, ' if 'run.resume' in words else ''}{shown}; output in {log}")
+        arguments = self._sweep.run_arguments(values, sys.executable)
+        arguments += [f"{name}={value}" for name, value in words.items()]  # last, so that they hold
+        return Child(arguments, log, self._environment)
+
+    def _follow(self, trial: Trial, run: Run, child: Child, reported: dict[int, float]) -> int:
+        """Wait for the end of a fit and give its exit code; leave earlier if it, or this process, is to stop."""
+        try:
+            checked = time.monotonic()
+            while (code := child.code) is None and not self._stop.wait(_POLL_S):
+                if self._report(trial, run, reported):
+                    raise optuna.TrialPruned
+                if time.monotonic() - checked > attempts.HEARTBEAT_S:
+                    checked = time.monotonic()
+                    if self._frozen(trial).state != TrialState.RUNNING:
+                        _say(run.name, "stood still for too long; another process has taken it over")
+                        raise _LetGo
+            # A scheduler signals this process and the run in any order: was the run ended by it, ours decides.
+            if code is None or (code in _INTERRUPTED and self._stop.wait(2.0)):
+                _say(run.name, "is ended, to be continued; once more to kill")
+                child.end(lambda: self._stop.twice)
+                self._study.tell(trial.number, state=TrialState.FAIL)
+                requeue(self._study, self._frozen(trial))
+                raise _LetGo
+            return code
+        finally:
+            child.end(lambda: self._stop.twice)
+
+    def _report(self, trial: Trial, run: Run, reported: dict[int, float]) -> bool:
+        """Report the epochs that are new in `metrics.csv`; whether the run is to be stopped for what they say.
+
+        A resumed run may log an epoch a second time; what was reported first stays.
+        """
+        logged = epochs_of(run, self._sweep.metric.name)
+        new = {count: value for count, value in logged.items() if count not in reported}
+        for count, value in new.items():
+            trial.report(value, count)
+        reported |= new
+        early = self._sweep.early_terminate
+        if early is None or not new:
+            return False
+        try:
+            epochs = self._sweep.config(trial.user_attrs["values"]).trainer.max_epochs
+        except UserError:  # values that do not go together: the run itself says so
+            return False
+        runs = runs_of(self._study.get_trials(deepcopy=False)).values()
+        others = [other.intermediate_values for other in runs if other.number != trial.number]
+        return max(new) < epochs and early.is_behind(reported, others, epochs, self._sweep.metric.goal)
+
+    def _frozen(self, trial: Trial) -> FrozenTrial:
+        """Read a trial as it now stands in the storage."""
+        return self._study.get_trials(deepcopy=False)[trial.number]
+
+    def _say_outcome(self, study: Study, trial: FrozenTrial) -> None:
+        name, epochs = run_name(run_number(trial)), len(trial.intermediate_values)
+        value = math.nan if trial.value is None else trial.value
+        runs = runs_of(study.get_trials(deepcopy=False))
+        best = best_run(runs, self._sweep)
+        leader = "none has finished yet" if best is None else f"best is run {best}, {runs[best].value:.4f}"
+        if trial.state == TrialState.FAIL:
+            _say(name, f"failed: {trial.user_attrs['error']}")
+        elif trial.state == TrialState.PRUNED:
+            _say(name, f"stopped early, after {epochs} epochs, {self._sweep.metric.name} {value:.4f}; {leader}")
+        else:
+            _say(name, f"{self._sweep.metric.name} {value:.4f} after {epochs} epochs; {leader}")
+
+
+def epochs_of(run: Run, metric: str) -> dict[int, float]:
+    """The metric by how many epochs had been done, as logged so far; a row that is being written is left for later."""
+    if not run.metrics_csv.is_file():
+        return {}
+    lines = run.metrics_csv.read_text().rpartition("\n")[0].splitlines()
+    rows = [row for row in csv.DictReader(lines, restval="") if row.get("epoch") and row.get(metric)]
+    return {int(row["epoch"]) + 1: float(row[metric]) for row in rows}
+
+
+def final_value(run: Run, metric: str) -> float:
+    """The metric of a finished run: at its best checkpoint where it is known there, else as last logged, else nan."""
+    numbers = json.loads(run.metrics_json.read_text()) if run.metrics_json.is_file() else {}
+    value = float(numbers.get(metric, [math.nan, *epochs_of(run, metric).values()][-1]))
+    return value if math.isfinite(value) else math.nan
+
+
+def last_words(log: Path, code: int) -> str:
+    """The line of a log that says why a run failed: its `error:`, else the last one, the end of a traceback."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("error: ")]
+    how = f"exit code {code}" if code >= 0 else f"ended by signal {-code}"
+    return (errors or lines or [how])[-1] if code >= 0 else f"{how}; last line: {lines[-1] if lines else ''}"
+
+
+def short(value: Any) -> str:
+    """Write a value for people: a float with four digits, anything else as it is."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _say(name: str, line: str) -> None:
+    print(f"run {int(name.rpartition('-')[2])}: {line}", flush=True)
+
+
+def _devices(slot: int, slots: int) -> dict[str, str]:
+    """The part of the listed GPUs that a slot gets; nothing where too few are listed to share them out."""
+    listed = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    share = len(listed) // slots
+    return {"CUDA_VISIBLE_DEVICES": ",".join(listed[slot * share : (slot + 1) * share])} if share else {}

@@ -1,38 +1,31 @@
-"""One parameter of a sweep: a value, a list of values or one of W&B's distributions, and values that stand for it."""
+"""One parameter of a sweep: a value, a list of values or one of W&B's distributions, and the values it stands for."""
 
 from __future__ import annotations
 
 import math
+from bisect import bisect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
+from itertools import accumulate
+from statistics import NormalDist
 from typing import Any
 
-from lungseg.errors import SweepError, did_you_mean
-from lungseg.sweeping.schema import check_keys, is_int, number
+from lungseg.errors import SweepError
+from lungseg.sweeping.schema import check_keys, is_int, nearest, number
 
-_RANGE: dict[str, float | None] = {"min": None, "max": None}
-_NORMAL: dict[str, float | None] = {"mu": 0.0, "sigma": 1.0}
-_BETA: dict[str, float | None] = {"a": 1.0, "b": 1.0}
-_STEP: dict[str, float | None] = {"q": 1.0}
-DISTRIBUTIONS: Mapping[str, Mapping[str, float | None]] = {
-    "uniform": _RANGE,
-    "int_uniform": _RANGE,
-    "q_uniform": _RANGE | _STEP,
-    "log_uniform_values": _RANGE,
-    "inv_log_uniform_values": _RANGE,
-    "q_log_uniform_values": _RANGE | _STEP,
-    "normal": _NORMAL,
-    "q_normal": _NORMAL | _STEP,
-    "log_normal": _NORMAL,
-    "q_log_normal": _NORMAL | _STEP,
-    "beta": _BETA,
-    "q_beta": _BETA | _STEP,
+DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
+    "normal": ("mu", "sigma"),
+    "log_normal": ("mu", "sigma"),
+    "beta": ("a", "b"),
 }
-"""Numbers that W&B takes for each distribution, with its defaults; None must be given."""
-_BY_EXPONENT = ("log_uniform", "inv_log_uniform", "q_log_uniform")
+DISTRIBUTIONS |= dict.fromkeys(("uniform", "log_uniform_values"), ("min", "max"))
+DISTRIBUTIONS |= {f"q_{kind}": (*keys, "q") for kind, keys in DISTRIBUTIONS.items()}
+DISTRIBUTIONS |= dict.fromkeys(("int_uniform", "inv_log_uniform_values"), ("min", "max"))
+"""Numbers that W&B takes for each distribution."""
+_DEFAULTS = {"mu": 0.0, "sigma": 1.0, "a": 1.0, "b": 1.0, "q": 1.0}
+_LISTS = {"constant": "value", "categorical": "values", "categorical_w_probabilities": "values"}
 _INSIDE = 0.381966  # a place inside a range that is no round number
-_SIGMAS = 3.0  # how far out a distribution without ends is tried
+_TAIL = NormalDist().cdf(-3)  # a distribution without ends is tried three standard deviations out
 
 
 @dataclass(frozen=True)
@@ -63,17 +56,41 @@ class Parameter:
         return None
 
     def samples(self) -> list[Any]:
-        """Values that show whether the config takes the range: every one listed, or both ends and one between.
-
-        A normal distribution has no ends; it is tried three standard deviations out.
-        """
+        """Values that show whether the config takes the range: every one listed, or both ends and one between."""
         if self.kind in ("value", "values"):
             return list(self.values)
-        low, inside, high = self._span()
-        if self.kind == "int_uniform":
-            return [int(low), int(high)]
+        end = _TAIL if "mu" in self.numbers else 0.0
+        return [self.at(share) for share in (end, _INSIDE, 1 - end)]
+
+    def at(self, share: float) -> Any:
+        """Give the value below which this share of all draws lies, `share` in [0, 1]."""
+        if self.probabilities is not None:
+            last = max(index for index, part in enumerate(self.probabilities) if part > 0)
+            return self.values[min(bisect(list(accumulate(self.probabilities)), share), last)]
+        numbers = self.numbers
+        if "min" in numbers:
+            low, high = numbers["min"], numbers["max"]
+            value = low * (high / low) ** share if "log" in self.kind else low + share * (high - low)
+        elif "a" in numbers:
+            from scipy.special import betaincinv
+
+            value = float(betaincinv(numbers["a"], numbers["b"], share))
+        else:
+            inside = min(max(share, 1e-6), 1 - 1e-6)  # the quantiles 0 and 1 lie at infinity
+            value = numbers["mu"] + numbers["sigma"] * NormalDist().inv_cdf(inside)
+            value = math.exp(value) if "log" in self.kind else value
+        return round(value) if self.kind == "int_uniform" else self.rounded(value)
+
+    def rounded(self, value: float) -> float:
+        """Take a value to the nearest multiple of `q`, if the distribution has one.
+
+        The noise of binary fractions (3 * 0.1) goes, and the value is a whole number where `q` is one.
+        """
         step = self.numbers.get("q")
-        return [low, inside, high] if step is None else [round(end / step) * step for end in (low, high)]
+        if step is None:
+            return value
+        multiple = round(value / step) * step
+        return multiple if isinstance(step, int) else float(f"{multiple:.12g}")
 
     def describe(self) -> str:
         """Say in a few words what is tried."""
@@ -82,19 +99,6 @@ class Parameter:
         if self.kind == "values":
             return ", ".join(map(repr, self.values))
         return f"{self.kind}, " + ", ".join(f"{name} {value:g}" for name, value in self.numbers.items())
-
-    def _span(self) -> tuple[float, float, float]:
-        """Low end, a place inside, high end."""
-        numbers = self.numbers
-        if "min" in numbers:
-            low, high = numbers["min"], numbers["max"]
-            inside = low * (high / low) ** _INSIDE if "log" in self.kind else low + _INSIDE * (high - low)
-            return low, inside, high
-        if "a" in numbers:
-            return 0.0, _INSIDE, 1.0
-        steps = (numbers["mu"] + far * numbers["sigma"] for far in (-_SIGMAS, _INSIDE, _SIGMAS))
-        low, inside, high = (math.exp(step) if "log" in self.kind else step for step in steps)
-        return low, inside, high
 
 
 def read_parameter(name: str, section: object) -> Parameter:
@@ -118,38 +122,26 @@ def read_parameter(name: str, section: object) -> Parameter:
 def _kind(name: str, section: Mapping[str, Any]) -> str:
     """The distribution named, or the one that W&B takes for the keys there are."""
     named = section.get("distribution")
-    if named in _BY_EXPONENT:
+    if named in ("log_uniform", "inv_log_uniform", "q_log_uniform"):
         raise SweepError(
-            f"{name}: {named} is deprecated by W&B, its ends are exponents of e; {_as_values(section, named)}"
+            f"{name}: {named} is deprecated by W&B, its ends are exponents of e; write {named}_values with the ends "
+            "themselves, exp(min) and exp(max)"
         )
-    if named is not None:
-        kinds = {"constant": "value", "categorical": "values", "categorical_w_probabilities": "values"}
-        kinds |= {kind: kind for kind in DISTRIBUTIONS}
-        if named not in kinds:
-            near = did_you_mean(get_close_matches(str(named), kinds, 1))
-            raise SweepError(f"{name}: distribution must be one of {', '.join(kinds)}, got {named!r}{near}")
-        kind = kinds[named]
-        if kind in ("value", "values") and kind not in section:
-            raise SweepError(f"{name}: {named} needs '{kind}:'")
-        return kind
-    for kind in ("value", "values"):
+    if named in DISTRIBUTIONS:
+        return str(named)
+    if named is not None and named not in _LISTS:
+        known = (*_LISTS, *DISTRIBUTIONS)
+        raise SweepError(
+            f"{name}: distribution must be one of {', '.join(known)}, got {named!r}{nearest(named, known)}"
+        )
+    for kind in [_LISTS[named]] if named else ["value", "values"]:
         if kind in section:
             return kind
+        if named:
+            raise SweepError(f"{name}: {named} needs '{kind}:'")
     if "min" not in section and "max" not in section:
         check_keys(name, section, ("value", "values", "min", "max", "distribution"))
-    whole = is_int(section.get("min")) and is_int(section.get("max"))
-    return "int_uniform" if whole else "uniform"
-
-
-def _as_values(section: Mapping[str, Any], named: str) -> str:
-    """Write the same range with the distribution that takes real ends."""
-    low, high = section.get("min"), section.get("max")
-    if not isinstance(low, int | float) or not isinstance(high, int | float) or max(abs(low), abs(high)) > 300:
-        return f"write {named}_values with the real ends"
-    if low >= 0:  # exponents of a learning rate are below 0: these are real ends already
-        return f"did you mean '{named}_values'?"
-    ends = (-high, -low) if named.startswith("inv") else (low, high)
-    return f"write {named}_values with min: {math.exp(ends[0]):.6g}, max: {math.exp(ends[1]):.6g}"
+    return "int_uniform" if is_int(section.get("min")) and is_int(section.get("max")) else "uniform"
 
 
 def _read_values(name: str, section: Mapping[str, Any]) -> Parameter:
@@ -157,9 +149,9 @@ def _read_values(name: str, section: Mapping[str, Any]) -> Parameter:
     values, shares = section["values"], section.get("probabilities")
     if not isinstance(values, list) or not values:
         raise SweepError(f"{name}: values must be a list with something in it, got {values!r}")
-    twice = [value for index, value in enumerate(values) if any(_same(value, other) for other in values[:index])]
-    if twice:
-        raise SweepError(f"{name}: values hold {twice[0]!r} twice")
+    words = [repr(value) for value in values]  # 1, 1.0 and True are three values
+    if twice := [word for index, word in enumerate(words) if word in words[:index]]:
+        raise SweepError(f"{name}: values hold {twice[0]} twice")
     if shares is None:
         if section.get("distribution") == "categorical_w_probabilities":
             raise SweepError(f"{name}: categorical_w_probabilities needs 'probabilities:'")
@@ -172,16 +164,12 @@ def _read_values(name: str, section: Mapping[str, Any]) -> Parameter:
     return Parameter(name, "values", tuple(values), tuple(shares))
 
 
-def _same(one: Any, other: Any) -> bool:
-    return type(one) is type(other) and bool(one == other)
-
-
 def _read_numbers(name: str, kind: str, section: Mapping[str, Any]) -> dict[str, float]:
     numbers: dict[str, float] = {}
-    for key, default in DISTRIBUTIONS[kind].items():
-        if key not in section and default is None:
+    for key in DISTRIBUTIONS[kind]:
+        if key not in section and key not in _DEFAULTS:
             raise SweepError(f"{name}: {kind} needs '{key}:'")
-        numbers[key] = number(f"{name}: {key}", section.get(key, default))
+        numbers[key] = number(f"{name}: {key}", section.get(key, _DEFAULTS.get(key)))
         if not math.isfinite(numbers[key]):
             raise SweepError(f"{name}: {key} must be finite, got {numbers[key]!r}")
     if kind == "int_uniform" and not all(map(is_int, numbers.values())):

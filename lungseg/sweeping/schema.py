@@ -6,7 +6,7 @@ accept a file and then do something else than it says.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -17,15 +17,13 @@ from lungseg.errors import SweepError, did_you_mean
 
 Method = Literal["grid", "random", "bayes"]
 METHODS = ("grid", "random", "bayes")
-KEYS = (
-    *("name", "description", "project", "entity", "program", "method", "metric", "parameters"),
-    *("early_terminate", "run_cap", "command"),
-)
-_OF_WANDB_ALONE = ("apiVersion", "kind", "controller", "job", "image_uri", "metrics", "scheduler")
+_TEXTS = ("name", "description", "project", "entity", "program")
+_KEYS = (*_TEXTS, "method", "metric", "parameters", "early_terminate", "run_cap", "command")
+_FOREIGN = ("apiVersion", "kind", "controller", "job", "image_uri", "metrics", "scheduler")
 
 
 class _Loader(yaml.SafeLoader):
-    """W&B's loader, which lets the last of two equal keys win; this one refuses the second."""
+    """W&B's loader lets the last of two equal keys win; this one refuses the second."""
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -45,26 +43,39 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping
 def read_tree(path: Path) -> dict[str, Any]:
     """Read the file and check its top-level keys and the plain ones among them."""
     tree = _read_yaml(path)
-    for key in tree:
-        if key in _OF_WANDB_ALONE:
-            raise SweepError(f"{key}: W&B knows it, sweeps of lungseg do not use it; leave it out")
-    check_keys("", tree, KEYS)
-    for key in ("name", "description", "project", "entity", "program"):
+    check_keys("", tree, _KEYS, _FOREIGN)
+    for key in _TEXTS:
         if key in tree and not (isinstance(tree[key], str) and tree[key].strip()):
             raise SweepError(f"{key}: must be text, got {tree[key]!r}")
-    _check_method(tree)
+    method = tree.get("method")
+    if method not in METHODS:
+        raise SweepError(f"method: must be one of {', '.join(METHODS)}, got {method!r}{nearest(method, METHODS)}")
     if "run_cap" in tree and not (is_int(tree["run_cap"]) and tree["run_cap"] >= 1):
         raise SweepError(f"run_cap: must be a whole number of runs >= 1, got {tree['run_cap']!r}")
     return tree
 
 
-def check_keys(where: str, section: Mapping[Any, Any], known: Iterable[str]) -> None:
-    """Raise at the first key that is not known; `where` is the key of the section, empty at the top."""
-    names = list(known)
+def check_keys(where: str, section: Mapping[Any, Any], known: Collection[str], foreign: Collection[str] = ()) -> None:
+    """Raise at the first key that is not known.
+
+    Args:
+        where: Key of the section, empty at the top.
+        section: What YAML gave.
+        known: Keys it may hold.
+        foreign: Keys that mean something to W&B and nothing here.
+    """
+    prefix = f"{where}: " if where else ""
     for key in section:
-        if key not in names:
-            near = did_you_mean(get_close_matches(str(key), names, 1)) or f"; known here: {', '.join(names)}"
-            raise SweepError(f"{where}: {key}: unknown key{near}" if where else f"{key}: unknown key{near}")
+        if key in foreign:
+            raise SweepError(f"{prefix}{key}: W&B knows it, sweeps of lungseg do not use it; leave it out")
+        if key not in known:
+            near = nearest(key, known) or f"; known here: {', '.join(known)}"
+            raise SweepError(f"{prefix}{key}: unknown key{near}")
+
+
+def nearest(value: object, known: Collection[str]) -> str:
+    """End a message with what was probably meant; empty if nothing known is near."""
+    return did_you_mean(get_close_matches(str(value), known, 1))
 
 
 def section_of(tree: Mapping[str, Any], key: str) -> dict[Any, Any]:
@@ -75,11 +86,6 @@ def section_of(tree: Mapping[str, Any], key: str) -> dict[Any, Any]:
     return section
 
 
-def is_number(value: object) -> bool:
-    """Whether YAML gave a number; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def is_int(value: object) -> bool:
     """Whether YAML gave a whole number; true and false are none."""
     return isinstance(value, int) and not isinstance(value, bool)
@@ -87,7 +93,7 @@ def is_int(value: object) -> bool:
 
 def number(where: str, value: object) -> float:
     """Return a number, or say why YAML gave none: it reads 1e-4 as text."""
-    if is_number(value):
+    if is_int(value) or isinstance(value, float):
         return cast(float, value)
     try:
         spelled = repr(float(value)) if isinstance(value, str) else ""
@@ -107,9 +113,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise SweepError(f"broken YAML{place}: {error.problem or error.context}") from error
     except FileNotFoundError as error:
-        there = {other.stem: str(other) for other in sorted(path.parent.glob("*.y*ml"))}
-        near = [there[stem] for stem in get_close_matches(path.stem, there, 1)]
-        raise SweepError(f"no such file{did_you_mean(near)}") from error
+        there = [str(other) for other in sorted(path.parent.glob("*.y*ml"))]
+        raise SweepError(f"no such file{nearest(path, there)}") from error
     except UnicodeDecodeError as error:
         raise SweepError(f"expected YAML in UTF-8, but byte {error.start} is not") from error
     except OSError as error:
@@ -117,10 +122,3 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise SweepError(f"expected keys such as 'method:' at the top level, got {tree!r}")
     return tree
-
-
-def _check_method(tree: Mapping[str, Any]) -> None:
-    method = tree.get("method")
-    if method not in METHODS:
-        near = did_you_mean(get_close_matches(str(method), METHODS, 1))
-        raise SweepError(f"method: must be one of {', '.join(METHODS)}, got {method!r}{near}")

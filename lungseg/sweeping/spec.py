@@ -1,32 +1,55 @@
-"""A sweep file, checked: W&B's YAML read into a `Sweep`, or one line that says what is wrong with it.
+"""A sweep file: W&B's YAML read into a `Sweep`, with the command of one run exactly as W&B's agent makes it.
 
-The other modules of this folder work from a `Sweep` and check nothing again.
+Values reach a run as `key=value` words of its command line, which Lightning's launcher and srun hand to every rank.
+Whether the config takes them is asked by `lungseg.sweeping.checking`, which is where a sweep is loaded.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lungseg.config import Config
 from lungseg.config.loading import load_config
 from lungseg.errors import ConfigError, SweepError
-from lungseg.sweeping.against_config import check_against_config
-from lungseg.sweeping.agent_command import base_and_words, expand, read_command
-from lungseg.sweeping.objective import Hyperband, Metric, read_hyperband, read_metric
 from lungseg.sweeping.parameter import Parameter, read_parameter
-from lungseg.sweeping.schema import Method, read_tree, section_of
+from lungseg.sweeping.pruning import Hyperband, read_hyperband
+from lungseg.sweeping.schema import Method, check_keys, nearest, number, read_tree, section_of
 
-__all__ = ["Hyperband", "Metric", "Parameter", "Sweep", "SweepError", "load_sweep"]
+_WORDS = "${args_no_hyphens}"
+_PASSED = ("${env}", "${interpreter}", _WORDS)
+_EXAMPLE = ("${env}", "${interpreter}", "-m", "lungseg.fit", "--config", "configs/demo.yaml", _WORDS)
+_VARIABLE = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What the sweep optimises."""
+
+    name: str
+    goal: Literal["minimize", "maximize"]
+    target: float | None = None
+    """No new run starts once one has reached it."""
+    from_base: bool = False
+    """The sweep file names none; this is `run.monitor` of the base config."""
+
+    @property
+    def sign(self) -> int:
+        """1 where larger is better, else -1."""
+        return 1 if self.goal == "maximize" else -1
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """One checked sweep file."""
+    """One sweep file."""
 
     path: Path
     name: str
@@ -59,7 +82,15 @@ class Sweep:
 
     def run_arguments(self, values: Mapping[str, Any], interpreter: str = "python") -> list[str]:
         """Give the argument list of the run with these values, as W&B's agent does."""
-        return expand(self.command, values, interpreter)
+        return _expand(self.command, values, interpreter)
+
+    def missing_variables(self) -> list[str]:
+        """Names of `${envvar:NAME}` that are not set here: the agent would put the bare name in their place."""
+        return [name for part in self.command for name in _VARIABLE.findall(part) if name not in os.environ]
+
+    def varying(self) -> list[str]:
+        """Full keys of what differs from run to run."""
+        return [name for name, parameter in self.parameters.items() if parameter.kind != "value"]
 
     def grid_size(self) -> int:
         """Count the runs of a grid."""
@@ -70,22 +101,21 @@ class Sweep:
         lists = [parameter.grid_values() or [] for parameter in self.parameters.values()]
         return (dict(zip(self.parameters, values, strict=True)) for values in itertools.product(*lists))
 
+    def total(self, count: int | None) -> int:
+        """Runs in all: the fewest of `count` (None: not said), `run_cap` and the size of a grid.
 
-def load_sweep(path: Path) -> Sweep:
-    """Read a sweep file and check all that can be known before a run.
-
-    Raises:
-        SweepError: One line, `FILE: key: rule, value, nearest right name`.
-    """
-    try:
-        sweep = _read(path)
-        check_against_config(sweep)
-    except SweepError as error:
-        raise SweepError(f"{path}: {error}") from error
-    return sweep
+        Raises:
+            SweepError: None of them is known.
+        """
+        limits = [count, self.run_cap, self.grid_size() if self.method == "grid" else None]
+        known = [limit for limit in limits if limit is not None]
+        if not known:
+            raise SweepError(f"{self.path}: run_cap: missing, and a {self.method} sweep has no end; say --count N")
+        return min(known)
 
 
-def _read(path: Path) -> Sweep:
+def read_sweep(path: Path) -> Sweep:
+    """Read a sweep file and check what it says by itself; a mistake is a SweepError without the file."""
     tree = read_tree(path)
     parameters = {str(name): read_parameter(str(name), part) for name, part in section_of(tree, "parameters").items()}
     _check_searchable(tree["method"], parameters)
@@ -93,13 +123,13 @@ def _read(path: Path) -> Sweep:
     needs = "bayes" if tree["method"] == "bayes" else "early_terminate" if early else ""
     if needs and "metric" not in tree:
         raise SweepError(f"metric: missing; {needs} needs it: 'name: val/score' and 'goal: maximize'")
-    command = read_command(tree.get("command"))
-    base, words = base_and_words(command)
+    command = _read_command(tree.get("command"))
+    base, words = _base_and_words(command)
     return Sweep(
         path=path,
         name=tree.get("name", path.stem),
         method=tree["method"],
-        metric=read_metric(tree) if "metric" in tree else _metric_of(base, words),
+        metric=_read_metric(tree) if "metric" in tree else _metric_of(base, words),
         parameters=parameters,
         early_terminate=early,
         run_cap=tree.get("run_cap"),
@@ -122,10 +152,67 @@ def _check_searchable(method: Method, parameters: Mapping[str, Parameter]) -> No
             raise SweepError(f"{name}: a grid cannot count {what}; list 'values:', or use method random or bayes")
 
 
-def _metric_of(base: Path, words: tuple[str, ...]) -> Metric:
+def _read_metric(tree: Mapping[str, Any]) -> Metric:
+    section = section_of(tree, "metric")
+    check_keys("metric", section, ("name", "goal", "target"), foreign=("impute", "impute_while_running"))
+    name, goal = section.get("name"), section.get("goal")
+    if not isinstance(name, str) or not name:
+        raise SweepError(f"metric: name: must be a logged metric such as 'val/score', got {name!r}")
+    if goal is None:
+        raise SweepError("metric: goal: missing, and W&B would minimize; say 'maximize' or 'minimize'")
+    if goal not in ("minimize", "maximize"):
+        near = nearest(goal, ("minimize", "maximize"))
+        raise SweepError(f"metric: goal: must be 'minimize' or 'maximize', got {goal!r}{near}")
+    return Metric(name, goal, number("metric: target", section["target"]) if "target" in section else None)
+
+
+def _metric_of(base: Path, words: Sequence[str]) -> Metric:
     """What the base config calls best, for a sweep that names no metric."""
     try:
         run = load_config(base, words).run
     except ConfigError as error:
         raise SweepError(f"command: {error}") from error
     return Metric(run.monitor, "maximize" if run.mode == "max" else "minimize", from_base=True)
+
+
+def _read_command(command: object) -> tuple[str, ...]:
+    if not isinstance(command, list) or not command:
+        raise SweepError(f"command: must be a list such as {' '.join(_EXAMPLE)!r}, got {command!r}")
+    parts = tuple(str(part) for part in command)
+    for part in parts:
+        if part in _PASSED:
+            continue
+        if part.startswith("${args"):
+            raise SweepError(f"command: {part} does not give key=value words; did you mean '{_WORDS}'?")
+        if part.startswith("${") and not _VARIABLE.search(part):
+            near = nearest(part, _PASSED)
+            raise SweepError(f"command: W&B's agent knows no {part!r} and would drop it{near}")
+        if any(macro in part for macro in (*_PASSED, "${args")):
+            raise SweepError(f"command: {part!r}: a macro must be an item of its own")
+    if parts.count(_WORDS) != 1:
+        raise SweepError(f"command: must hold {_WORDS} once, which passes the values as key=value words to every rank")
+    if ("-m", "lungseg.fit") not in pairwise(parts):
+        given, wanted = " ".join(parts), " ".join(_EXAMPLE)
+        raise SweepError(f"command: must start '-m lungseg.fit', such as {wanted!r}, got {given!r}")
+    return parts
+
+
+def _base_and_words(command: Sequence[str]) -> tuple[Path, tuple[str, ...]]:
+    """Split what follows `lungseg.fit` into the base config and the words that every run gets."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", nargs="?")
+    parser.add_argument("words", nargs="*")
+    known, others = parser.parse_known_intermixed_args(_expand(command[command.index("lungseg.fit") + 1 :], {}))
+    for wrong in [*others, *(word for word in known.words if "=" not in word)]:
+        raise SweepError(f"command: expected --config FILE or key=value after lungseg.fit, got {wrong!r}")
+    if known.config is None:
+        raise SweepError("command: names no base config; add '--config' and a file such as configs/demo.yaml")
+    return Path(known.config), tuple(known.words)
+
+
+def _expand(command: Sequence[str], values: Mapping[str, Any], interpreter: str = "python") -> list[str]:
+    """Fill in the macros, values as Python's `str` writes them; W&B's agent takes `python` for the interpreter."""
+    macros = {"${env}": ["/usr/bin/env"], "${interpreter}": [interpreter]}
+    macros[_WORDS] = [f"{name}={value}" for name, value in values.items()]
+    parts = (_VARIABLE.sub(lambda match: os.environ.get(match[1], match[1]), part) for part in command)
+    return [word for part in parts for word in macros.get(part, [part])]

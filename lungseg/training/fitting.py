@@ -40,7 +40,6 @@ from lungseg.training.fine_tuning import start_from
 from lungseg.training.loggers import build_loggers, send_evaluation, wandb_mode
 from lungseg.training.module import LungModule
 from lungseg.training.overlays import OverlayCallback
-from lungseg.training.pruning import trial_callbacks
 from lungseg.training.signals import SignalHandler
 from lungseg.training.trainer import build_trainer, rank_zero_first
 
@@ -222,7 +221,6 @@ def _callbacks(config: Config, run: Run, lines: EpochLines, monitor: str, mode: 
         StopOnNonFinite(),
         OverlayCallback(config.overlays, run.overlays, config.wandb.images),
         *progress_callbacks(lines),  # after the overlays: an epoch whose line is printed is complete
-        *trial_callbacks(),
         _checkpoint(run.best_checkpoint, monitor, mode),
         _checkpoint(run.last_checkpoint),  # its own callback: `save_last` of the other waits for a new best one
     ]

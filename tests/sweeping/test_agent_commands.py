@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from lungseg.errors import SweepError
+from lungseg.sweeping.checking import load_sweep
 from lungseg.sweeping.launch import devices_a_run, gpu_commands, slurm_commands
-from lungseg.sweeping.spec import Sweep, load_sweep
+from lungseg.sweeping.spec import Sweep
 
 COMMAND = ["${env}", "${interpreter}", "-m", "lungseg.fit", "--config", "base.yaml", "${args_no_hyphens}"]
 

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
-from lungseg.callbacks import trial as trial_module
-from optuna.trial import TrialState
+from optuna.trial import Trial, TrialState
 from processes import is_gone, wait_until
 
 from lungseg.errors import SweepError
-from lungseg.sweeping import child_run, local, queue
-from lungseg.sweeping.local import run_sweep
-from lungseg.sweeping.queue import Queue
-from lungseg.sweeping.spec import load_sweep
-from lungseg.sweeping.storage import SweepFolder, open_study
+from lungseg.sweeping import local, trials
+from lungseg.sweeping.checking import load_sweep
+from lungseg.sweeping.local import Stop, Worker, run_sweep
+from lungseg.sweeping.spec import Sweep
+from lungseg.sweeping.trials import STORAGE, draw, open_study, requeue, run_name, runs_of
 
 REPOSITORY = Path(__file__).parents[2]
 PYTHON = sys.executable
@@ -46,9 +47,11 @@ if os.path.exists("fail") and lr > 0.01:
 with open(os.path.join(run, "metrics.csv"), "w") as file:
     file.write("epoch,step,val/score\\n")
     for epoch in range(3):
+        open(os.path.join(run, "checkpoints", "last.ckpt"), "w").close()
         file.write("%d,%d,%r\\n" % (epoch, epoch, lr * (epoch + 1)))
         file.flush()
-        open(os.path.join(run, "checkpoints", "last.ckpt"), "w").close()
+        if os.path.exists("slow"):
+            time.sleep(0.5)
         if os.path.exists("hold"):
             grandchild = subprocess.Popen(["sleep", "600"])
             with open("pids.part", "w") as pids:
@@ -61,10 +64,10 @@ with open(os.path.join(run, "metrics.json"), "w") as file:
 DRIVER = """import sys
 from pathlib import Path
 sys.executable = {fake!r}
-from lungseg.sweeping import spec
-from lungseg.sweeping.local import run_sweep
-spec.check_against_config = lambda sweep: None  # which imports torch
-sys.exit(run_sweep(spec.load_sweep(Path("sweep.yaml")), count={count}))
+from lungseg.sweeping import local, trials
+from lungseg.sweeping.spec import read_sweep  # `load_sweep` would import torch
+local._POLL_S, trials.HEARTBEAT_S, trials.GRACE_S = 0.02, 1, 2
+sys.exit(local.run_sweep(read_sweep(Path("sweep.yaml")), count={count}))
 """
 
 
@@ -76,8 +79,10 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = tmp_path / "fake_python"
     fake.write_text(FAKE.format(python=PYTHON))
     fake.chmod(0o755)
-    monkeypatch.setattr(child_run.sys, "executable", str(fake))
-    monkeypatch.setattr(local, "_POLL_S", 0.02)
+    monkeypatch.setattr(sys, "executable", str(fake))
+    monkeypatch.delenv(STORAGE, raising=False)
+    for module, name, value in ((local, "_POLL_S", 0.02), (trials, "HEARTBEAT_S", 1), (trials, "GRACE_S", 2)):
+        monkeypatch.setattr(module, name, value)
 
 
 def _run(text: str, count: int | None = None, workers: int = 1) -> int:
@@ -89,9 +94,10 @@ def _calls() -> list[dict[str, str]]:
     return [json.loads(line) for line in Path("calls.jsonl").read_text().splitlines()]
 
 
-def _states() -> list[str]:
-    sweep = load_sweep(Path("sweep.yaml"))
-    return [trial.state.name for trial in open_study(sweep, SweepFolder.of(sweep), make=False).get_trials()]
+def _states() -> dict[int, str]:
+    """State of each run by its number."""
+    trials = open_study(load_sweep(Path("sweep.yaml")), create=False).get_trials()
+    return {number: trial.state.name for number, trial in runs_of(trials).items()}
 
 
 def _start(text: str, count: int) -> subprocess.Popen[str]:
@@ -136,16 +142,20 @@ def test_two_processes_share_a_grid_each_point_once() -> None:
     both = [_start(GRID, 99), _start(GRID, 99)]
     assert [process.wait(100) for process in both] == [0, 0]
     points = [(call["augment.flip"], call["data.batch_size"]) for call in _calls()]
-    assert sorted(points) == sorted((head, size) for head in ("0.0", "0.5") for size in "124")
-    assert _states() == ["COMPLETE"] * 6
-    assert not list(Path("runs/tiny").glob("*.lock")) and len(list(Path("runs/tiny/beats").iterdir())) == 6
+    assert sorted(points) == sorted((flip, size) for flip in ("0.0", "0.5") for size in "124")
+    assert _states() == dict.fromkeys(range(6), "COMPLETE")
+
+
+def test_workers_that_ask_at_the_same_time_do_not_run_more_than_wanted() -> None:
+    assert _run(RANDOM, 5, workers=4) == 0
+    assert len(_calls()) == 5 == len({call["optim.lr"] for call in _calls()})
 
 
 def test_a_failing_run_is_counted_and_shown_and_the_sweep_goes_on(capfd: pytest.CaptureFixture[str]) -> None:
     Path("fail").touch()
     assert _run(RANDOM, 6) == 0
     lrs = [float(call["optim.lr"]) for call in _calls()]
-    assert _states() == ["FAIL" if lr > 0.01 else "COMPLETE" for lr in lrs]
+    assert list(_states().values()) == ["FAIL" if lr > 0.01 else "COMPLETE" for lr in lrs]
     assert 0 < sum(lr > 0.01 for lr in lrs) < 6
     assert capfd.readouterr().out.count("failed: error: train/loss is nan\n") == sum(lr > 0.01 for lr in lrs)
 
@@ -157,7 +167,7 @@ def test_a_sweep_of_which_no_run_succeeds_ends_with_code_1() -> None:
 
 def test_a_run_that_logs_no_such_metric_has_failed() -> None:
     _run(RANDOM.replace("val/score", "val/dice"), 1)
-    assert _states() == ["FAIL"]
+    assert _states() == {0: "FAIL"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
@@ -168,100 +178,94 @@ def test_stopping_the_sweep_leaves_no_process_and_the_same_command_continues(num
     process.send_signal(number)
     assert process.wait(100) == 128 + number
     assert all(is_gone(int(pid)) for pid in Path("pids").read_text().split())
-    assert _states() == ["WAITING"]
+    assert _states() == {0: "WAITING"}
     Path("hold").unlink()
     assert _run(RANDOM, 2) == 0
     first, again, second = _calls()
-    assert again == first | {"run.resume": "True"} and second["run.name"] == "trial-0001"
-    assert _states() == ["COMPLETE"] * 2
+    assert again == first | {"run.resume": "True"} and second["run.name"] == "trial-0002"  # trial 1 is run 0 again
+    assert _states() == {0: "COMPLETE", 2: "COMPLETE"}
 
 
-def test_what_a_killed_sweep_left_is_continued_once_its_beat_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_sweep_leaves_no_run_behind_and_its_run_is_continued_in_the_same_folder() -> None:
     Path("hold").touch()
-    process = _start(RANDOM, 2)
+    process = _start(RANDOM, 1)
     wait_until(Path("pids").exists, "the first run")
     process.kill()
     process.wait()
-    os.killpg(int(Path("pids").read_text().split()[0]), signal.SIGKILL)
+    wait_until(lambda: all(is_gone(int(pid)) for pid in Path("pids").read_text().split()), "the end of the run")
     Path("hold").unlink()
-    monkeypatch.setattr(queue, "STALE_S", 1.0)
     assert _run(RANDOM, 1) == 0  # there is nothing else to do: it waits to see whether the run is alive elsewhere
-    assert [call.get("run.resume") for call in _calls()] == [None, "True"]
-    assert _states() == ["COMPLETE"]
+    first, again = _calls()
+    assert again == first | {"run.resume": "True"}
+    assert _states() == {0: "COMPLETE"}
 
 
-def test_a_run_that_is_alive_elsewhere_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_alive_elsewhere_is_left_alone() -> None:
     Path("hold").touch()
     process = _start(RANDOM, 1)
     wait_until(Path("pids").exists, "the first run")
     assert _run(RANDOM, 1) == 0
-    assert len(_calls()) == 1
+    assert len(_calls()) == 1 and _states() == {0: "RUNNING"}
     process.send_signal(signal.SIGINT)
     process.wait(100)
 
 
 def test_a_run_that_ended_just_before_the_kill_is_not_repeated() -> None:
-    folder = _handed_out()
-    run = folder.run(0)
+    run = _cut_short()
     run.mkdir()
     (run / "metrics.csv").write_text("epoch,step,val/score\n0,0,0.25\n1,1,0.5\n")
     (run / "metrics.json").write_text('{"val/score": 0.5}')
-    os.utime(folder.path / "beats" / "trial-0000", (1, 1))
     assert _run(RANDOM, 1) == 0
-    assert not Path("calls.jsonl").exists() and _states() == ["COMPLETE"]
+    assert not Path("calls.jsonl").exists() and _states() == {0: "COMPLETE"}
 
 
 def test_a_run_cut_short_before_its_first_checkpoint_starts_anew_and_its_folder_is_kept() -> None:
-    folder = _handed_out()
-    folder.run(0).mkdir()
-    (folder.run(0) / "config.yaml").write_text("")
-    os.utime(folder.path / "beats" / "trial-0000", (1, 1))
+    run = _cut_short()
+    run.mkdir()
+    (run / "config.yaml").write_text("")
     assert _run(RANDOM, 1) == 0
-    assert "run.resume" not in _calls()[0] and (folder.path / "trial-0000.cut-1" / "config.yaml").is_file()
+    assert "run.resume" not in _calls()[0] and Path("runs/tiny/trial-0000.cut-1/config.yaml").is_file()
 
 
-def _handed_out() -> SweepFolder:
-    """A sweep one of whose trials was given to a process that is no more."""
+def _cut_short() -> Path:
+    """Folder of the only run of a sweep, whose process is no more and which is queued again."""
     Path("sweep.yaml").write_text(RANDOM)
     sweep = load_sweep(Path("sweep.yaml"))
-    trials = Queue(sweep, SweepFolder.of(sweep), 1)
-    assert trials.next() is not None
-    return trials.folder
+    begun = open_study(sweep, create=True)
+    begun.optimize(lambda trial: _record(trial, sweep), n_trials=1)
+    requeue(begun, begun.trials[0])
+    return Path("runs/tiny") / run_name(0)
 
 
-def test_a_process_that_stood_still_gives_up_a_trial_that_another_took(monkeypatch: pytest.MonkeyPatch) -> None:
+def _record(trial: Trial, sweep: Sweep) -> float:
+    """Draw the values of a run that then fails."""
+    trial.set_user_attr("values", {name: draw(trial, one, False) for name, one in sweep.parameters.items()})
+    return math.nan
+
+
+def test_a_process_that_stood_still_gives_up_a_run_that_was_queued_again(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("hold").touch()
     Path("sweep.yaml").write_text(RANDOM)
     sweep = load_sweep(Path("sweep.yaml"))
-    slow, other = (Queue(sweep, SweepFolder.of(sweep), 1) for _ in range(2))
-    trial = slow.next()
-    assert trial is not None and other.next() is None
-    run = child_run.ChildRun(slow, trial)
+    own, other = (open_study(sweep, create=True) for _ in range(2))
+    worker = threading.Thread(target=Worker(sweep, own, 1, Stop(), {}).work, daemon=True)
+    worker.start()
     wait_until(Path("pids").exists, "the run")
-    os.utime(slow.folder.path / "beats" / "trial-0000", (1, 1))
-    monkeypatch.setattr(queue, "_ASK_AGAIN_S", 0.0)
-    other._not_before = 0.0
-    taken = other.next()
-    assert taken is not None and taken.number == 0 and other.is_ours(0) and not slow.is_ours(0)
-    monkeypatch.setattr(child_run, "BEAT_S", 0.0)
-    assert run.is_over()
-    assert all(is_gone(int(pid)) for pid in Path("pids").read_text().split())
-    slow.put_back(0)
-    assert other.trial(0).state == TrialState.RUNNING
+    pids = Path("pids").read_text().split()
+    Path("hold").unlink()
+    monkeypatch.setattr(trials, "HEARTBEAT_S", 0)
+    requeue(other, other.trials[0])
+    other.tell(0, state=TrialState.FAIL)  # as another process does after `GRACE_S`
+    worker.join(100)
+    assert not worker.is_alive() and all(is_gone(int(pid)) for pid in pids)
+    assert [trial.state.name for trial in other.trials] == ["FAIL", "COMPLETE"]
+    assert [call.get("run.resume") for call in _calls()] == [None, "True"]
 
 
 def test_workers_run_at_the_same_time_on_their_own_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,6,7")
-    assert [child_run._devices(slot, 2)["CUDA_VISIBLE_DEVICES"] for slot in range(2)] == ["3,5", "6,7"]
-    assert child_run._devices(0, 5) == {}
-    Path("hold").touch()
-    process = _start(RANDOM, 2)
-    wait_until(Path("pids").exists, "the first run")
-    Path("hold").unlink()
-    assert _run(RANDOM, 4, workers=2) == 0
-    assert len(_calls()) == 4
-    process.terminate()
-    process.wait(100)
+    assert [local._devices(slot, 2)["CUDA_VISIBLE_DEVICES"] for slot in range(2)] == ["3,5", "6,7"]
+    assert local._devices(0, 5) == {}
 
 
 def test_a_sweep_that_srun_started_is_not_a_rank_of_its_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,33 +299,28 @@ def test_other_parameters_in_the_same_folder_are_refused() -> None:
     assert _run(RANDOM + "run_cap: 2\n") == 0
 
 
-def test_a_journal_line_that_was_not_written_to_its_end_is_cut_off() -> None:
-    _run(RANDOM, 1)
-    with Path("runs/tiny/journal.log").open("a") as journal:
-        journal.write('{"op_code": 4, "work')
-    _run(RANDOM, 2)
-    assert _states() == ["COMPLETE"] * 2
+def test_a_database_takes_the_place_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(STORAGE, "sqlite:///elsewhere.db")
+    assert _run(RANDOM, 1) == 0
+    assert Path("elsewhere.db").is_file() and not Path("runs/tiny/sweep.db").exists() and _states() == {0: "COMPLETE"}
 
 
-def test_a_fit_ends_with_the_sweep_that_started_it(tmp_path: Path) -> None:
-    code = (
-        "import subprocess, time\nfrom lungseg.training.trial import hold_lifeline\nhold_lifeline()\n"
-        "print(subprocess.Popen(['sleep', '600']).pid, flush=True)\ntime.sleep(600)"
-    )
-    theirs, ours = os.pipe()
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), trial_module.LIFELINE: str(theirs)}
-    process = subprocess.Popen(
-        [PYTHON, "-c", code],
-        env=environment,
-        pass_fds=(theirs,),
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    os.close(theirs)
-    assert process.stdout is not None
-    grandchild = int(process.stdout.readline())
-    assert process.poll() is None
-    os.close(ours)
-    assert process.wait(100) == -signal.SIGTERM
-    wait_until(lambda: is_gone(grandchild), "the end of the grandchild")
+@pytest.mark.parametrize("url", ["postgres", "nosuch://host/name", "sqlite:////no/such/folder/x.db"])
+def test_a_database_that_cannot_be_used_is_one_line(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv(STORAGE, url)
+    with pytest.raises(SweepError, match=r"^LUNGSEG_SWEEP_STORAGE: cannot be used: [^\n]+$"):
+        _run(RANDOM, 1)
+
+
+EARLY = RANDOM + "early_terminate: {type: hyperband, min_iter: 1, strict: true}\n"
+
+
+def test_a_run_that_falls_behind_is_ended_and_keeps_its_checkpoint(capfd: pytest.CaptureFixture[str]) -> None:
+    Path("slow").touch()
+    assert _run(EARLY, 2) == 0
+    assert _states() == {0: "COMPLETE", 1: "PRUNED"}
+    trial = open_study(load_sweep(Path("sweep.yaml")), create=False).trials[1]
+    assert list(trial.intermediate_values) == [1] and trial.value == trial.intermediate_values[1]
+    run = Path("runs/tiny/trial-0001")
+    assert (run / "checkpoints/last.ckpt").is_file() and not (run / "metrics.json").exists()
+    assert "run 1: stopped early, after 1 epochs, val/score" in capfd.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
 import subprocess
@@ -9,13 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from lungseg.data.phantom.write import write_phantoms
 from processes import is_gone, wait_until
 
 from lungseg.config import PhantomConfig
-from lungseg.data.phantom.phantom_set import write_phantoms
-from lungseg.sweeping.outcome import rows
-from lungseg.sweeping.spec import load_sweep
-from lungseg.sweeping.storage import SweepFolder, open_study
+from lungseg.runs.run import Run
+from lungseg.sweeping.checking import load_sweep
+from lungseg.sweeping.local import epochs_of
+from lungseg.sweeping.trials import open_study
 
 REPOSITORY = Path(__file__).parents[2]
 TINY = """
@@ -68,17 +70,16 @@ def test_twenty_runs_find_the_planted_learning_rate_and_save_a_third_of_the_epoc
     text, _ = _sweep("status", str(planted)).communicate()
     print(out, text)
     sweep = load_sweep(planted)
-    study = open_study(sweep, SweepFolder.of(sweep), make=False)
+    study = open_study(sweep, create=False)
     assert 4e-3 < study.best_trial.params["optim.lr"] < 6e-2 and study.best_value > 0.9
     trials = study.get_trials()
     assert sum(len(trial.intermediate_values) for trial in trials) <= 20 * 8 * 2 / 3
     assert "importance  optim.lr " in text and Path("runs/planted/sweep.html").is_file()
     for trial in trials:
-        run = Path(f"runs/planted/trial-{trial.number:04d}")
-        assert (run / "metrics.json").is_file() and (run / "checkpoints/best.ckpt").is_file()
-        logged = [float(row["val/dice"]) for row in rows(run) if row["val/dice"]]
-        assert logged == pytest.approx(list(trial.intermediate_values.values()), abs=1e-6)
-        assert trial.user_attrs["epochs"] == len(logged)
+        run = Run(Path(f"runs/planted/trial-{trial.number:04d}"))
+        assert run.metrics_json.is_file() == (trial.state.name == "COMPLETE") and run.best_checkpoint.is_file()
+        reported = trial.intermediate_values
+        assert {count: epochs_of(run, "val/dice")[count] for count in reported} == pytest.approx(reported)
 
 
 @pytest.mark.slow
@@ -86,16 +87,17 @@ def test_twenty_runs_find_the_planted_learning_rate_and_save_a_third_of_the_epoc
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["sigterm", "sigkill"])
 def test_a_real_run_ends_with_its_sweep_and_goes_on_from_its_checkpoint(planted: Path, number: signal.Signals) -> None:
     process = _sweep("run", str(planted), "--count", "1")
-    run = Path("runs/planted/trial-0000")
-    wait_until(lambda: len([row for row in rows(run) if row["val/dice"]]) == 2, "two epochs", seconds=1200)
-    (fit,) = (int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+    run = Run(Path("runs/planted/trial-0000"))
+    wait_until(lambda: len(epochs_of(run, "val/dice")) == 2, "two epochs", seconds=1200)
+    children = "".join(path.read_text() for path in Path(f"/proc/{process.pid}/task").glob("*/children")).split()
     process.send_signal(number)
     process.wait(240)
-    wait_until(lambda: is_gone(fit), "the end of the fit", seconds=240)
-    before = rows(run)[0]["val/dice"]
-    assert not (run / "metrics.json").exists()
-    os.utime("runs/planted/beats/trial-0000", (1, 1))
+    wait_until(lambda: all(is_gone(int(pid)) for pid in children), "the end of the fit", seconds=240)
+    before = epochs_of(run, "val/dice")[1]
+    assert not run.metrics_json.exists()
+    # after SIGKILL it waits until the heartbeat has stood still for GRACE_S
     out, _ = _sweep("run", str(planted), "--count", "1").communicate()
     assert "run 0: continued, optim.lr=" in out and "1 runs: 1 finished" in out, out
-    assert [row["epoch"] for row in rows(run) if row["val/dice"]] == list("01234567")
-    assert rows(run)[0]["val/dice"] == before
+    with run.metrics_csv.open(newline="") as file:
+        assert [row["epoch"] for row in csv.DictReader(file) if row["val/dice"]] == list("01234567")
+    assert epochs_of(run, "val/dice")[1] == before

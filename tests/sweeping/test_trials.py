@@ -4,32 +4,47 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from lungseg.sweeping.parameter import DISTRIBUTIONS, Parameter
-from lungseg.sweeping.space import distributions, sampler, values
+from lungseg.sweeping.parameter import DISTRIBUTIONS, Parameter, read_parameter
+from lungseg.sweeping.spec import Metric, Sweep
+from lungseg.sweeping.trials import draw, sampler
 
 
 def _parameter(kind: str, **numbers: float) -> Parameter:
     return Parameter("p", kind, numbers=numbers)
 
 
+class _Drawn(optuna.trial.FixedTrial):
+    """A trial for which Optuna has drawn this."""
+
+    def __init__(self, drawn: Any):
+        super().__init__({"p": drawn})
+
+
 def _value(parameter: Parameter, drawn: Any) -> Any:
-    return values({"p": parameter}, "random", {"p": drawn})["p"]
+    return draw(_Drawn(drawn), parameter, grid=False)  # type: ignore[arg-type]  # Optuna's stand-in for a Trial
 
 
-def _draw(space: dict[str, Parameter], method: str, count: int) -> list[dict[str, Any]]:
+def _draw(space: dict[str, Parameter], method: Any, count: int) -> list[dict[str, Any]]:
+    sweep = Sweep(
+        Path("s"), "s", method, Metric("m", "minimize"), space, None, None, (), Path("b"), (), None, None, None
+    )
     study = optuna.create_study()
-    drawn = []
+    drawn: list[dict[str, Any]] = []
+
+    def run(trial: optuna.Trial) -> float:
+        drawn.append({name: draw(trial, parameter, method == "grid") for name, parameter in space.items()})
+        return float(trial.number)
+
     for number in range(count):
-        study.sampler = sampler(space, method, seed=number)
-        trial = study.ask(distributions(space, method))
-        drawn.append(values(space, method, trial.params))
-        study.tell(trial, float(number))
+        study.sampler = sampler(sweep, seed=number)
+        study.optimize(run, n_trials=1)
     return drawn
 
 
@@ -48,7 +63,9 @@ def _draw(space: dict[str, Parameter], method: str, count: int) -> list[dict[str
     ids=lambda value: value.kind if isinstance(value, Parameter) else "",
 )
 def test_distribution(parameter: Parameter, distribution: Any) -> None:
-    assert distributions({"p": parameter}, "random") == {"p": distribution}
+    trial = optuna.create_study().ask()
+    draw(trial, parameter, grid=False)
+    assert trial.distributions == {"p": distribution}
 
 
 @pytest.mark.parametrize(
@@ -83,12 +100,11 @@ def test_steps_are_written_without_the_noise_of_binary_fractions() -> None:
 @pytest.mark.parametrize("kind", DISTRIBUTIONS)
 @pytest.mark.parametrize("method", ["random", "bayes"])
 def test_every_distribution_is_drawn_finite_and_inside_its_ends(kind: str, method: str) -> None:
-    numbers = {name: default for name, default in DISTRIBUTIONS[kind].items() if default is not None}
-    numbers |= {"min": 2, "max": 6} if "min" in DISTRIBUTIONS[kind] else {}
-    drawn = [one["p"] for one in _draw({"p": Parameter("p", kind, numbers=numbers)}, method, 15)]
+    section = {"distribution": kind} | ({"min": 2, "max": 6} if "min" in DISTRIBUTIONS[kind] else {})
+    drawn = [one["p"] for one in _draw({"p": read_parameter("p", section)}, method, 15)]
     assert all(math.isfinite(value) for value in drawn) and len(set(drawn)) > 1
-    assert all(2 <= value <= 6 for value in drawn) or "min" not in numbers
-    assert all(0 <= value <= 1 for value in drawn) or "a" not in numbers
+    assert all(2 <= value <= 6 for value in drawn) or "min" not in section
+    assert all(0 <= value <= 1 for value in drawn) or "a" not in DISTRIBUTIONS[kind]
 
 
 def test_probabilities_are_kept() -> None:
@@ -108,12 +124,21 @@ def test_grid_gives_every_point_once_lists_included() -> None:
     assert {point[0] for point in points} == {"[64, 32]", "[16, 8]", "None"}
 
 
+def test_random_values_depend_on_the_seed_alone() -> None:
+    space = {"lr": _parameter("uniform", min=0.0, max=1.0)}
+    assert _draw(space, "random", 5) == _draw(space, "random", 5)
+    assert len({one["lr"] for one in _draw(space, "random", 5)}) == 5
+
+
 def test_bayes_goes_where_the_best_were() -> None:
-    space = {"lr": Parameter("lr", "log_uniform_values", numbers={"min": 1e-6, "max": 1.0})}
+    lr = Parameter("lr", "log_uniform_values", numbers={"min": 1e-6, "max": 1.0})
+    sweep = Sweep(
+        Path("s"), "s", "bayes", Metric("m", "maximize"), {"lr": lr}, None, None, (), Path("b"), (), None, None, None
+    )
     study = optuna.create_study(direction="maximize")
     for number in range(40):
-        study.sampler = sampler(space, "bayes", seed=number)
-        trial = study.ask(distributions(space, "bayes"))
-        study.tell(trial, -abs(math.log10(trial.params["lr"]) + 3))
+        study.sampler = sampler(sweep, seed=number)
+        trial = study.ask()
+        study.tell(trial, -abs(math.log10(draw(trial, lr, grid=False)) + 3))
     near = [abs(math.log10(trial.params["lr"]) + 3) < 0.5 for trial in study.get_trials()]
     assert sum(near[20:]) > sum(near[:20]) + 3

@@ -1,38 +1,26 @@
-"""What a sweep optimises, and when it stops a run early: sections `metric` and `early_terminate`."""
+"""When a sweep stops a run early: W&B's section `early_terminate`, and the rule that it stands for."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Any
 
-from lungseg.errors import SweepError, did_you_mean
+from lungseg.errors import SweepError
 from lungseg.sweeping.schema import check_keys, is_int, number, section_of
 
-Goal = Literal["minimize", "maximize"]
-_OF_WANDB_ALONE = ("impute", "impute_while_running")
-
-
-@dataclass(frozen=True)
-class Metric:
-    """What the sweep optimises."""
-
-    name: str
-    goal: Goal
-    target: float | None = None
-    """No new run starts once one has reached it."""
-    from_base: bool = False
-    """The sweep file names none; this is `run.monitor` of the base config."""
+History = Mapping[int, float]
+"""The metric of one run by how many times it had been logged: 1, 2, ..."""
 
 
 @dataclass(frozen=True)
 class Hyperband:
     """At each bracket the best `1 / eta` of the runs that reached it go on, the others are stopped.
 
-    After Li et al., "Hyperband", JMLR 18 (2018), as W&B does it: bracket n is judged when a run has logged the metric n
-    times. lungseg logs it once an epoch, so bracket n stands after n epochs.
+    This is successive halving (Li et al., "Hyperband", JMLR 18, 2018) that waits for nobody, as W&B does it: bracket n
+    is judged when a run has logged the metric n times, which lungseg does once an epoch.
     """
 
     strict: bool
@@ -53,24 +41,30 @@ class Hyperband:
             steps = list(itertools.takewhile(lambda at: at < epochs, (first * self.eta**n for n in itertools.count())))
         return sorted({int(step) for step in steps if 1 <= step < epochs})
 
+    def is_behind(self, own: History, others: Sequence[History], epochs: int, goal: str) -> bool:
+        """Whether a run is not among the best at the last bracket it has reached.
 
-def read_metric(tree: Mapping[str, Any]) -> Metric:
-    """Check the section `metric`; a mistake is a SweepError without the file."""
-    section = section_of(tree, "metric")
-    for key in _OF_WANDB_ALONE:
-        if key in section:
-            raise SweepError(f"metric: {key}: W&B knows it, sweeps of lungseg do not use it; leave it out")
-    check_keys("metric", section, ("name", "goal", "target"))
-    name, goal = section.get("name"), section.get("goal")
-    if not isinstance(name, str) or not name:
-        raise SweepError(f"metric: name: must be a logged metric such as 'val/score', got {name!r}")
-    if goal is None:
-        raise SweepError("metric: goal: missing, and W&B would minimize; say 'maximize' or 'minimize'")
-    if goal not in ("minimize", "maximize"):
-        near = did_you_mean(get_close_matches(str(goal), ("minimize", "maximize"), 1))
-        raise SweepError(f"metric: goal: must be 'minimize' or 'maximize', got {goal!r}{near}")
-    target = number("metric: target", section["target"]) if "target" in section else None
-    return Metric(name, goal, target)
+        Of n runs that have reached the bracket, finished and stopped ones included, the best int(n / eta) + 1 go on:
+        W&B's count, by which the first run to come is never stopped. (Optuna's pruner keeps n // eta, and at least 1.)
+
+        Args:
+            own: Of the run asked about.
+            others: Of all other runs.
+            epochs: Of the run if nothing stops it.
+            goal: `maximize` or `minimize`; what is not a number is worst either way.
+        """
+        reached = [bracket for bracket in self.brackets(epochs) if bracket in own]
+        if not reached:
+            return False
+        sign = 1 if goal == "maximize" else -1
+
+        def score(history: History) -> float:
+            counts = [reached[-1]] if self.strict else [count for count in history if count <= reached[-1]]
+            return max(-math.inf if math.isnan(history[count]) else sign * history[count] for count in counts)
+
+        mine = score(own)
+        ranked = sorted([mine, *(score(other) for other in others if reached[-1] in other)], reverse=True)
+        return mine == -math.inf or mine < ranked[min(int(len(ranked) / self.eta), len(ranked) - 1)]
 
 
 def read_hyperband(tree: Mapping[str, Any]) -> Hyperband:

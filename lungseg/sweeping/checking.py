@@ -1,19 +1,21 @@
-"""A sweep against the config it sweeps: every parameter a key of its type and range, the metric one that a run logs."""
+"""A sweep file loaded and checked: every parameter a key of the config, of its type and range, the metric one it logs.
+
+The other modules work from the `Sweep` that `load_sweep` returns and check nothing again.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from lungseg.config import Config, LossConfig, ModelConfig
 from lungseg.config.loading import COMMAND_LINE
-from lungseg.errors import ConfigError, SweepError, did_you_mean
-
-if TYPE_CHECKING:
-    from lungseg.sweeping.spec import Sweep
+from lungseg.errors import ConfigError, SweepError
+from lungseg.sweeping.schema import nearest
+from lungseg.sweeping.spec import Sweep, read_sweep
 
 _NOT_SWEPT = {
     "run.name": "every run has a folder of its own",
@@ -31,18 +33,49 @@ _TERMS = {
 }
 """Losses that a run logs where their weight is above 0."""
 _ALL_TERMS = LossConfig(dice=1, bce=1, cross_entropy=1, evidence_weight=1)
+_OF_CLASSES = ("loss.label_smoothing", "loss.class_weights", "loss.class_costs")
+_WEIGHED_BY = {"loss": (*_TERMS.values(), *_OF_CLASSES), "cross_entropy": _OF_CLASSES}
+"""A loss cannot judge runs that each weigh it differently: the smallest weights would win."""
 _SCORES = ("score", "dice", "dice_global", "iou", "pixel_accuracy", "accuracy", "balanced_accuracy", "f1", "auroc")
 _MOST_GRID_RUNS = 200  # tried together, spread over the grid; each costs some 20 ms
 _MOST_NETWORKS_BUILT = 32
 
 
+def load_sweep(path: Path) -> Sweep:
+    """Read a sweep file and check all that can be known before a run.
+
+    Raises:
+        SweepError: One line, `FILE: key: rule, value, nearest right name`.
+    """
+    try:
+        sweep = read_sweep(path)
+        check_against_config(sweep)
+    except SweepError as error:
+        raise SweepError(f"{path}: {error}") from error
+    return sweep
+
+
 def check_against_config(sweep: Sweep) -> None:
     """Raise a SweepError, without the file, at the first thing that a run would refuse or that would mislead."""
     base = _resolve(sweep, {}, "command: ")
-    _check_names(sweep)
+    fixed = {word.partition("=")[0] for word in sweep.words}
+    for name in sweep.parameters:
+        if name in _NOT_SWEPT:
+            raise SweepError(f"{name}: cannot be swept: {_NOT_SWEPT[name]}")
+        if name in fixed:
+            raise SweepError(f"{name}: is swept, and set in the command too; remove one")
+    for name in ("run.name", "run.resume"):
+        if name in fixed:
+            raise SweepError(f"command: {name} cannot be set for all runs: {_NOT_SWEPT[name]}")
     configs = [_resolve(sweep, values) for values in _runs(sweep)] or [base]
     _check_metric(sweep, configs)
-    _check_early(sweep)
+    early = sweep.early_terminate
+    if early is not None and not early.brackets(epochs := least_epochs(sweep)):
+        given = f"min_iter {early.min_iter}" if early.min_iter else f"max_iter {early.max_iter} and s {early.s}"
+        raise SweepError(
+            f"early_terminate: {given} with eta {early.eta:g} puts no bracket before the last of {epochs} epochs, so "
+            f"no run would be stopped; try min_iter: {max(1, epochs // 9)}"
+        )
     if any(name.startswith("model.") for name in sweep.parameters):
         _check_networks(config.model for config in configs)
 
@@ -65,16 +98,38 @@ def least_epochs(sweep: Sweep) -> int:
     return min(sweep.config(values).trainer.max_epochs for values in tried)
 
 
-def _check_names(sweep: Sweep) -> None:
-    fixed = {word.partition("=")[0] for word in sweep.words}
-    for name in sweep.parameters:
-        if name in _NOT_SWEPT:
-            raise SweepError(f"{name}: cannot be swept: {_NOT_SWEPT[name]}")
-        if name in fixed:
-            raise SweepError(f"{name}: is swept, and set in the command too; remove one")
-    for name in ("run.name", "run.resume"):
-        if name in fixed:
-            raise SweepError(f"command: {name} cannot be set for all runs: {_NOT_SWEPT[name]}")
+def check_report(sweep: Sweep) -> list[str]:
+    """Say of a good file what will be tried, how many runs there are, and when one is stopped early."""
+    metric = sweep.metric
+    target = "" if metric.target is None else f", until a run reaches {metric.target:g}"
+    origin = " (run.monitor of the base config)" if metric.from_base else ""
+    rows = {"method": f"{sweep.method}, {_size(sweep)}", "metric": f"{metric.name}, {metric.goal}{target}{origin}"}
+    rows["base"] = " ".join([str(sweep.base), *sweep.words])
+    rows |= {name: parameter.describe() for name, parameter in sweep.parameters.items()}
+    width = max(map(len, rows))
+    lines = [f"{sweep.path}: good", *(f"  {name:<{width}}  {text}" for name, text in rows.items())]
+    if (early := sweep.early_terminate) is not None:
+        epochs = least_epochs(sweep)
+        brackets = ", ".join(map(str, early.brackets(epochs)))
+        by = "its value at the bracket (strict)" if early.strict else "its best value so far (not strict)"
+        lines += [
+            f"  hyperband: brackets after epochs {brackets} of {epochs}. A bracket counts how often {metric.name} was",
+            "    logged, which is once an epoch; steps and batches do not count. At a bracket a run goes on if",
+            f"    {by} is among the best 1/{early.eta:g} of all runs that came this far.",
+        ]
+    lines += [f"  note: {name} is not set here; set it where the runs start" for name in sweep.missing_variables()]
+    if sweep.program is None:
+        wanted = "W&B's documentation requires one, though command says what runs: lungseg/fit.py"
+        lines.append(f"  note: no 'program:'; {wanted}")
+    return lines
+
+
+def _size(sweep: Sweep) -> str:
+    cap = sweep.run_cap
+    if sweep.method == "grid":
+        size = sweep.grid_size()
+        return f"{size} runs" if cap is None else f"{min(size, cap)} of {size} runs (run_cap)"
+    return f"at most {cap} runs" if cap else "without end: no run_cap; stop it, or start it with --count"
 
 
 def _runs(sweep: Sweep) -> Iterator[dict[str, Any]]:
@@ -102,45 +157,25 @@ def _check_metric(sweep: Sweep, configs: list[Config]) -> None:
     if name.startswith("test/"):
         raise SweepError(f"{where} {name!r} would choose by Test, which must stay unseen; take {'val' + name[4:]!r}")
     for config in {repr((config.loss, config.model.infection)): config for config in configs}.values():
-        logged = logged_metrics(config)
-        if name not in logged:
-            every = logged_metrics(replace(config, loss=_ALL_TERMS, model=replace(config.model, infection=True)))
-            if name in every:
-                raise SweepError(f"{where} {name!r} is not logged by a run with {_missing(name, config)}")
-            near = did_you_mean(get_close_matches(name, logged, 1)) or "; for example 'val/score'"
-            raise SweepError(f"{where} no run logs {name!r}{near}")
+        if name not in logged_metrics(config):
+            raise SweepError(f"{where} {_why_not_logged(name, config)}")
     score = name.partition("/")[2].removeprefix("infection_")
     wanted = "minimize" if score in ("loss", *_TERMS) else "maximize" if score in _SCORES else goal
     if goal != wanted:
         raise SweepError(f"metric: goal: {goal!r} of {name!r} would look for the worst; say {wanted!r}")
-    _check_comparable(sweep, where, score)
+    for key, parameter in sweep.parameters.items():
+        if key in _WEIGHED_BY.get(score, ()) and len(parameter.samples()) > 1:
+            raise SweepError(f"{where} {name!r} changes with {key}, which is swept; take 'val/score'")
 
 
-def _missing(name: str, config: Config) -> str:
-    stage_free = name.partition("/")[2]
-    if stage_free.startswith("infection_") and not config.model.infection:
-        return "model.infection=false"
-    return f"{_TERMS[stage_free.removeprefix('infection_')]}=0"
-
-
-def _check_comparable(sweep: Sweep, where: str, score: str) -> None:
-    """A loss cannot judge runs that each weigh it differently: the smallest weights would win."""
-    changing = [name for name, parameter in sweep.parameters.items() if len(parameter.samples()) > 1]
-    of_classes = ("loss.label_smoothing", "loss.class_weights", "loss.class_costs")
-    weights = {"loss": (*_TERMS.values(), *of_classes), "cross_entropy": of_classes}
-    for name in changing:
-        if name in weights.get(score, ()):
-            raise SweepError(f"{where} {sweep.metric.name!r} changes with {name}, which is swept; take 'val/score'")
-
-
-def _check_early(sweep: Sweep) -> None:
-    early = sweep.early_terminate
-    if early is not None and not early.brackets(epochs := least_epochs(sweep)):
-        given = f"min_iter {early.min_iter}" if early.min_iter else f"max_iter {early.max_iter} and s {early.s}"
-        raise SweepError(
-            f"early_terminate: {given} with eta {early.eta:g} puts no bracket before the last of {epochs} epochs, so "
-            f"no run would be stopped; try min_iter: {max(1, epochs // 9)}"
-        )
+def _why_not_logged(name: str, config: Config) -> str:
+    if name not in logged_metrics(replace(config, loss=_ALL_TERMS, model=replace(config.model, infection=True))):
+        near = nearest(name, logged_metrics(config)) or "; for example 'val/score'"
+        return f"no run logs {name!r}{near}"
+    score = name.partition("/")[2]
+    lacks_infection = score.startswith("infection_") and not config.model.infection
+    missing = "model.infection=false" if lacks_infection else f"{_TERMS[score.removeprefix('infection_')]}=0"
+    return f"{name!r} is not logged by a run with {missing}"
 
 
 def _check_networks(models: Iterable[ModelConfig]) -> None:
