@@ -34,6 +34,7 @@ class SeedEachEpoch(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Seed torch's generators before the first batch; Lightning skips the epoch's own hook after a resume."""
         if batch_idx == 0:
+            # By rank too: the same dropout on all ranks would be drawn for different images.
             torch.manual_seed(hash((self.seed, trainer.current_epoch, trainer.global_rank)) % 2**63)
 
 
@@ -42,6 +43,7 @@ class StopOnNonFinite(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the epoch's mean loss, which is the same on every rank: rank zero alone says so."""
+        # Once an epoch, as reading a loss in every step would make the GPU wait.
         loss = float(trainer.callback_metrics.get("train/loss", 0.0))
         if not math.isfinite(loss) and trainer.is_global_zero:
             raise UserError(
@@ -100,6 +102,7 @@ class EpochLines(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the images, and take the time: validation comes before the epoch's end."""
+        # The other ranks have batches of the same size: no collective call is needed to count theirs.
         self._epoch_images += len(batch["image"]) * trainer.world_size
         self._elapsed = time.perf_counter() - self._start
 

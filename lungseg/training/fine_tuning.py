@@ -31,6 +31,7 @@ def start_from(network: LungNetwork, data: LungDataModule, source: Path) -> None
     # Of the same fingerprint are the same images in the same splits, and nothing of Test or Val was learned from.
     if run.fingerprint not in (None, data.fingerprint) and run.config_file.is_file():
         _refuse_seen(data, source, run)
+    # Through the network, not from tensors by name: any file that predicts can be started from.
     other, _ = load_model(run)
     try:
         network.load_state_dict(other.state_dict())

@@ -164,6 +164,7 @@ def class_weights(loss: LossConfig, data: LungDataModule) -> list[float]:
 def _find_data(config: Config, world_size: int, rank: Rank) -> LungDataModule:
     """Index and check the data set, say on rank zero what it is, and build the caches."""
     data = LungDataModule(config.data, config.augment, config.run.seed)
+    # What Lightning would call in its own time, when children have been started and a run folder stands.
     data.prepare_data()
     data.find_samples()
     for split, samples in data.samples.items():

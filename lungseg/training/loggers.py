@@ -63,6 +63,7 @@ def build_loggers(config: Config, run: Run) -> list[Logger]:
 
 def finish_wandb(exit_code: int) -> None:
     """End the W&B run that is open, if any, as failed: left to itself it would end as finished."""
+    # Importing wandb, which takes seconds, only to find that there is no run would delay every end.
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
         wandb.finish(exit_code=exit_code)
@@ -92,6 +93,7 @@ def send_evaluation(run: Any, results: EvaluationResults) -> None:
                 title=f"{axes[1]} over {axes[0]}",
                 xname=axes[0],
             )
+    # One call and no step of ours: W&B drops what comes with a lower step than it has seen.
     run.log(logged)
     if results.verdict is not None:
         run.summary[f"{prefix}/shortcuts"] = results.verdict.flag
@@ -138,6 +140,7 @@ def _wandb_logger(config: Config, run: Run, offline: bool) -> WandbLogger:
     """A logger that prints nothing and sends no paths, arguments, console output, code or host name."""
     import wandb
 
+    # Before WandbLogger, whose own settings come too late for what wandb prints when it is set up.
     wandb.setup(wandb.Settings(silent=True, mode="offline" if offline else "online"))
     sent = config_dict(config)
     for section, key in ((sent["data"], "root"), (sent["data"]["phantom"], "dir"), (sent["run"], "dir")):

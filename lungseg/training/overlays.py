@@ -71,6 +71,7 @@ class OverlayCallback(Callback):
             self._batch = self._choose(trainer)
         tiles = self.tiles(trainer, pl_module, self._batch)
         sheet = draw_sheet(tiles, f"epoch {self._pending}")
+        # First the file: it is there even where a logger fails or sends nothing.
         write_png(sheet, self.folder / f"epoch_{self._pending:03d}.png")
         self._send(trainer, tiles, sheet)
         self._drawn, self._pending = self._pending, None
@@ -107,7 +108,7 @@ class OverlayCallback(Callback):
         last = (trainer.max_epochs or 1) - 1
         if trainer.current_epoch == last:
             return True
-        if self.config.max_sheets == 1:
+        if self.config.max_sheets == 1:  # which is kept for the last epoch
             return False
         every = max(self.config.every_n_epochs, -(-last // (self.config.max_sheets - 1)))
         return trainer.current_epoch % every == 0

@@ -51,6 +51,7 @@ def build_trainer(
             "environment of each"
         )
     trainer = _trainer(section, section.strategy, rank, callbacks, loggers)
+    # Lightning would go on, and the processes that are too many would wait for ever.
     planned = trainer.num_devices * trainer.num_nodes
     if rank.world_size not in (None, planned):
         raise UserError(
@@ -93,6 +94,7 @@ def rank_zero_first(trainer: Trainer, rank: Rank) -> Iterator[None]:
         except RuntimeError:  # gloo's connection is closed; with NCCL the launcher ends this process
             raise SystemExit(2) from None
     yield
+    # Not in a `finally`: where rank zero has failed, the others must not begin.
     if rank.is_zero:
         trainer.strategy.barrier()
 
