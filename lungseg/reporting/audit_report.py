@@ -19,19 +19,11 @@ from lungseg.reporting.pair_sheet import draw_pairs, png
 from lungseg.runs.whole_files import write_whole
 
 SHOWN_FILES = 10
-"""Files told of each kind of fault in the summary; `faults.csv` and the JSON have all."""
+"""Files named of each kind of fault in the summary; `faults.csv` and the JSON have all."""
+_VIEWS = {"border": "the border alone", "lungs blanked": "the image without its lungs"}
 LEAKS, FAULTS, PAIRS = "leaks.csv", "faults.csv", "pairs.png"
-LEAK_COLUMNS = (
-    "kind",
-    "correlation",
-    "across_splits",
-    "id_a",
-    "split_a",
-    "label_a",
-    "id_b",
-    "split_b",
-    "label_b",
-)
+_OF_EACH = ("id", "split", "label")
+LEAK_COLUMNS = ("kind", "correlation", "across_splits", *(f"{name}_{image}" for image in "ab" for name in _OF_EACH))
 FAULT_COLUMNS = ("kind", "file", "detail")
 
 
@@ -47,26 +39,30 @@ def summarise(audit: Audit) -> str:
         *_copy_lines(audit),
         *_probe_lines(audit),
     ]
-    lines += ["findings:", *(f"  - {told}" for told in list_findings(audit))] if not audit.is_clean else ["no findings"]
+    lines += (
+        ["findings:", *(f"  - {finding}" for finding in list_findings(audit))]
+        if not audit.is_clean
+        else ["no findings"]
+    )
     return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
 
 
 def list_findings(audit: Audit) -> list[str]:
     """Phrase each kind of thing that is wrong; empty for a clean data set."""
     kinds = Counter(fault.kind for fault in audit.faults)
-    told = [*audit.problems, *(f"{kind}: {count:,}" for kind, count in kinds.items())]
+    findings = [*audit.problems, *(f"{kind}: {count:,}" for kind, count in kinds.items())]
     if audit.moved:
-        told.append(f"images that the two trees have under different splits: {len(audit.moved):,}")
+        findings.append(f"images that the two trees have under different splits: {len(audit.moved):,}")
     across = sum(leak.across for leak in audit.leaks)
     if across:
-        told.append(f"leaks, pairs of one image in two splits: {across:,}")
+        findings.append(f"leaks, pairs of one image in two splits: {across:,}")
     if len(audit.leaks) > across:
         where = "one split" if audit.has_splits else "the set"
-        told.append(f"pairs of one image twice in {where}: {len(audit.leaks) - across:,}")
+        findings.append(f"pairs of one image twice in {where}: {len(audit.leaks) - across:,}")
     views = [probe.view for probe in audit.probes if probe.is_shortcut]
     if views:
-        told.append(f"shortcut: the class can be told from {' and from '.join(map(_view, views))}")
-    return told
+        findings.append(f"shortcut: the class can be told from {' and from '.join(_VIEWS[view] for view in views)}")
+    return findings
 
 
 def to_json(audit: Audit) -> dict[str, Any]:
@@ -131,8 +127,8 @@ def _count_lines(cells: Sequence[Cell]) -> Iterator[str]:
         yield f"{'images, of those published,' if published else 'images'} in {tree}"
         yield f"  {'':6}" + "".join(f"{name:>24}" for name in names)
         for row in rows:
-            told = {cell.name: _count(cell) for cell in row}
-            yield f"  {row[0].split:6}" + "".join(f"{told.get(name, '0'):>24}" for name in names)
+            counts = {cell.name: _count(cell) for cell in row}
+            yield f"  {row[0].split:6}" + "".join(f"{counts.get(name, '0'):>24}" for name in names)
         if any(_verdict(cell) == "differs" for row in rows for cell in row):
             yield "  a part of the tree may differ on purpose: only counts off by 1 % or less count as findings"
         yield ""
@@ -201,17 +197,10 @@ def _probe_lines(audit: Audit) -> Iterator[str]:
         f"tested on {first.tested:,}; chance is {first.chance:.2f}"
     )
     for probe in audit.probes:
-        told = "may show the disease itself" if probe.view == "thumbnail" else _verdict_of_probe(probe.is_shortcut)
-        yield f"  {probe.view:<14}{probe.accuracy:.3f} +- {probe.deviation:.3f}  {told}"
+        verdict = "a shortcut: training will learn it" if probe.is_shortcut else "not clearly above chance"
+        verdict = "may show the disease itself" if probe.view == "thumbnail" else verdict
+        yield f"  {probe.view:<14}{probe.accuracy:.3f} +- {probe.deviation:.3f}  {verdict}"
     yield ""
-
-
-def _verdict_of_probe(is_shortcut: bool) -> str:
-    return "a shortcut: training will learn it" if is_shortcut else "not clearly above chance"
-
-
-def _view(name: str) -> str:
-    return {"border": "the border alone", "lungs blanked": "the image without its lungs"}[name]
 
 
 def _leak_row(leak: Leak) -> tuple[Any, ...]:

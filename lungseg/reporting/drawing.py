@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -37,6 +37,16 @@ class Tile:
     caption: str
     warning: str = ""
     """Shown in the warning colour when not empty."""
+
+
+class Text(NamedTuple):
+    """Words on a picture, their place and size in pixels."""
+
+    left: float
+    top: float
+    words: str
+    size_px: int
+    colour: tuple[int, int, int] = INK
 
 
 def grey_to_rgb(image: Array) -> Array:
@@ -140,16 +150,13 @@ def draw_sheet(tiles: Sequence[Tile], title: str, side_px: int = 256) -> Array:
         raise UserError("a contact sheet needs at least one sample, got none")
     rows = [draw_tile(tile, side_px) for tile in tiles]
     width = rows[0].shape[1]
-    head = Image.fromarray(np.full((54, width, 3), PAPER, np.uint8))
-    pen = ImageDraw.Draw(head)
-    pen.text((8, 5), title, fill=INK, font=load_font(17))
     names = ["X-ray", "", "class map of the predicted class", "the same, inside the predicted lungs"]
-    for column, name in enumerate(names):
-        pen.text((column * (side_px + 4) + 8, 33), name, fill=INK, font=load_font(12))
     start = side_px + 12
-    pen.text((start, 33), "lung: true", fill=TRUE_COLOUR, font=load_font(12))
-    pen.text((start + 64, 33), "predicted", fill=PREDICTED_COLOUR, font=load_font(12))
-    return np.concatenate([np.asarray(head), *_with_gaps(rows, axis=0, gap_px=6)], axis=0)
+    texts = [Text(8, 5, title, 17), Text(start, 33, "lung: true", 12, TRUE_COLOUR)]
+    texts += [Text(start + 64, 33, "predicted", 12, PREDICTED_COLOUR)]
+    texts += [Text(column * (side_px + 4) + 8, 33, name, 12) for column, name in enumerate(names)]
+    head = write_texts(np.full((54, width, 3), PAPER, np.uint8), texts)
+    return np.concatenate([head, *_with_gaps(rows, axis=0, gap_px=6)], axis=0)
 
 
 def fit_size(shape: tuple[int, ...], side_px: int) -> tuple[int, int]:
@@ -179,8 +186,19 @@ def centre(panel: Array, side_px: int, paper: tuple[int, int, int] = PAPER) -> A
     return square
 
 
+def write_texts(picture: Array, texts: Sequence[Text]) -> Array:
+    """The picture with texts on it, uint8 (H, W, 3)."""
+    image = Image.fromarray(picture)
+    pen = ImageDraw.Draw(image)
+    for text in texts:
+        # names of files may hold what no font can show
+        words = text.words.encode("utf-8", "replace").decode()
+        pen.multiline_text((text.left, text.top), words, fill=text.colour, font=_load_font(text.size_px), spacing=1)
+    return np.asarray(image)
+
+
 @cache
-def load_font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def _load_font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Pillow's own font in a size."""
     return ImageFont.load_default(size_px)
 
@@ -195,24 +213,16 @@ def _with_gaps(parts: Sequence[Array], axis: int, gap_px: int = 4) -> list[Array
 
 def _bar_labels(side_px: int) -> Array:
     """Labels of the colour bar: the maximum inside the lungs is 1, and what exceeds it outside looks like 1."""
-    strip = Image.fromarray(np.full((side_px, 56, 3), PAPER, np.uint8))
-    pen = ImageDraw.Draw(strip)
-    pen.multiline_text((4, 0), "1 = lung\nmaximum\nor above", fill=INK, font=load_font(11), spacing=1)
-    pen.text((4, side_px // 2 - 7), "0.5", fill=INK, font=load_font(11))
-    pen.multiline_text((4, side_px - 28), "0 = no\nevidence", fill=INK, font=load_font(11), spacing=1)
-    return np.asarray(strip)
+    texts = [Text(4, 0, "1 = lung\nmaximum\nor above", 11), Text(4, side_px // 2 - 7, "0.5", 11)]
+    texts += [Text(4, side_px - 28, "0 = no\nevidence", 11)]
+    return write_texts(np.full((side_px, 56, 3), PAPER, np.uint8), texts)
 
 
 def _text_strip(caption: str, warning: str, width: int) -> Array:
     """The caption, and the warning after it in its own colour."""
-    strip = Image.fromarray(np.full((22, width, 3), PAPER, np.uint8))
-    pen = ImageDraw.Draw(strip)
-    pen.text((8, 3), caption, fill=INK, font=load_font(13))
-    if warning:
-        pen.text(
-            (16 + pen.textlength(caption, font=load_font(13)), 3), warning, fill=WARNING_COLOUR, font=load_font(13)
-        )
-    return np.asarray(strip)
+    end = ImageDraw.Draw(Image.new("L", (1, 1))).textlength(caption, font=_load_font(13))
+    texts = [Text(8, 3, caption, 13), Text(16 + end, 3, warning, 13, WARNING_COLOUR)]
+    return write_texts(np.full((22, width, 3), PAPER, np.uint8), texts)
 
 
 @cache

@@ -6,18 +6,9 @@ from collections.abc import Sequence
 
 from lungseg.evaluation.intervals import Number, Numbers
 from lungseg.evaluation.results import EvaluationResults, RobustnessCurve, ShortcutResults, ViewResults
+from lungseg.reporting import charts
 from lungseg.reporting.chart_files import Chart
-from lungseg.reporting.charts import (
-    Drawing,
-    Row,
-    draw_confusion,
-    draw_distribution,
-    draw_intervals,
-    draw_precision_recall,
-    draw_reliability,
-    draw_roc,
-    draw_series,
-)
+from lungseg.reporting.charts import Drawing, Row
 from lungseg.reporting.evaluation_files import Content
 from lungseg.reporting.formatting import class_counts, format_interval
 from lungseg.reporting.sentences import chance_of, tells_nothing
@@ -38,7 +29,7 @@ def evaluation_charts(content: Content) -> dict[str, list[Chart]]:
     results = content.results
     matrix, paper = results.confusion, []
     if sum(map(sum, matrix)):
-        paper.append(Chart("confusion", "", "", draw_confusion(matrix, results.setup.classes)))
+        paper.append(Chart("confusion", "", "", charts.draw_confusion(matrix, results.setup.classes)))
     return {
         "masks": _mask_charts(content),
         "classes": _class_charts(results),
@@ -50,7 +41,7 @@ def evaluation_charts(content: Content) -> dict[str, list[Chart]]:
 
 
 def _mask_charts(content: Content) -> list[Chart]:
-    charts = []
+    drawn = []
     for name, kind in (("dice", "lung"), ("infection_dice", "infection")):
         groups = content.by_class(name)
         if groups["all"]:
@@ -58,31 +49,31 @@ def _mask_charts(content: Content) -> list[Chart]:
             caption = "Boxes: middle half and median; lines: 5 to 95 % of the images."
             if kind == "infection":
                 caption += " Images without infection score 1 where none is predicted, else 0."
-            drawing = draw_distribution(groups, f"{kind} dice", low)
-            charts.append(Chart(name, f"{kind.capitalize()} dice of each image", caption, drawing))
-    return charts
+            drawing = charts.draw_distribution(groups, f"{kind} dice", low)
+            drawn.append(Chart(name, f"{kind.capitalize()} dice of each image", caption, drawing))
+    return drawn
 
 
 def _class_charts(results: EvaluationResults) -> list[Chart]:
-    scores, counts, charts = results.classification, class_counts(results), []
+    scores, counts, drawn = results.classification, class_counts(results), []
     prevalence = {name: count / sum(counts.values()) for name, count in counts.items()}
     if curves := results.curves.roc:
         caption = "Each class against the rest; dashed diagonal: chance."
-        charts.append(Chart("roc", "ROC", caption, draw_roc(curves, scores)))
+        drawn.append(Chart("roc", "ROC", caption, charts.draw_roc(curves, scores)))
     if curves := results.curves.precision_recall:
-        drawing = draw_precision_recall(curves, scores, prevalence)
+        drawing = charts.draw_precision_recall(curves, scores, prevalence)
         caption = "Each class against the rest; thin: precision of guessing."
-        charts.append(Chart("precision_recall", "Precision and recall", caption, drawing))
+        drawn.append(Chart("precision_recall", "Precision and recall", caption, drawing))
     found = results.calibration
     if found and found.reliability:
         errors = found.before.get("ece"), (found.after or {}).get("ece")
-        drawing = draw_reliability(found.reliability, found.reliability_after or [], errors)
+        drawing = charts.draw_reliability(found.reliability, found.reliability_after or [], errors)
         caption = (
             "Below the diagonal the network is too sure. Open marks: fewer than 10 images. Noise can only raise the "
             f"ECE, so that its interval lies high. {_temperature(results)}"
         )
-        charts.append(Chart("reliability", "Reliability", caption, drawing))
-    return charts
+        drawn.append(Chart("reliability", "Reliability", caption, drawing))
+    return drawn
 
 
 def _temperature(results: EvaluationResults) -> str:
@@ -100,17 +91,17 @@ def _map_charts(content: Content) -> list[Chart]:
     first = next(iter(content.results.class_maps.values()), None)
     if first is None:
         return []
-    area, charts = first.evidence["all"].lung_area, []
+    area, drawn = first.evidence["all"].lung_area, []
     groups = content.by_class("evidence_in_lungs")
     if groups["all"]:
-        drawing = draw_distribution(groups, "share of evidence in the lungs", 0.0, area)
+        drawing = charts.draw_distribution(groups, "share of evidence in the lungs", 0.0, area)
         caption = "" if area is None else f"Dashed: {area:.3f}, what a uniform map would have."
-        charts.append(Chart("evidence", "Evidence in the lungs, before any crop", caption, drawing))
+        drawn.append(Chart("evidence", "Evidence in the lungs, before any crop", caption, drawing))
     names = {"all": "evidence_in_lungs"} | {name: f"evidence_in_lungs_{name}" for name in list(groups)[1:]}
     numbers = {group: first.intervals[name] for group, name in names.items() if name in first.intervals}
     reference = None if area is None else (area, f"uniform map {area:.2f}")
     drawing = _draw_numbers(numbers, "mean share of evidence in the lungs", reference)
-    return [*charts, Chart("evidence_by_class", "By true class", "With 95 % intervals.", drawing)]
+    return [*drawn, Chart("evidence_by_class", "By true class", "With 95 % intervals.", drawing)]
 
 
 def _shortcut_charts(results: EvaluationResults, found: ShortcutResults) -> list[Chart]:
@@ -118,35 +109,35 @@ def _shortcut_charts(results: EvaluationResults, found: ShortcutResults) -> list
     numbers = {VIEWS.get(name, name): view.scores["balanced_accuracy"] for name, view in found.views.items()}
     reference = None if chance is None else (chance, f"chance {chance:.2f}")
     drawing = _draw_numbers(numbers, "balanced accuracy", reference)
-    charts = [Chart("shortcuts", "What the network is shown", "With 95 % intervals.", drawing)]
+    drawn = [Chart("shortcuts", "What the network is shown", "With 95 % intervals.", drawing)]
     if found.lungs_curve and found.blanked_curve and chance is not None:
         series = {
             "lungs alone, dilated": _points(found.lungs_curve),
             "dilated lungs blanked": _points(found.blanked_curve),
         }
-        drawing = draw_series(series, "dilation, share of the side", "balanced accuracy", chance)
-        charts.append(Chart("dilation", "As the lungs are dilated", "Dashed: chance.", drawing))
-    return charts
+        drawing = charts.draw_series(series, "dilation, share of the side", "balanced accuracy", chance)
+        drawn.append(Chart("dilation", "As the lungs are dilated", "Dashed: chance.", drawing))
+    return drawn
 
 
 def _robustness_charts(results: EvaluationResults) -> list[Chart]:
     if results.robustness is None or not results.robustness.images:
         return []
-    charts = []
+    drawn = []
     for name, curve in results.robustness.curves.items():
         series = {
             words: [(point.strength, point.scores[score]) for point in curve.points if score in point.scores]
             for score, words in CURVES.items()
         }
-        drawing = draw_series(series, f"{name}: {curve.unit}", "", chance_of(results))
+        drawing = charts.draw_series(series, f"{name}: {curve.unit}", "", chance_of(results))
         title = "JPEG" if name == "jpeg" else name.capitalize()
-        charts.append(Chart(f"robustness_{name}", title, _flips(curve), drawing))
-    return charts
+        drawn.append(Chart(f"robustness_{name}", title, _flips(curve), drawing))
+    return drawn
 
 
 def _draw_numbers(numbers: Numbers, name: str, reference: tuple[float, str] | None) -> Drawing:
     rows = [Row(f"{title}: {format_interval(number)}", number) for title, number in numbers.items()]
-    return draw_intervals(rows, name, reference)
+    return charts.draw_intervals(rows, name, reference)
 
 
 def _flips(curve: RobustnessCurve) -> str:

@@ -34,7 +34,7 @@ def evaluation_page(content: Content, charts: Mapping[str, Sequence[Chart]], fol
         folder: The evaluation's, which holds `images/`.
         names: Whether ids of images (names of files) and groups (patients) are put into the page.
     """
-    results = content.results
+    results, path = content.results, PurePath(content.results.setup.checkpoint)
     groups = ["", *(name for name in results.setup.classes if f"dice_{name}" in results.segmentation)]
     never_wrong = min(_images_never_wrong(results), default=0)
     return render(
@@ -52,7 +52,9 @@ def evaluation_page(content: Content, charts: Mapping[str, Sequence[Chart]], fol
         localisation=COLUMNS,
         studies={name: maps.faithfulness for name, maps in results.class_maps.items() if maps.faithfulness},
         gallery=gallery_values(content, folder, names),
-        about=_about(results),
+        pairs=_pairs,
+        # the run's name and the file's: no folder above them
+        checkpoint="/".join(part for part in path.parts[-3:] if part not in ("checkpoints", "/")),
     )
 
 
@@ -69,28 +71,6 @@ def _calibration_numbers(results: EvaluationResults) -> Numbers:
         return {}
     scaled = {f"{name} after temperature scaling": number for name, number in (found.after or {}).items()}
     return found.before | scaled
-
-
-def _about(results: EvaluationResults) -> dict[str, list[tuple[str, str]]]:
-    """What was evaluated and with what, as names and values."""
-    setup = results.setup
-    # the run's name and the file's: no folder above them
-    parts = [part for part in PurePath(setup.checkpoint).parts[-3:] if part not in ("checkpoints", "/")]
-    run = {
-        "checkpoint": "/".join(parts),
-        "digest of the checkpoint": setup.checkpoint_digest,
-        "lungseg": setup.lungseg,
-        "revision": setup.git_revision,
-        "date": setup.date,
-        "data": setup.data_name,
-        "split": setup.split,
-        "data fingerprint": setup.data_fingerprint,
-        "class maps shown": setup.map_class,
-        "resamples behind an interval": setup.bootstraps,
-        "devices": setup.devices,
-    }
-    found = {"run": run, "network": setup.network, "data": setup.data, "versions": setup.versions}
-    return {part: _pairs(values) for part, values in found.items()}
 
 
 def _pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -8,13 +8,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
 
 from lungseg.data.duplicates import Leak
 from lungseg.data.images import read_image
 from lungseg.data.sample import CLASSES, Sample
 from lungseg.errors import DataError, UserError
-from lungseg.reporting.drawing import INK, PAPER, WARNING_COLOUR, centre, fit_size, load_font, resize
+from lungseg.reporting.drawing import INK, PAPER, WARNING_COLOUR, Text, centre, fit_size, resize, write_texts
 
 MOST_PAIRS = 48
 SIDE_PX = 176
@@ -44,7 +43,7 @@ def draw_pairs(leaks: Sequence[Leak], most: int = MOST_PAIRS) -> Picture:
     for index, cell in enumerate(cells):
         top, left = 40 + index // columns * (height + _GAP_PX), index % columns * (width + _GAP_PX)
         sheet[top : top + height, left : left + width] = cell
-    return _with_texts(sheet, [(8, 8, title, 17, INK)])
+    return write_texts(sheet, [Text(8, 8, title, 17)])
 
 
 def png(picture: Picture) -> bytes:
@@ -58,10 +57,10 @@ def _draw_pair(leak: Leak) -> Picture:
     cell[:SIDE_PX, :SIDE_PX] = _panel(leak.first.image)
     cell[:SIDE_PX, SIDE_PX:] = _panel(leak.second.image)
     kind = f"{leak.kind}, {leak.likeness:.3f}" + (", across splits" if leak.across else "")
-    texts = [(4, SIDE_PX + 2, kind, 12, WARNING_COLOUR if leak.across else INK)]
+    texts = [Text(4, SIDE_PX + 2, kind, 12, WARNING_COLOUR if leak.across else INK)]
     for left, sample in ((4, leak.first), (SIDE_PX + 4, leak.second)):
-        texts += [(left, SIDE_PX + 18, _caption(sample), 11, INK), (left, SIDE_PX + 33, _name(sample), 11, INK)]
-    return _with_texts(cell, texts)
+        texts += [Text(left, SIDE_PX + 18, _caption(sample), 11), Text(left, SIDE_PX + 33, _name(sample), 11)]
+    return write_texts(cell, texts)
 
 
 def _panel(path: Path) -> Picture:
@@ -82,13 +81,3 @@ def _name(sample: Sample) -> str:
     """The file's name, its start left out where it is long."""
     name = sample.image.name
     return name if len(name) <= LONGEST_NAME else f"...{name[3 - LONGEST_NAME :]}"
-
-
-def _with_texts(picture: Picture, texts: Sequence[tuple[int, int, str, int, tuple[int, int, int]]]) -> Picture:
-    """The picture with texts: left, top, text, size and colour of each."""
-    image = Image.fromarray(picture)
-    pen = ImageDraw.Draw(image)
-    for left, top, text, size_px, colour in texts:
-        shown = text.encode("utf-8", "replace").decode()
-        pen.text((left, top), shown, fill=colour, font=load_font(size_px))
-    return np.asarray(image)

@@ -13,6 +13,7 @@ from lungseg.reporting.drawing import (
     draw_outline,
     draw_sheet,
     draw_tile,
+    fit_size,
     grey_to_rgb,
     in_lung_units,
 )
@@ -78,11 +79,22 @@ def test_tile_shows_both_lungs_and_the_map_in_its_panels() -> None:
 
 
 @pytest.mark.parametrize("size", [(64, 64), (48, 80), (200, 40)])
-def test_sheet_has_one_row_a_sample_whatever_the_shape(size: tuple[int, int]) -> None:
-    tile = _tile(64, 64)
+def test_a_tile_is_as_large_whatever_the_shape_of_its_image(size: tuple[int, int]) -> None:
+    image = np.full(size, 0.5, np.float32)
+    nothing = np.zeros(size, bool)
+    drawn = draw_tile(Tile(image, nothing, nothing, np.zeros(size, np.float32), "caption"), side_px=64)
+    assert drawn.shape == draw_tile(_tile(), side_px=64).shape
+    shown = (drawn[:64, :64] > 100).all(2)  # the image, its aspect kept, in the middle of the first panel
+    assert (shown.any(1).sum(), shown.any(0).sum()) == fit_size(size, 64)[::-1]
+    assert max(shown.any(1).sum(), shown.any(0).sum()) == 64 and (shown == shown[::-1, ::-1]).all()
+
+
+def test_sheet_has_one_row_a_sample() -> None:
+    tile = _tile()
     one, three = draw_sheet([tile], "t"), draw_sheet([tile] * 3, "t")
-    assert one.dtype == np.uint8 and three.shape[1] == one.shape[1] and three.shape[0] > 2 * one.shape[0]
-    assert draw_tile(_tile(*size) if size[0] >= 64 and size[1] >= 64 else tile).shape == draw_tile(tile).shape
+    height = draw_tile(tile).shape[0]
+    assert one.dtype == np.uint8 and three.shape[1] == one.shape[1]
+    assert three.shape[0] - one.shape[0] == 2 * (height + 6)
 
 
 def test_warning_and_empty_lung_are_drawn() -> None:
