@@ -163,6 +163,7 @@ def test_the_page_holds_all_plots_and_loads_nothing(played: tuple[Sweep, Study, 
     assert {reference[:1] for reference in parts.references} <= {"#", "d"} and not parts.tags & {"iframe", "object"}
     assert "default-src 'none'" in page and "connect-src" not in page
     assert page.count("Plotly.newPlot(") >= 4 and 'class="plotly-graph-div"' in page
+    assert ".js-plotly-plot .main-svg { width: 100%; height: 100%" in page  # the frame's style would cut the plots off
     for heading in ("History", "Epochs", "Parallel coordinates", "Importance", "Runs"):
         assert f"<h2>{heading}</h2>" in page
 
