@@ -34,7 +34,7 @@ _CHANGED = (
 _OTHER = "another data set than the one trained on"
 
 
-class Found(NamedTuple):
+class EvaluationData(NamedTuple):
     """Data to evaluate on."""
 
     data: LungDataModule
@@ -45,7 +45,7 @@ class Found(NamedTuple):
     """What a reader must know of them, a sentence each."""
 
 
-def find_data(run: Run, config: Config, split: str | None) -> Found:
+def find_data(run: Run, config: Config, split: str | None) -> EvaluationData:
     """Find the data that the config names, and whether the network was trained on them.
 
     Args:
@@ -67,26 +67,26 @@ def find_data(run: Run, config: Config, split: str | None) -> Found:
     if split == "all":
         raise UserError("data.split: 'all' holds the images the network was trained on; take 'test' or 'val'")
     if root is None and trained.root is not None:
-        return Found(data, "other", False, [_OTHER])
+        return EvaluationData(data, "other", False, [_OTHER])
     stored = run.fingerprint
     own = _identity(config.data) == _identity(trained) if stored is None else data.fingerprint == stored
-    return Found(data, "own" if own else "changed", False, [] if own else [_CHANGED])
+    return EvaluationData(data, "own" if own else "changed", False, [] if own else [_CHANGED])
 
 
-def _elsewhere(run: Run, config: Config, root: Path, split: str | None) -> Found:
+def _elsewhere(run: Run, config: Config, root: Path, split: str | None) -> EvaluationData:
     """The run's own data moved, or another data set as it is."""
     section = config.data
-    found = read_foreign(root, dict(pair.split("=") for pair in section.label_map))
+    found = read_other_data_set(root, dict(pair.split("=") for pair in section.label_map))
     divided = not found.has_splits or section.fold is not None or section.test_fraction > 0
     moved = _divided_as_trained(run, config) if divided and split != "all" else None
     if moved is not None:
-        return Found(moved, "own", False, [])
+        return EvaluationData(moved, "own", False, [])
     whole = split == "all" or (split is None and not found.has_splits)
     samples = [replace(sample, split="test") for sample in found.samples] if whole else found.samples
     data = LungDataModule(section, config.augment, config.run.seed, samples)
     if data.fingerprint == run.fingerprint:
-        return Found(data, "own", False, [])
-    return Found(data, "other", whole, _told(found, section, whole))
+        return EvaluationData(data, "own", False, [])
+    return EvaluationData(data, "other", whole, _caveats_of(found, section, whole))
 
 
 def _divided_as_trained(run: Run, config: Config) -> LungDataModule | None:
@@ -99,7 +99,7 @@ def _divided_as_trained(run: Run, config: Config) -> LungDataModule | None:
     return data if data.fingerprint == run.fingerprint else None
 
 
-def _told(found: Foreign, section: DataConfig, whole: bool) -> list[str]:
+def _caveats_of(found: OtherDataSet, section: DataConfig, whole: bool) -> list[str]:
     """What a reader must know of another data set."""
     count, caveats = len(found.samples), [_OTHER]
     if whole:
@@ -119,18 +119,13 @@ def _same(one: str, other: str) -> bool:
     return Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
 
 
-def _identity(section: DataConfig) -> DataConfig:
+def _identity(section: DataConfig) -> list[object]:
     """What of a section decides which images there are, and in which split."""
-    return replace(
-        DataConfig(),
-        **{
-            name: getattr(section, name)
-            for name in ("root", "label_map", "fold", "folds", "exclude_leaks", "test_fraction", "phantom")
-        },
-    )
+    names = ("root", "label_map", "fold", "folds", "exclude_leaks", "test_fraction", "phantom")
+    return [getattr(section, name) for name in names]
 
 
-class Foreign(NamedTuple):
+class OtherDataSet(NamedTuple):
     """What was found in a data set that is only evaluated."""
 
     samples: list[Sample]
@@ -142,7 +137,7 @@ class Foreign(NamedTuple):
     """Images of such a class: they have no label here."""
 
 
-def read_foreign(root: Path, label_map: Mapping[str, str]) -> Foreign:
+def read_other_data_set(root: Path, label_map: Mapping[str, str]) -> OtherDataSet:
     """Read a data set in any layout that `index` knows.
 
     Args:
@@ -153,19 +148,19 @@ def read_foreign(root: Path, label_map: Mapping[str, str]) -> Foreign:
         FileNotFoundError: There is no such root.
         DataError: One line with every fault of the data but names that are no class.
     """
-    reading, strange = _read(root, label_map), set[str]()
+    reading, unknown_names = _read(root, label_map), set[str]()
     unknown: list[bool] = [False] * (len(reading.samples) if reading else 0)
     if reading is None or _problems(reading):
-        strange = _names(root) - class_labels(label_map).keys() - _radiography(reading)
-        reading, unknown = _read_with_strangers(root, label_map, strange)
+        unknown_names = _names(root) - class_labels(label_map).keys() - _radiography(reading)
+        reading, unknown = _read_with_unknown_names(root, label_map, unknown_names)
     if problems := _problems(reading):
         raise DataError(f"{root}: {'; '.join(problems)}; more: `python -m lungseg.audit {str(root)!r}`")
     samples = [replace(s, label=None) if u else s for s, u in zip(reading.samples, unknown, strict=True)]
     if not reading.has_splits:
         samples = [replace(sample, split="test") for sample in samples]
     if root.is_dir():
-        strange &= {_class_folder(sample) for sample, u in zip(samples, unknown, strict=True) if u}
-    return Foreign(samples, reading.has_splits, sorted(strange), sum(unknown))
+        unknown_names &= {_class_folder(sample) for sample, u in zip(samples, unknown, strict=True) if u}
+    return OtherDataSet(samples, reading.has_splits, sorted(unknown_names), sum(unknown))
 
 
 def _read(root: Path, label_map: Mapping[str, str]) -> Reading | None:
@@ -183,10 +178,12 @@ def _problems(reading: Reading) -> list[str]:
     return [problem for problem in reading.problems if not problem.startswith("class without an image in Train")]
 
 
-def _read_with_strangers(root: Path, label_map: Mapping[str, str], strange: set[str]) -> tuple[Reading, list[bool]]:
-    """Read with the strange names taken for a class, and again for another: whose label differs bears such a name."""
+def _read_with_unknown_names(
+    root: Path, label_map: Mapping[str, str], unknown_names: set[str]
+) -> tuple[Reading, list[bool]]:
+    """Read with the unknown names taken for a class, and again for another: whose label differs bears such a name."""
     with _quiet():  # the first reading has warned
-        one, other = (read_index(root, {**label_map, **dict.fromkeys(strange, name)}) for name in CLASSES[:2])
+        one, other = (read_index(root, {**label_map, **dict.fromkeys(unknown_names, name)}) for name in CLASSES[:2])
     labels = {sample.id: sample.label for sample in other.samples}
     return one, [sample.label != labels.get(sample.id) for sample in one.samples]
 

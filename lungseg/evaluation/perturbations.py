@@ -1,8 +1,9 @@
 """Ways to make a film worse, each at rising strengths: what the robustness curves run the network on.
 
 A perturbation is a function `(images, lung, strength, ids) -> (images, lung)`, (B, 1, H, W) float32 in [0, 1] and
-(B, H, W) bool. Strength 0 changes nothing. What is drawn at random is drawn from an image's id alone, so that neither
-the batch nor the order matters, and the same draw serves all strengths of a curve.
+(B, H, W) bool, for strengths above 0; `Perturbation.apply` leaves strength 0 unchanged. What is drawn at random is
+drawn from an image's id alone, so that neither the batch nor the order matters, and the same draw serves all strengths
+of a curve.
 """
 
 from __future__ import annotations
@@ -29,24 +30,18 @@ _INSET = 0.03
 
 def add_noise(images: Tensor, lung: Tensor, strength: float, ids: Sequence[str]) -> Pictures:
     """Add independent normal noise; strength: its standard deviation, of the grey range. Clipped to [0, 1]."""
-    if not strength:
-        return images, lung
     white = [_generator(name, "noise").standard_normal(images.shape[1:], dtype=np.float32) for name in ids]
     return (images + strength * torch.from_numpy(np.stack(white)).to(images.device)).clamp(0, 1), lung
 
 
 def lower_contrast(images: Tensor, lung: Tensor, strength: float, ids: Sequence[str]) -> Pictures:
     """Draw every grey towards the image's mean; strength: the share of the contrast that is lost, in [0, 1]."""
-    if not strength:
-        return images, lung
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     return (mean + (1 - strength) * (images - mean)).clamp(0, 1), lung
 
 
 def blur(images: Tensor, lung: Tensor, strength: float, ids: Sequence[str]) -> Pictures:
     """Blur by a Gaussian, mirrored at the edges; strength: its standard deviation, a share of the shorter side."""
-    if not strength:
-        return images, lung
     sigma_px = strength * min(images.shape[-2:])
     return _each(images, lambda plane: np.asarray(cv2.GaussianBlur(plane, (0, 0), sigma_px), np.float32)), lung
 
@@ -56,8 +51,6 @@ def rotate(images: Tensor, lung: Tensor, strength: float, ids: Sequence[str]) ->
 
     What comes in from outside is black and no lung, as in training.
     """
-    if not strength:
-        return images, lung
     height, width = images.shape[-2:]
     turned: list[Plane] = []
     masks = []
@@ -71,9 +64,7 @@ def rotate(images: Tensor, lung: Tensor, strength: float, ids: Sequence[str]) ->
 
 
 def compress(images: Tensor, lung: Tensor, strength: float, ids: Sequence[str]) -> Pictures:
-    """Store as JPEG and read again; strength: 100 minus the quality, in [0, 100). 0 is not stored at all."""
-    if not strength:
-        return images, lung
+    """Store as JPEG and read again; strength: 100 minus the quality, in (0, 100)."""
 
     def through_jpeg(plane: Plane) -> Plane:
         grey, quality = np.rint(plane * 255).astype(np.uint8), round(100 - strength)
@@ -89,8 +80,6 @@ def paste_marker(images: Tensor, lung: Tensor, strength: float, ids: Sequence[st
     The corner is the one with the fewest lung pixels under the letter, among equals one drawn for each image: the class
     has no say in it. Pixels of the lungs are never touched.
     """
-    if not strength:
-        return images, lung
     marked = images.clone()
     for image, mask, name in zip(marked, lung, ids, strict=True):
         places = _corner_letters(image.shape[-2], image.shape[-1], strength)
@@ -104,11 +93,15 @@ def paste_marker(images: Tensor, lung: Tensor, strength: float, ids: Sequence[st
 class Perturbation(NamedTuple):
     """One way to make an image worse."""
 
-    apply: Callable[[Tensor, Tensor, float, Sequence[str]], Pictures]
+    change: Callable[[Tensor, Tensor, float, Sequence[str]], Pictures]
     strengths: tuple[float, ...]
     """Above 0, rising; 0, the image as it is, is measured once for all."""
     unit: str
     """What a strength means."""
+
+    def apply(self, images: Tensor, lung: Tensor, strength: float, ids: Sequence[str]) -> Pictures:
+        """The images changed; as they are at strength 0, which no kernel, angle or quality stands for."""
+        return self.change(images, lung, strength, ids) if strength else (images, lung)
 
 
 PERTURBATIONS: dict[str, Perturbation] = {

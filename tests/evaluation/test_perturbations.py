@@ -28,7 +28,7 @@ def _some(count: int = 1) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
 @pytest.mark.parametrize("name", PERTURBATIONS)
 def test_strength_zero_changes_nothing_and_more_changes_more(name: str) -> None:
     images, lung, ids = _some(4)
-    apply, strengths, _ = PERTURBATIONS[name]
+    apply, strengths = PERTURBATIONS[name].apply, PERTURBATIONS[name].strengths
     same, mask = apply(images, lung, 0.0, ids)
     assert torch.equal(same, images) and torch.equal(mask, lung)
     changes = [float((apply(images, lung, strength, ids)[0] - images).abs().mean()) for strength in strengths]
@@ -40,7 +40,7 @@ def test_strength_zero_changes_nothing_and_more_changes_more(name: str) -> None:
 def test_neither_the_batch_nor_the_order_matters(name: str) -> None:
     images, lung, ids = _some(4)
     before = images.clone()
-    apply, strengths, _ = PERTURBATIONS[name]
+    apply, strengths = PERTURBATIONS[name].apply, PERTURBATIONS[name].strengths
     together, masks = apply(images, lung, strengths[-1], ids)
     for i in (3, 1, 0, 2):
         alone, mask = apply(images[i : i + 1], lung[i : i + 1], strengths[-1], ids[i : i + 1])
