@@ -93,6 +93,7 @@ class Training:
                 write_text(run.config_file, dump_config(config))
                 details = {"excluded_training_copies": data.excluded, "processes": trainer.world_size}
                 write_json(run.environment_file, environment(data.fingerprint) | details)
+        os.environ[PARENT_PID] = str(os.getpid())  # for the children that Lightning's launcher may start from now on
         return cls(config, data, module, run, trainer, lines, started)
 
     def fit(self) -> Path:
@@ -102,7 +103,6 @@ class Training:
             self.data.first_epoch = int(read_checkpoint(last)["epoch"]) + 1
             if self.trainer.is_global_zero:
                 self._metrics_csv().forget_from(self.data.first_epoch)
-        os.environ[PARENT_PID] = str(os.getpid())  # for the children that Lightning's launcher may start now
         self.trainer.fit(self.module, datamodule=self.data, ckpt_path=last, weights_only=True)
         # A collective call: whatever has started the ranks, by now they are connected. The checkpoint callbacks have
         # learned the folder in the same way, inside of Lightning.
