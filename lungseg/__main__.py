@@ -1,7 +1,5 @@
 """`python -m lungseg` lists the commands; `python -m lungseg fit ...` is short for `python -m lungseg.fit ...`."""
 
-from __future__ import annotations
-
 import ast
 import runpy
 import signal

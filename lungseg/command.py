@@ -3,8 +3,6 @@
 It imports nothing heavy, so that `--help` answers at once; `LUNGSEG_DEBUG=1` shows every traceback.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

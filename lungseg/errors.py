@@ -4,8 +4,6 @@ Everything else that surfaces is a fault of this package and leaves with its tra
 may not be read stays Python's own FileNotFoundError, PermissionError and the like.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 

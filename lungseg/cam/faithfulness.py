@@ -3,8 +3,6 @@
 Both ask the network itself and need no masks. A map can lie wholly inside the lungs and still fail both.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable
 from copy import deepcopy
@@ -19,8 +17,7 @@ from lungseg.cam.state import eager, evaluating, with_gradients
 from lungseg.errors import UserError
 from lungseg.models.network import LungNetwork
 
-BLUR_SHARE = 1 / 16
-"""Standard deviation of the insertion's blur as a share of the image's shorter side."""
+BLUR_SHARE = 1 / 16  # Standard deviation of the insertion's blur as a share of the image's shorter side.
 
 MapFunction = Callable[[Any, Tensor, Tensor], Tensor]
 """`(network, images, target) -> (B, h, w)`, such as a value of `lungseg.cam.methods.METHODS`."""
@@ -37,10 +34,8 @@ class Faithfulness(NamedTuple):
     insertion: Tensor
     random_deletion: Tensor
     random_insertion: Tensor
-    deletion_area: Tensor
-    """The smaller, the better."""
-    insertion_area: Tensor
-    """The larger, the better."""
+    deletion_area: Tensor  # The smaller, the better.
+    insertion_area: Tensor  # The larger, the better.
     random_deletion_area: Tensor
     random_insertion_area: Tensor
 

@@ -4,8 +4,6 @@ Protocol of Saporta et al., "Benchmarking saliency methods for chest X-ray inter
 (CheXlocalize), but a map without evidence scores 0 instead of being left out. Only evidence above zero counts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -18,10 +16,8 @@ from lungseg.errors import UserError
 THRESHOLDS = tuple(step / 20 for step in range(1, 20))
 """Grid on which the threshold is tuned, as shares of each map's maximum."""
 LESION_SIZES = ("small", "medium", "large")
-SMALL_BELOW = 0.1
-"""A lesion is small if it takes less than this share of the lungs."""
-LARGE_ABOVE = 0.3
-"""A lesion is large if it takes more than this share of the lungs."""
+SMALL_BELOW = 0.1  # A lesion is small if it takes less than this share of the lungs.
+LARGE_ABOVE = 0.3  # A lesion is large if it takes more than this share of the lungs.
 _LEVELS = 256
 
 

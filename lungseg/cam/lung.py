@@ -3,8 +3,6 @@
 `inference.preprocess` has the NumPy forms of `resize_map` and `evidence_in_lungs`, which predict without torch.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch
@@ -61,8 +59,7 @@ def mask_to_lung(cam: Tensor, lung: Tensor) -> Tensor:
     return torch.where(peak > 0, inside / peak.clamp_min(1e-12), torch.zeros_like(inside))
 
 
-MOSTLY_OUTSIDE = 0.5
-"""Below this share of evidence inside the lungs a cropped map carries a warning."""
+MOSTLY_OUTSIDE = 0.5  # Below this share of evidence inside the lungs a cropped map carries a warning.
 
 
 class Evidence(NamedTuple):
@@ -73,23 +70,17 @@ class Evidence(NamedTuple):
     frontal view its left is the patient's right.
     """
 
-    share_in_lungs: Tensor
-    """float32 in [0, 1]: evidence inside the lungs over all evidence, before any crop."""
+    share_in_lungs: Tensor  # float32 in [0, 1]: evidence inside the lungs over all evidence, before any crop.
     lung_area: Tensor
     """float32 in [0, 1]: lung pixels over all pixels, which is also a uniform map's `share_in_lungs`. Never NaN."""
-    outside: Tensor
-    """bool: `share_in_lungs` lies below the threshold."""
-    peak_row_px: Tensor
-    """float32: row of the maximum, from 0 at the top; of several maxima the first in reading order."""
-    peak_column_px: Tensor
-    """float32: its column, from 0 at the image's left."""
-    peak_in_lungs: Tensor
-    """bool: that pixel belongs to the lungs."""
+    outside: Tensor  # bool: `share_in_lungs` lies below the threshold.
+    peak_row_px: Tensor  # float32: row of the maximum, from 0 at the top; of several maxima the first in reading order.
+    peak_column_px: Tensor  # float32: its column, from 0 at the image's left.
+    peak_in_lungs: Tensor  # bool: that pixel belongs to the lungs.
     image_left: Tensor
     """float32 in [0, 1]: share of the evidence inside the lungs left of the vertical line through the lung mask's
     centroid; a column on that very line counts half to each side. NaN without evidence inside the lungs."""
-    image_right: Tensor
-    """float32 in [0, 1]: the rest of it, `1 - image_left`."""
+    image_right: Tensor  # float32 in [0, 1]: the rest of it, `1 - image_left`.
 
 
 def describe_evidence(cam: Tensor, lung: Tensor, mostly_outside: float = MOSTLY_OUTSIDE) -> Evidence:

@@ -5,8 +5,6 @@ can be called anywhere in training. The score S that gradients are taken of is t
 layer's size; `resize_map(cam, layer_stride(network, layer), size)` brings them to the image.
 """
 
-from __future__ import annotations
-
 import difflib
 from typing import Protocol
 
@@ -22,8 +20,7 @@ from lungseg.models.network import LungOutput
 
 Target = Tensor | int | None
 """(B,) int64 class of each image, one class for all, or None: the class predicted for each."""
-CHUNK = 32
-"""Most masked images in one pass of Score-CAM."""
+CHUNK = 32  # Most masked images in one pass of Score-CAM.
 
 
 class Method(Protocol):

@@ -1,7 +1,5 @@
 """Looking into a network in the middle of anything, training included, and leaving it as it was found."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext

@@ -4,8 +4,6 @@
 Every field is set by a shipped config or sweep, or is a place or a name that only the user can know.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from lungseg.config.data import AugmentConfig, DataConfig, PhantomConfig

@@ -1,7 +1,5 @@
 """Sections `data` and `augment`: where images come from and how they reach the network."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Literal
 

@@ -4,8 +4,6 @@ OmegaConf judges types; words, whole numbers and the wording of a refusal are ou
 rule and value, to which `lungseg.config.loading` adds source and key.
 """
 
-from __future__ import annotations
-
 import ast
 import types
 from collections.abc import Mapping

@@ -3,8 +3,6 @@
 The commands call it once at their start; nothing below them reads configuration.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence

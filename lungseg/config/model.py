@@ -1,7 +1,5 @@
 """Sections `model`, `loss` and `optim`: the network and how it learns."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from typing import Literal

@@ -1,7 +1,5 @@
 """Sections `run`, `trainer`, `overlays` and `wandb`: one run, what drives it, and what it shows."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from typing import Literal

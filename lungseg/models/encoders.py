@@ -4,8 +4,6 @@ Images reach the network grey in [0, 1]; every source of weights states the mean
 with, and the network normalises inside, so that no caller can get it wrong.
 """
 
-from __future__ import annotations
-
 import difflib
 import importlib
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Finer class maps: encoder stages merged from the deepest up to the stride that the maps shall have."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch.nn.functional as F

@@ -1,7 +1,5 @@
 """The auxiliary classifier: its class maps are an output of the network, and its logits are their pooled mean."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -3,8 +3,6 @@
 A missing target has weight 0: it is masked out, never invented.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch
@@ -15,10 +13,8 @@ from torch import Tensor
 class Term(NamedTuple):
     """One named loss term of a batch."""
 
-    values: Tensor
-    """(B,) float32 loss of each image."""
-    weights: Tensor
-    """(B,) float32, 0 where the target is missing."""
+    values: Tensor  # (B,) float32 loss of each image.
+    weights: Tensor  # (B,) float32, 0 where the target is missing.
 
     def mean(self) -> Tensor:
         """Weighted mean, scalar; 0 (with a gradient of 0) if no image has the target."""

@@ -3,8 +3,6 @@
 Rules for empty masks: both empty scores 1, one empty scores 0; `empty_truth` and `empty_prediction` count the cases.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from typing import cast

@@ -3,8 +3,6 @@
 Source: Schraut, Liu, Gong, Yin, Discover Artificial Intelligence 3 (2023), doi 10.1007/s44163-022-00045-1.
 """
 
-from __future__ import annotations
-
 import inspect
 from typing import Any, NamedTuple
 
@@ -25,12 +23,10 @@ class LungOutput(NamedTuple):
 
     mask_logits: Tensor
     """(B, M, H, W) float32; channel 0 is the lung, channel 1 the infection where the network has it."""
-    class_logits: Tensor
-    """(B, C) float32."""
+    class_logits: Tensor  # (B, C) float32.
     class_maps: Tensor
     """(B, C, h, w) float32, any sign, summing to zero over the classes; h = ceil(H / multiple) * multiple / stride."""
-    features: Tensor
-    """(B, K, h, w): what the classifier's 1x1 convolution reads."""
+    features: Tensor  # (B, K, h, w): what the classifier's 1x1 convolution reads.
 
 
 class LungNetwork(nn.Module):

@@ -1,7 +1,5 @@
 """An audit in words, as JSON, and as the files `leaks.csv`, `faults.csv` and `pairs.png` of a folder."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections import Counter
@@ -18,8 +16,7 @@ from lungseg.errors import UserError
 from lungseg.reporting.pair_sheet import draw_pairs, png
 from lungseg.runs.whole_files import write_whole
 
-SHOWN_FILES = 10
-"""Files named of each kind of fault in the summary; `faults.csv` and the JSON have all."""
+SHOWN_FILES = 10  # Files named of each kind of fault in the summary; `faults.csv` and the JSON have all.
 _VIEWS = {"border": "the border alone", "lungs blanked": "the image without its lungs"}
 LEAKS, FAULTS, PAIRS = "leaks.csv", "faults.csv", "pairs.png"
 _OF_EACH = ("id", "split", "label")

@@ -25,18 +25,15 @@ _NAMES = {INK: "ink", SOFT: "soft", RULE: "rule", BAR: "bar", BOX: "box", PAPER:
 _NAMES |= {colour: f"c{index}" for index, colour in enumerate(COLOURS)}
 _VARIABLES = {colour: f"var(--{name})" for colour, name in _NAMES.items()}
 """Colours of the charts, and what the page's style calls them."""
-_LOCK = threading.Lock()
-"""What decides how text is saved is global in matplotlib, set for the time of one file."""
+_LOCK = threading.Lock()  # What decides how text is saved is global in matplotlib, set for the time of one file.
 
 
 class Chart(NamedTuple):
     """A chart as it stands in a report."""
 
-    name: str
-    """Of its files."""
+    name: str  # Of its files.
     title: str
-    caption: str
-    """What to read from it."""
+    caption: str  # What to read from it.
     drawing: Drawing
 
 

@@ -1,7 +1,5 @@
 """A comparison of runs: lines for the terminal, Markdown, LaTeX, every number as CSV, charts, and a page."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Mapping

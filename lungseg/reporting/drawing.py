@@ -1,7 +1,5 @@
 """Pictures as pure functions to uint8 (H, W, 3): outlines, class maps over an X-ray, and contact sheets of them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -26,17 +24,12 @@ INK, PAPER = (225, 225, 225), (18, 18, 18)
 class Tile:
     """What is drawn of one sample. All arrays share H and W."""
 
-    image: Array
-    """(H, W) float in [0, 1]."""
-    true_lung: Array | None
-    """(H, W) bool."""
-    predicted_lung: Array
-    """(H, W) bool."""
-    cam: Array
-    """(H, W) float, raw class map of the predicted class, any sign."""
+    image: Array  # (H, W) float in [0, 1].
+    true_lung: Array | None  # (H, W) bool.
+    predicted_lung: Array  # (H, W) bool.
+    cam: Array  # (H, W) float, raw class map of the predicted class, any sign.
     caption: str
-    warning: str = ""
-    """Shown in the warning colour when not empty."""
+    warning: str = ""  # Shown in the warning colour when not empty.
 
 
 class Text(NamedTuple):

@@ -1,7 +1,5 @@
 """The charts of an evaluation: what each shows, and what is said of it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from lungseg.evaluation.intervals import Number, Numbers

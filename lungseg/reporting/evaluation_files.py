@@ -41,18 +41,15 @@ if TYPE_CHECKING:
 
 FOLDER, INDEX = "images", "index.json"
 MASKS = ("lung", "predicted_lung", "infection", "predicted_infection")
-SIDE_PX, MAP_PX, THUMB_PX = 512, 128, 96
-"""Most pixels of the longer side of an X-ray, of a map, and of a thumbnail."""
+SIDE_PX, MAP_PX, THUMB_PX = 512, 128, 96  # Most pixels of the longer side of an X-ray, of a map, and of a thumbnail.
 
 
 class Picture(NamedTuple):
     """What was written of one image."""
 
-    width: int
-    """Of the X-ray, pixels."""
+    width: int  # Of the X-ray, pixels.
     height: int
-    outlines: dict[str, str]
-    """SVG paths in these pixels, by mask; what is not known has none."""
+    outlines: dict[str, str]  # SVG paths in these pixels, by mask; what is not known has none.
 
 
 @dataclass(frozen=True)
@@ -60,10 +57,8 @@ class Content:
     """The files of one evaluation."""
 
     results: EvaluationResults
-    rows: list[dict[str, str]]
-    """Of per_image.csv, empty cells as empty text; none without the file."""
-    pictures: Mapping[int, Picture]
-    """By number of the image, which is that of its row; none without `images/`."""
+    rows: list[dict[str, str]]  # Of per_image.csv, empty cells as empty text; none without the file.
+    pictures: Mapping[int, Picture]  # By number of the image, which is that of its row; none without `images/`.
 
     def column(self, name: str, of_class: str | None = None) -> list[float]:
         """The known values of a column of per_image.csv, of all images or of those of a true class."""

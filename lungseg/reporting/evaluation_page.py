@@ -1,7 +1,5 @@
 """The page of an evaluation; what is said around its numbers stands in the template."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -21,8 +19,7 @@ FLAGS = {
     "no sign": "No sign of a shortcut in this test",
     "unclear": "Unclear: the shortcut test does not decide",
 }
-PATHS = ("root", "cache_dir", "dir")
-"""Keys of the config whose values, names of folders, stay out of the page."""
+PATHS = ("root", "cache_dir", "dir")  # Keys of the config whose values, names of folders, stay out of the page.
 
 
 def evaluation_page(content: Content, charts: Mapping[str, Sequence[Chart]], folder: Path, names: bool = False) -> str:

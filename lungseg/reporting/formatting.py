@@ -1,7 +1,5 @@
 """Numbers as text: with their intervals, as headlines, and as LaTeX tables that need no package."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -12,8 +10,7 @@ from lungseg.evaluation.tables import HEADLINES
 
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _LATEX |= {letter: f"\\{letter}" for letter in "&%$#_{}"}
-Measured = Number | ScoreboardRow
-"""What has a value with an interval, each None where it is undefined."""
+Measured = Number | ScoreboardRow  # What has a value with an interval, each None where it is undefined.
 
 
 class Headline(NamedTuple):
@@ -22,8 +19,7 @@ class Headline(NamedTuple):
     name: str
     title: str
     number: Number
-    images: int
-    """Images behind it."""
+    images: int  # Images behind it.
 
 
 def format_interval(number: Measured | None, digits: int = 3, missing: str = "not measured") -> str:

@@ -3,8 +3,6 @@
 Images go by their numbers, which are those of their rows in per_image.csv and of their files in `images/`.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Mapping, Sequence
@@ -17,10 +15,8 @@ from PIL import Image
 from lungseg.reporting.drawing import draw_colour_bar
 from lungseg.reporting.evaluation_files import FOLDER, Content, to_float
 
-MOST = 2000
-"""Cards of a page. Of more images those at the ends of every order are kept, each order in turn."""
-UNSURE, BAD_DICE = 0.6, 0.9
-"""Below these, the confidence and the lung dice of an image count as warning signs."""
+MOST = 2000  # Cards of a page. Of more images those at the ends of every order are kept, each order in turn.
+UNSURE, BAD_DICE = 0.6, 0.9  # Below these, the confidence and the lung dice of an image count as warning signs.
 SIGNS = {
     "wrong": "wrong class",
     "outside": "evidence mostly outside the lungs",
@@ -47,13 +43,10 @@ class Card(NamedTuple):
     number: int
     true: str
     predicted: str
-    verdict: str
-    """`right`, `wrong`, or empty where the class is not known."""
+    verdict: str  # `right`, `wrong`, or empty where the class is not known.
     signs: list[str]
-    words: str
-    """All of it, for those who do not see it."""
-    thumbnail: str
-    """As a data URL."""
+    words: str  # All of it, for those who do not see it.
+    thumbnail: str  # As a data URL.
 
 
 def gallery_values(content: Content, folder: Path, names: bool = False) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """The contact sheet of an audit: pairs of images that show one exposure, the worst first."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,8 +19,7 @@ COLUMNS = 4
 LONGEST_NAME = 26
 _GAP_PX, _TEXT_PX = 8, 50
 
-Picture = npt.NDArray[np.uint8]
-"""(H, W, 3) uint8."""
+Picture = npt.NDArray[np.uint8]  # (H, W, 3) uint8.
 
 
 def draw_pairs(leaks: Sequence[Leak], most: int = MOST_PAIRS) -> Picture:

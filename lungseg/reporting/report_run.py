@@ -1,7 +1,5 @@
 """A run measured and reported in one call: what `python -m lungseg.evaluate` does, and `fit` at its end."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -28,8 +26,7 @@ class Reported(NamedTuple):
 
     results: EvaluationResults
     folder: Path
-    page: Path | None
-    """report.html; None if it was not asked for."""
+    page: Path | None  # report.html; None if it was not asked for.
 
 
 def report_run(

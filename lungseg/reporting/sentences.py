@@ -1,7 +1,5 @@
 """An evaluation in words: the summary that stands at the top of the page."""
 
-from __future__ import annotations
-
 import statistics
 
 from lungseg.evaluation.results import CalibrationResults, EvaluationResults, RobustnessPoint
@@ -10,8 +8,7 @@ from lungseg.reporting.formatting import Measured, class_counts, format_images, 
 
 CLEARLY = 0.05
 """Share of evidence above that of a uniform map from which the summary says that maps clearly prefer the lungs."""
-EXTREME = 0.1, 10.0
-"""Temperatures beyond these come from sets that are classified all right, or by chance."""
+EXTREME = 0.1, 10.0  # Temperatures beyond these come from sets that are classified all right, or by chance.
 
 
 def summary_sentences(content: Content) -> list[str]:

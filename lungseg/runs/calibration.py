@@ -1,7 +1,5 @@
 """What was chosen on validation images and is kept with a run: its temperature, and thresholds for a sensitivity."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence
@@ -17,8 +15,7 @@ from lungseg.runs.whole_files import digest, without_nan, write_json
 class Calibration(NamedTuple):
     """What was chosen on some images."""
 
-    temperature: float
-    """NaN where none could be fitted."""
+    temperature: float  # NaN where none could be fitted.
     thresholds: NDArray[np.float64]
     """(C,) probability from which on an image counts as of the class; NaN for a class without images."""
 

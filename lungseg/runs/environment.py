@@ -1,7 +1,5 @@
 """What a result depends on besides its config: versions, revision, host, devices."""
 
-from __future__ import annotations
-
 import os
 import platform
 import subprocess

@@ -4,8 +4,6 @@ Each row is on disk at once; a new column rewrites the file beside itself and re
 that two equal runs give equal files.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 from argparse import Namespace

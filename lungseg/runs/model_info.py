@@ -1,7 +1,5 @@
 """What is known of a model besides its weights, and the JSON that travels in every file of it."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,18 +11,12 @@ from lungseg.errors import UserError
 class ModelInfo:
     """What is known of a model besides its weights."""
 
-    classes: tuple[str, ...]
-    """Names, in the order of every output over classes."""
-    image_size: int
-    """Side of the square the network sees, pixels."""
-    keep_aspect: bool
-    """Images that are not square are letterboxed; false: stretched."""
-    map_stride: int
-    """Input pixels per class-map pixel."""
-    temperature: float = 1.0
-    """That the backend divides class logits by before the softmax."""
-    version: str = ""
-    """Of lungseg, when the model was written."""
+    classes: tuple[str, ...]  # Names, in the order of every output over classes.
+    image_size: int  # Side of the square the network sees, pixels.
+    keep_aspect: bool  # Images that are not square are letterboxed; false: stretched.
+    map_stride: int  # Input pixels per class-map pixel.
+    temperature: float = 1.0  # That the backend divides class logits by before the softmax.
+    version: str = ""  # Of lungseg, when the model was written.
     description: dict[str, Any] = field(default_factory=dict)
     """Plain values for a reader: `licence`, `training`, `model` (the config section), `source`, ..."""
 

@@ -1,7 +1,5 @@
 """Long work on many files or batches: computed ahead on all cores, with a bar on a terminal and lines elsewhere."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

@@ -1,7 +1,5 @@
 """This process among those of its run, as its launcher says in the environment before anything is set up."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys
@@ -21,13 +19,10 @@ class Rank(NamedTuple):
 
     launcher: Launcher
     """`Lightning` stands for a process that was started by hand, and for those its launcher starts from it."""
-    rank: int = 0
-    """Among all processes; under Lightning's launcher known of the first process of a node only as 0."""
-    local_rank: int = 0
-    """Among those of this machine."""
+    rank: int = 0  # Among all processes; under Lightning's launcher known of the first process of a node only as 0.
+    local_rank: int = 0  # Among those of this machine.
     node_rank: int = 0
-    world_size: int | None = None
-    """All processes that the launcher started; None where the config decides."""
+    world_size: int | None = None  # All processes that the launcher started; None where the config decides.
     nodes: int = 1
 
     @property

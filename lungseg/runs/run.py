@@ -13,10 +13,8 @@ from lungseg.config.loading import load_config
 from lungseg.errors import UserError
 from lungseg.runs.rank import is_rank_zero
 
-BOXED = Path(__file__).parents[1] / "models" / "boxed" / "lungseg.safetensors"
-"""The model that comes with the package."""
-HUB_CONFIG, HUB_WEIGHTS = "config.json", "model.safetensors"
-"""A folder in the layout of the Hugging Face Hub."""
+BOXED = Path(__file__).parents[1] / "models" / "boxed" / "lungseg.safetensors"  # The model that comes with the package.
+HUB_CONFIG, HUB_WEIGHTS = "config.json", "model.safetensors"  # A folder in the layout of the Hugging Face Hub.
 
 Kind = Literal["checkpoint", "safetensors", "onnx"]
 _KINDS: dict[str, Kind] = {".ckpt": "checkpoint", ".safetensors": "safetensors", ".onnx": "onnx"}
@@ -26,10 +24,8 @@ _KINDS: dict[str, Kind] = {".ckpt": "checkpoint", ".safetensors": "safetensors",
 class Run:
     """A run where it lies: a folder with its files, or a model file that was taken out of one."""
 
-    folder: Path
-    """The run folder; of a model file, the folder that holds it."""
-    model_file: Path | None = None
-    """What was opened by its own name; None stands for the run's best checkpoint."""
+    folder: Path  # The run folder; of a model file, the folder that holds it.
+    model_file: Path | None = None  # What was opened by its own name; None stands for the run's best checkpoint.
 
     @classmethod
     def open(cls, path: str | Path | None = None) -> Run:

@@ -1,7 +1,5 @@
 """The callbacks of every training: seeds, a check of the loss, averaged weights, and what a person sees of an epoch."""
 
-from __future__ import annotations
-
 import math
 import sys
 import time

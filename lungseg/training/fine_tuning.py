@@ -1,7 +1,5 @@
 """Starting from another run's weights, unless that run learned from images this one is to be measured on."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -57,8 +57,7 @@ class Training:
     """Rank zero has made its folder; elsewhere a stand-in, to which nothing is written, until `fit` learns its name."""
     trainer: Trainer
     lines: EpochLines
-    started: float
-    """Of `time.perf_counter`."""
+    started: float  # Of `time.perf_counter`.
 
     @classmethod
     def prepare(cls, config: Config, stem: str, signals: SignalHandler) -> Training:

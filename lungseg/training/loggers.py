@@ -3,8 +3,6 @@
 W&B also gets the evaluation at the end: numbers, tables, curves and the confusion matrix; no file name, no picture.
 """
 
-from __future__ import annotations
-
 import netrc
 import os
 import sys
@@ -28,8 +26,7 @@ from lungseg.runs.whole_files import write_text
 
 WandbMode = Literal["online", "offline", "disabled"]
 
-MOST_POINTS = 200
-"""Of a curve: W&B draws no more than a few thousand rows of a table."""
+MOST_POINTS = 200  # Of a curve: W&B draws no more than a few thousand rows of a table.
 _CURVES = {
     "roc": ("1 - specificity", "sensitivity"),
     "precision_recall": ("sensitivity (recall)", "precision"),

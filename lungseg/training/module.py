@@ -1,7 +1,5 @@
 """The LightningModule around the network: one `_step` for all stages, named losses, honest scores, the optimiser."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import asdict
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Each epoch, the same few images: lungs, class map, the map inside the lungs, and the evidence the crop hides."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

@@ -3,8 +3,6 @@
 These engines start, watch and end the processes of a run; nothing here does.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
