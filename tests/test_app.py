@@ -33,7 +33,7 @@ from lungseg.inference.predictor import Predictor
 from lungseg.serving import app_page, server
 from lungseg.serving.app_page import MOST_FILES, PREDICTED, _Handlers
 from lungseg.serving.cases import CLOSED_FORM, METHODS, Case, Reader
-from lungseg.serving.rendering import MapChoice, Result, _path, describe, draw_viewer, list_notices, pack
+from lungseg.serving.rendering import MapChoice, _path, describe, draw_viewer, list_notices, pack
 
 
 class _GradioError(Exception):
@@ -202,7 +202,7 @@ def test_facts_tell_probabilities_evidence_and_areas(prediction: Prediction) -> 
 
 def test_the_zip_holds_masks_overlays_and_one_table_twice(reader: Reader, prediction: Prediction) -> None:
     choice = MapChoice("hires_cam", 1, 0.5, True)
-    results = [Result("../a b.png", prediction), Result("../a b.png", prediction)]
+    results = [("../a b.png", prediction), ("../a b.png", prediction)]
     archive = zipfile.ZipFile(io.BytesIO(pack(results, choice, reader.predictor.info)))
     files = [f"0{i}_.._a_b.png_{kind}.png" for i in (1, 2) for kind in ("mask", "overlay")]
     assert archive.namelist() == [*files, "results.csv", "results.json"]
@@ -297,9 +297,9 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     calls: list[tuple[Any, ...]] = []
 
     @contextmanager
-    def running(*arguments: Any) -> Iterator[server.Running]:
+    def running(*arguments: Any) -> Iterator[tuple[str, Path]]:
         calls.append(arguments)
-        yield server.Running("http://there/", Path())
+        yield "http://there/", Path()
 
     monkeypatch.setattr(server, "running", running)
     monkeypatch.setattr(server, "_wait", lambda: None)

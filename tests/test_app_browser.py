@@ -49,9 +49,9 @@ def server(untrained: Path) -> Iterator[tuple[str, Path]]:
     from lungseg.inference.predictor import Predictor
 
     reader = Reader(Predictor.load(untrained, "cpu"))
-    with running(reader, "untrained", "127.0.0.1", _free_port(), most_mb=1) as found:
-        yield found.url, found.uploads
-    assert not found.uploads.exists()
+    with running(reader, "untrained", "127.0.0.1", _free_port(), most_mb=1) as (url, uploads):
+        yield url, uploads
+    assert not uploads.exists()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import default_collate
 
 from lungseg.bench import BENCHMARKS, _parser, main
-from lungseg.benchmarks import cam, data, input_checks, predict
+from lungseg.benchmarks import cam, data, evaluate, input_checks, predict
 from lungseg.benchmarks.input_checks import CHANGES
 from lungseg.cam.lung import resize_map
 from lungseg.cam.methods import METHODS
@@ -26,6 +26,8 @@ from lungseg.data.cache import ImageCache
 from lungseg.data.dataset import LungDataset
 from lungseg.data.index import load_index
 from lungseg.models.network import LungNetwork
+from lungseg.predict import _parser as predict_parser
+from lungseg.predict import main as predict_main
 from lungseg.runs.progress import cores
 
 
@@ -104,7 +106,15 @@ def test_all_run_where_none_is_named(capsys: pytest.CaptureFixture[str], monkeyp
 def test_predict_prints_every_method_and_its_ratio_and_the_commands(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, exported: Path
 ) -> None:
+    def time_here(command: list[str]) -> tuple[float, float]:
+        """In this process, for each start of another takes seconds."""
+        assert command[:3] == [sys.executable, "-m", "lungseg.predict"]
+        assert run_command(predict_main, predict_parser(), command[3:]) == 0
+        return 2.0, 1.0
+
+    monkeypatch.setattr(predict, "_time", time_here)
     monkeypatch.setattr(predict, "export", lambda _, output: [shutil.copy(exported, output)])  # done by a fixture
+    monkeypatch.setattr(predict, "to_int8", lambda model, images: model)  # tested with the export
     monkeypatch.setattr(predict, "find_spec", lambda name: None if name == "pytorch_grad_cam" else find_spec(name))
     assert _run("predict", "--quick") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -116,7 +126,14 @@ def test_predict_prints_every_method_and_its_ratio_and_the_commands(
     assert all(float(row[3]) == 1 for row in found[::ways])
     commands = [re.fullmatch(r"  (\S.*\S) +(\d+\.\d\d) s \((\d+\.\d\d) s\)( +\d+\.\d\d x)?", line) for line in lines]
     named = {row[1]: float(row[2]) for row in commands if row}
-    assert {"predict, ONNX", "predict, ONNX, one image"} <= set(named) and min(named.values()) > 0
+    assert named == {"predict, ONNX": 2.0, "predict, ONNX, one image": 2.0}
+
+
+def test_a_command_is_timed_in_a_process_of_its_own_and_must_not_fail() -> None:
+    wall, spent = predict._time([sys.executable, "-c", "sum(range(10**6))"])
+    assert wall > 0 and spent > 0
+    with pytest.raises(RuntimeError, match=r"(?s)-c 1/0: .*ZeroDivisionError"):
+        predict._time([sys.executable, "-c", "1/0"])
 
 
 def test_the_plain_script_says_a_line_an_image(
@@ -176,8 +193,13 @@ def test_both_ways_give_the_same_batch_where_nothing_is_augmented(phantoms: Path
     assert (plain["image"] - batch["image"]).abs().max() < 1.01 / 255  # albumentations' gamma of 1 truncates
 
 
-def test_evaluate_tells_the_network_from_the_rest_and_adds_it_up(capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_tells_the_network_from_the_rest_and_adds_it_up(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages: list[Path] = []
+    monkeypatch.setattr(evaluate, "write_report", pages.append)  # tested where it is, and slow at any size
     assert _run("evaluate", "--quick") == 0
+    assert [page.name for page in pages] == ["evaluation"]
     lines = capsys.readouterr().out.splitlines()
     rows = [re.fullmatch(r"  (\S.*\S) +(-?\d+\.\d) s +(\d+\.\d) s in the network", line) for line in lines]
     parts = {row[1]: (float(row[2]), float(row[3])) for row in rows if row}

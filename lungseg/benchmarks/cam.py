@@ -13,15 +13,16 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import LambdaCallback
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
-from lungseg.benchmarks.timing import medians, one_thread
+from lungseg.benchmarks.timing import TINY, Tasks, medians, one_thread
 from lungseg.cam.lung import evidence_in_lungs, mask_to_lung, resize_map
 from lungseg.cam.methods import METHODS, class_map_of
 from lungseg.config import LossConfig, ModelConfig, OptimConfig, OverlayConfig
@@ -45,42 +46,36 @@ PACKAGE = "GradCAM of the package grad-cam"
 TRAIN_SIZE_PX, TRAIN_BATCH, TRAIN_IMAGES = 160, 16, 3338
 """An epoch that overlays are measured against."""
 
-Task = Callable[[], Any]
-
 
 def run(quick: bool = False) -> Iterator[str]:
     """Give the lines: milliseconds of each method and ratios, then seconds of a drawn sheet and of an epoch."""
-    model = replace(MODEL, head="conv", head_channels=8) if quick else MODEL  # fewer channels, fewer Score-CAM passes
+    model = replace(TINY, head="conv", head_channels=8) if quick else MODEL  # fewer channels, fewer Score-CAM passes
     size_px, batch, repeats = (64, 2, 1) if quick else (256, 8, 9)
     network = LungNetwork(model, len(CLASSES)).eval()
     images = torch.rand(batch, 1, size_px, size_px)
     with one_thread():
         yield f"{size_px} px, batches of {batch}, 1 core, medians of {2 * repeats - 1}, and against the forward pass:"
-        yield from _rows(medians(_passes(network, images), 2 * repeats - 1))  # more often: the difference is small
+        yield from _rows(_passes(network, images), 2 * repeats - 1)  # more often: the difference is small
         yield f"medians of {repeats}, maps at the images' size, and against the closed form:"
         methods = {name: _method(name, network, images) for name in METHODS if name != "score_cam"}
         try:
             methods[PACKAGE] = _package_maps(network, images)
         except ImportError:
             yield f"{PACKAGE}: not measured: pip install grad-cam"
-        yield from _rows(medians(methods, repeats))
+        yield from _rows(methods, repeats)
         yield "Score-CAM, which takes a pass for each channel, on one image:"
-        yield from _rows(medians({name: _method(name, network, images[:1]) for name in ("cam", "score_cam")}, 1))
+        yield from _rows({name: _method(name, network, images[:1]) for name in ("cam", "score_cam")}, 1)
         yield from _overlays(model, quick)
 
 
-def _rows(seconds: dict[str, float]) -> Iterator[str]:
-    first = next(iter(seconds.values()))
-    for name, spent in seconds.items():
-        yield f"{name:<52}{1000 * spent:9.1f} ms{spent / first:8.3f} x"
+def _rows(tasks: Tasks, repeats: int) -> Iterator[str]:
+    for name, seconds, ratio in medians(tasks, repeats):
+        yield f"{name:<52}{1000 * seconds:9.1f} ms{ratio:8.3f} x"
 
 
-def _passes(network: LungNetwork, images: Tensor) -> dict[str, Task]:
+def _passes(network: LungNetwork, images: Tensor) -> Tasks:
     """A forward pass, alone and with all that is made of its class maps."""
-
-    @torch.inference_mode()
-    def alone() -> None:
-        network(images)
+    alone = torch.inference_mode()(lambda: network(images))
 
     @torch.inference_mode()
     def with_maps() -> None:
@@ -94,18 +89,18 @@ def _passes(network: LungNetwork, images: Tensor) -> dict[str, Task]:
     return {"forward pass": alone, "with maps, resized, evidence share, in the lungs": with_maps}
 
 
-def _method(name: str, network: LungNetwork, images: Tensor) -> Task:
+def _method(name: str, network: LungNetwork, images: Tensor) -> Callable[[], Any]:
     target, size = torch.zeros(len(images), dtype=torch.int64), (images.shape[-2], images.shape[-1])
     return lambda: resize_map(METHODS[name](network, images, target), network.stride, size)
 
 
-def _package_maps(network: LungNetwork, images: Tensor) -> Task:
-    """Grad-CAM of the package `grad-cam`, of the same features, on a copy: it leaves hooks and gradients behind."""
+def _package_maps(network: LungNetwork, images: Tensor) -> Callable[[], Any]:
+    """Grad-CAM of the package `grad-cam`, of the same features."""
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     from lungseg.benchmarks.plain_predict import grad_cam
 
-    # A copy, so that the methods timed after it have no hooks to carry.
+    # A copy, so that the methods timed after it have no hooks and gradients to carry.
     explain, targets = grad_cam(deepcopy(network)), [ClassifierOutputTarget(0)] * len(images)
     return lambda: explain(input_tensor=images, targets=targets)
 
@@ -117,22 +112,25 @@ def _overlays(model: ModelConfig, quick: bool) -> Iterator[str]:
     samples = [_sample(number, size_px) for number in range(OverlayConfig().samples)]
     batches: Any = [default_collate([samples[i % len(samples)] for i in range(batch)])] * steps
     with tempfile.TemporaryDirectory() as folder, only_errors("lightning.pytorch"):
-        times = _Times(OverlayCallback(OverlayConfig(), Path(folder)), default_collate(samples), Path(folder))
-        trainer = Trainer(
-            max_epochs=1,
-            accelerator="cpu",
-            callbacks=[times],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            gradient_clip_val=1.0,
-            default_root_dir=folder,
-        )
+        overlays, shown = OverlayCallback(OverlayConfig(), Path(folder)), default_collate(samples)
+        marks: list[float] = []  # of each step: begun, done, and its sheet drawn
+
+        def mark(*_: Any) -> None:
+            marks.append(time.process_time())
+
+        def draw(*_: Any) -> None:
+            mark()
+            write_png(draw_sheet(overlays.tiles(trainer, module, shown), "epoch 0"), Path(folder) / "sheet.png")
+            mark()
+
+        times = LambdaCallback(on_train_batch_start=mark, on_train_batch_end=draw)
+        off: Any = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+        plain: Any = {"max_epochs": 1, "accelerator": "cpu", "gradient_clip_val": 1.0, "default_root_dir": folder}
+        trainer = Trainer(callbacks=[times], **plain, **dict.fromkeys(off, False))
         trainer.fit(module, DataLoader(batches, batch_size=None))
     # Without the first ones, which load fonts and allocate memory.
-    sheet, step = (median(seconds[1:]) for seconds in (times.sheets, times.steps))
-    epoch = step * math.ceil(TRAIN_IMAGES / batch)
+    begun, done, drawn = np.reshape(marks, (-1, 3))[1:].T
+    sheet, epoch = np.median(drawn - done), np.median(done - begun) * math.ceil(TRAIN_IMAGES / batch)
     yield f"an epoch of {TRAIN_IMAGES} images of {size_px} px in batches of {batch}, and a contact sheet's share of it:"
     yield f"{'training':<52}{epoch:9.1f} s"
     yield f"{f'overlays of {len(samples)} samples, drawn and written':<52}{sheet:9.2f} s {100 * sheet / epoch:8.2f} %"
@@ -144,22 +142,3 @@ def _sample(number: int, size_px: int) -> dict[str, Any]:
     image = torch.from_numpy(phantom.image)[None].float() / 255
     lung = torch.from_numpy(phantom.lung)[None].float()
     return {"image": image, "lung": lung, "label": phantom.label, "has_lung": True, "has_label": True}
-
-
-class _Times(Callback):
-    """CPU seconds of each training step, and of a sheet drawn after each."""
-
-    def __init__(self, overlays: OverlayCallback, batch: dict[str, Any], folder: Path):
-        self.overlays, self.batch, self.folder = overlays, batch, folder
-        self.steps: list[float] = []
-        self.sheets: list[float] = []
-        self._start = 0.0
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        self._start = time.process_time()
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        drawn = time.process_time()
-        self.steps.append(drawn - self._start)
-        write_png(draw_sheet(self.overlays.tiles(trainer, pl_module, self.batch), "epoch 0"), self.folder / "sheet.png")
-        self.sheets.append(time.process_time() - drawn)

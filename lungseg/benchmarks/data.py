@@ -28,15 +28,13 @@ from lungseg.data.sample import Sample
 
 BATCH = 32
 
-Epoch = Callable[[], None]
-
 
 class PlainDataset(Dataset[dict[str, Any]]):
     """What most training scripts do: decode image and lung mask, augment both, make floats of them."""
 
     def __init__(self, samples: Sequence[Sample], image_size: int, config: AugmentConfig):
         self.samples, self.image_size = samples, image_size
-        self.pipeline = plain_pipeline(config)
+        self.pipeline = _albumentations(config)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -58,7 +56,44 @@ class PlainDataset(Dataset[dict[str, Any]]):
         }
 
 
-def plain_pipeline(config: AugmentConfig) -> Any:
+def run(quick: bool = False) -> Iterator[str]:
+    """Give the lines: images a second and core of each way, and the ratio to the plain one."""
+    count, written_px, sizes, repeats = (6, 64, (64,), 1) if quick else (96, 256, (256, 128), 9)
+    with tempfile.TemporaryDirectory() as folder, one_thread():
+        root = write_phantoms(PhantomConfig(train=count, val=3, test=3, size_px=written_px, dir=folder))
+        samples = [replace(sample, infection=None) for sample in load_index(root) if sample.split == "train"]
+        yield f"{count} pairs of {written_px} px, batches of {BATCH}, 1 core, medians of {repeats}, images a second:"
+        for size in sizes:
+            for name, seconds, ratio in medians(_epochs(samples, size, Path(folder)), repeats):
+                yield f"{size} px  {name:<36}{count / seconds:7.0f}{1 / ratio:7.1f} x"
+
+
+def _epochs(samples: Sequence[Sample], image_size: int, folder: Path) -> dict[str, Callable[[], None]]:
+    """What is compared, by name; the first is the yardstick."""
+    config = AugmentConfig()
+    cache = ImageCache.open_or_build(samples, image_size, folder=folder)
+    cached = LungDataset(samples, image_size, config, 0, cache=cache)
+    order = TrainSampler([sample.label for sample in samples], seed=0, balanced=False)
+    return {
+        "PNG, albumentations, floats": _epoch(PlainDataset(samples, image_size, config), RandomSampler(samples)),
+        "cache, fused, bytes for the device": _epoch(cached, order),
+        "cache, fused, floats on the CPU": _epoch(cached, order, unpack),
+    }
+
+
+def _epoch(
+    dataset: Dataset[Any], order: Sampler[Any], finish: Callable[[dict[str, Any]], object] = id
+) -> Callable[[], None]:
+    loader = DataLoader(dataset, batch_size=BATCH, sampler=order)
+
+    def epoch() -> None:
+        for batch in loader:
+            finish(batch)
+
+    return epoch
+
+
+def _albumentations(config: AugmentConfig) -> Any:
     """The albumentations pipeline that `augment` stands for, step by step, everything switched on."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import asks the package index for news
     import albumentations as A
@@ -74,47 +109,3 @@ def plain_pipeline(config: AugmentConfig) -> Any:
     flip = [A.HorizontalFlip(p=config.flip)] if config.flip else []
     tone = [A.RandomBrightnessContrast(config.brightness, config.contrast, p=1.0), A.RandomGamma(gamma, p=1.0)]
     return A.Compose([affine, *flip, *tone, A.GaussNoise(std_range=(0.0, config.noise), p=1.0)])
-
-
-def run(quick: bool = False) -> Iterator[str]:
-    """Give the lines: images a second and core of each way, and the ratio to the plain one."""
-    count, written_px, sizes, repeats = (6, 64, (64,), 1) if quick else (96, 256, (256, 128), 9)
-    with tempfile.TemporaryDirectory() as folder, one_thread():
-        samples = _samples(Path(folder), count, written_px)
-        yield f"{count} pairs of {written_px} px, batches of {BATCH}, 1 core, medians of {repeats}, images a second:"
-        for size in sizes:
-            ways = _ways(samples, size, Path(folder))
-            seconds = medians(ways, repeats)
-            plain = next(iter(seconds.values()))
-            for name, spent in seconds.items():
-                yield f"{size} px  {name:<36}{count / spent:7.0f}{plain / spent:7.1f} x"
-
-
-def _samples(folder: Path, count: int, size_px: int) -> list[Sample]:
-    root = write_phantoms(PhantomConfig(train=count, val=3, test=3, size_px=size_px, dir=str(folder)))
-    return [replace(sample, infection=None) for sample in load_index(root) if sample.split == "train"]
-
-
-def _ways(samples: Sequence[Sample], image_size: int, folder: Path) -> dict[str, Epoch]:
-    """What is compared, by name; the first is the yardstick."""
-    config = AugmentConfig()
-    cache = ImageCache.open_or_build(samples, image_size, folder=folder)
-    cached = LungDataset(samples, image_size, config, 0, cache=cache)
-    order = TrainSampler([sample.label for sample in samples], seed=0, balanced=False)
-    return {
-        "PNG, albumentations, floats": _epoch(PlainDataset(samples, image_size, config), RandomSampler(samples)),
-        "cache, fused, bytes for the device": _epoch(cached, order),
-        "cache, fused, floats on the CPU": _epoch(cached, order, unpack),
-    }
-
-
-def _epoch(
-    dataset: Dataset[dict[str, Any]], order: Sampler[Any], finish: Callable[[dict[str, Any]], object] = id
-) -> Epoch:
-    loader = DataLoader(dataset, batch_size=BATCH, sampler=order)
-
-    def epoch() -> None:
-        for batch in loader:
-            finish(batch)
-
-    return epoch

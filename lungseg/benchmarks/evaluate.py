@@ -9,17 +9,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import nn
 
-from lungseg.config import AugmentConfig, Config, DataConfig, ModelConfig, PhantomConfig
+from lungseg.benchmarks.timing import TINY
+from lungseg.config import AugmentConfig, Config, DataConfig, PhantomConfig
 from lungseg.data.datamodule import LungDataModule
 from lungseg.data.index import load_index
 from lungseg.data.phantom.phantom_set import write_phantoms
-from lungseg.data.sample import CLASSES, Sample
+from lungseg.data.sample import CLASSES
 from lungseg.evaluation.evaluator import Options, evaluate
 from lungseg.evaluation.target import EvaluationTarget
 from lungseg.models.network import LungNetwork
@@ -28,38 +30,31 @@ from lungseg.reporting.report_run import write_report
 from lungseg.runs.progress import cores
 from lungseg.runs.run import Run
 
-MODEL = ModelConfig(encoder="tu-mobilenetv3_small_050", encoder_depth=4, decoder_channels=[16, 16, 8, 8], map_stride=8)
 TARGET_S = 60.0
 """Seconds that the rest is to stay below on two cores that do nothing else."""
 
 
-@dataclass
 class Stopwatch:
-    """Seconds by the clock of each part, and those spent inside the network."""
+    """Seconds by the clock of each step of an evaluation, and those of it spent inside the network."""
 
-    parts: dict[str, list[float]] = field(default_factory=dict)
-    """By name: all, and in the network."""
-    inside: float = 0.0
-    _name: str = ""
-    _since: tuple[float, float] = (0.0, 0.0)
-    _entered: float = 0.0
+    def __init__(self, network: nn.Module):
+        self._marks: list[tuple[str, float, float]] = []
+        self._inside = 0.0
+        network.register_forward_pre_hook(lambda *_: self._pass(-1))
+        network.register_forward_hook(lambda *_: self._pass(1))
 
     def say(self, line: str) -> None:
-        """Close the part before and open the one that a line announces; an empty line only closes."""
-        now = time.perf_counter(), self.inside
-        if self._name:
-            part = self.parts.setdefault(self._name, [0.0, 0.0])
-            part[0] += now[0] - self._since[0]
-            part[1] += now[1] - self._since[1]
-        self._name, self._since = line, now
+        """A step begins that the line announces, and the one before has ended."""
+        self._marks.append((line, time.perf_counter(), self._inside))
 
-    def enter(self, *_: Any) -> None:
-        """A forward pass begins."""
-        self._entered = time.perf_counter()
+    def steps(self) -> Iterator[tuple[str, float, float]]:
+        """Name, seconds and seconds in the network of each but the last, which only ends the others."""
+        for (name, start, before), (_, end, after) in pairwise(self._marks):
+            yield name, end - start, after - before
 
-    def leave(self, *_: Any) -> None:
-        """It ends."""
-        self.inside += time.perf_counter() - self._entered
+    def _pass(self, sign: int) -> None:
+        # Less the time of entering and plus that of leaving is what lies between.
+        self._inside += sign * time.perf_counter()
 
 
 def run(quick: bool = False) -> Iterator[str]:
@@ -69,9 +64,9 @@ def run(quick: bool = False) -> Iterator[str]:
     yield f"{images} images of {size} px, {options.bootstraps} bootstraps, {cores()} cores, seconds by the clock:"
     with tempfile.TemporaryDirectory() as folder:
         watch = measure(Path(folder), images, size, distinct, options)
-    for name, (whole, inside) in watch.parts.items():
+    for name, whole, inside in watch.steps():
         yield f"{name:<62}{whole - inside:7.1f} s{inside:9.1f} s in the network"
-    rest = sum(whole - inside for whole, inside in watch.parts.values())
+    rest = sum(whole - inside for _, whole, inside in watch.steps())
     import resource  # not on Windows, where the rest of this package can still be imported
 
     unit = 2**20 if sys.platform == "darwin" else 2**10
@@ -81,29 +76,22 @@ def run(quick: bool = False) -> Iterator[str]:
 
 
 def measure(folder: Path, images: int, size: int, distinct: int, options: Options) -> Stopwatch:
-    """Evaluate phantoms, a few of them over and over, and write the page.
-
-    Args:
-        folder: Takes all files.
-        images: In the split.
-        size: Of an image, pixels.
-        distinct: Phantoms that are drawn.
-        options: How much is measured.
-    """
+    """Evaluate so many images, `distinct` phantoms of `size` pixels over and over, and write all files and the page."""
     phantoms = PhantomConfig(train=3, val=max(6, distinct // 2), test=distinct, size_px=size, dir=str(folder))
-    samples = _repeated(load_index(write_phantoms(phantoms)), images)
+    drawn = load_index(write_phantoms(phantoms))
+    test = [sample for sample in drawn if sample.split == "test"]
+    samples = [sample for sample in drawn if sample.split != "test"]
+    samples += [replace(test[n % len(test)], id=f"{n // len(test)}/{test[n % len(test)].id}") for n in range(images)]
     data = LungDataModule(DataConfig(image_size=size, workers=0, cache=False), AugmentConfig(), 0, samples)
     data.setup("test")
     torch.manual_seed(0)
-    network, watch = LungNetwork(MODEL, len(CLASSES)).eval(), Stopwatch()
-    network.register_forward_pre_hook(watch.enter)
-    network.register_forward_hook(watch.leave)
+    network = LungNetwork(TINY, len(CLASSES)).eval()
+    watch = Stopwatch(network)
     run = Run(folder)
     run.best_checkpoint.parent.mkdir()
     torch.save(network.state_dict(), run.best_checkpoint)
-    config = Config(data=data.config, model=MODEL)
-    device = torch.device("cpu")
-    target = EvaluationTarget(run, network, tuple(CLASSES), config, data, "test", device)
+    config = Config(data=data.config, model=TINY)
+    target = EvaluationTarget(run, network, tuple(CLASSES), config, data, "test", torch.device("cpu"))
     pictures = PictureWriter(folder / "evaluation")
     evaluate(target, options, folder / "evaluation", pictures.add, watch.say)
     watch.say("page and figures")
@@ -111,10 +99,3 @@ def measure(folder: Path, images: int, size: int, distinct: int, options: Option
     write_report(folder / "evaluation")
     watch.say("")
     return watch
-
-
-def _repeated(samples: list[Sample], images: int) -> list[Sample]:
-    """The samples with those of Test repeated under other ids until there are so many."""
-    test = [sample for sample in samples if sample.split == "test"]
-    more = [replace(test[n % len(test)], id=f"{n // len(test)}/{test[n % len(test)].id}") for n in range(images)]
-    return [*(sample for sample in samples if sample.split != "test"), *more]

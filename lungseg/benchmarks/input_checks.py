@@ -41,16 +41,19 @@ def run(quick: bool = False, checkpoint: Path | None = None, data: Path | None =
         quick: A few images only.
         checkpoint: A model of any kind; None takes the one that comes with the package.
         data: A data set with a split Val; None draws phantoms.
-
-    Raises:
-        FileNotFoundError: No such model or data set.
-        ValueError: The data set has no Val.
     """
     if checkpoint is None and not BOXED.is_file():
         yield "not measured: this installation comes without a model; give one with --checkpoint RUN"
         return
     predictor = Predictor.load(checkpoint, batch_size=_BATCH)
-    sources = _phantoms(quick) if data is None else _val(data)
+    if data is not None:
+        paths = [sample.image for sample in load_index(data) if sample.split == "val"]
+        if not paths:
+            raise UserError(f"{data}: no image in Val")
+        sources: list[Source] = [partial(read_image, path) for path in paths]
+    else:
+        count, side_px = (_QUICK, _QUICK_PX) if quick else (_PHANTOMS, _PHANTOM_PX)
+        sources = [partial(_draw, number, side_px) for number in range(count)]
     sources = sources[:: -(-len(sources) // _QUICK)] if quick else sources
     kind = "phantoms" if data is None else f"images of Val in {data.name}"
     yield f"{len(sources)} {kind}, a network of {predictor.info.image_size} px:"
@@ -138,17 +141,13 @@ def lateral(like: Image, rng: np.random.Generator) -> Image:
     return np.asarray(cv2.resize(picture, like.shape[::-1], interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _turn(image: Image, _: np.random.Generator, orientation: Orientation) -> Image:
-    return reorient(image, orientation)
-
-
 CHANGES: dict[str, Change] = {
-    "good": partial(_turn, orientation=Orientation(False, 0, False)),
-    "inverted": partial(_turn, orientation=Orientation(False, 0, True)),
-    "turned by 90 degrees": partial(_turn, orientation=Orientation(False, 1, False)),
-    "turned by 180 degrees": partial(_turn, orientation=Orientation(False, 2, False)),
-    "turned by 270 degrees": partial(_turn, orientation=Orientation(False, 3, False)),
-    "mirrored": partial(_turn, orientation=Orientation(True, 0, False)),
+    "good": lambda image, rng: image,
+    "inverted": lambda image, rng: reorient(image, Orientation(False, 0, True)),
+    "turned by 90 degrees": lambda image, rng: reorient(image, Orientation(False, 1, False)),
+    "turned by 180 degrees": lambda image, rng: reorient(image, Orientation(False, 2, False)),
+    "turned by 270 degrees": lambda image, rng: reorient(image, Orientation(False, 3, False)),
+    "mirrored": lambda image, rng: reorient(image, Orientation(True, 0, False)),
     "cropped to 1/2 of each side": partial(crop, share=1 / 2),
     "cropped to 1/3 of each side": partial(crop, share=1 / 3),
     "blank": blank,
@@ -168,9 +167,8 @@ def _row(name: str, found: Sequence[frozenset[str]]) -> str:
     """One line of the table from the names of each image's flags."""
     by_image = [bool(names & set(IMAGE_FLAGS)) for names in found]
     by_mask = [bool(names - set(IMAGE_FLAGS)) for names in found]
-    shares = "".join(
-        f"{100 * float(np.mean(flagged)):8.1f} %" for flagged in (list(map(bool, found)), by_image, by_mask)
-    )
+    all_flagged = [bool(names) for names in found]
+    shares = "".join(f"{100 * float(np.mean(flagged)):8.1f} %" for flagged in (all_flagged, by_image, by_mask))
     common = Counter(flag for names in found for flag in sorted(names)).most_common(3)
     commonest = ", ".join(f"{flag} {100 * count / len(found):.1f} %" for flag, count in common)
     wanted = f"   (wanted: {_WANTED[name]})" if name in _WANTED else ""
@@ -185,17 +183,5 @@ def _flags(predictor: Predictor, sources: Sequence[Source], change: Change) -> I
         yield from (frozenset(flag.name for flag in each.flags) for each in predictor(changed))
 
 
-def _phantoms(quick: bool) -> list[Source]:
-    count, side_px = (_QUICK, _QUICK_PX) if quick else (_PHANTOMS, _PHANTOM_PX)
-    return [partial(_draw, _FIRST_SEED + number, number % 3, side_px) for number in range(count)]
-
-
-def _draw(seed: int, label: int, side_px: int) -> Image:
-    return draw_phantom(seed, label, side_px).image
-
-
-def _val(root: Path) -> list[Source]:
-    paths = [sample.image for sample in load_index(root) if sample.split == "val"]
-    if not paths:
-        raise UserError(f"{root}: no image in Val")
-    return [partial(read_image, path) for path in paths]
+def _draw(number: int, side_px: int) -> Image:
+    return draw_phantom(_FIRST_SEED + number, number % 3, side_px).image

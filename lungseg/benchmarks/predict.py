@@ -11,17 +11,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lungseg.benchmarks.cam import LOSS, MODEL, OPTIM
-from lungseg.benchmarks.timing import medians, one_thread
+from lungseg.benchmarks.timing import TINY, medians, one_thread
 from lungseg.config import Config, DataConfig, ModelConfig
 from lungseg.config.loading import dump_config
 from lungseg.data.phantom.generator import draw_phantom
@@ -37,13 +37,8 @@ from lungseg.runs.progress import cores
 from lungseg.runs.whole_files import write_whole
 from lungseg.training.module import LungModule
 
-_TINY = ModelConfig(
-    encoder="tu-mobilenetv3_small_050", encoder_depth=4, decoder_channels=[16, 16, 8, 8], map_stride=8, dropout=0.0
-)
 
-
-@dataclass(frozen=True)
-class _Scale:
+class _Scale(NamedTuple):
     model: ModelConfig
     size_px: int
     batches: tuple[int, ...]
@@ -51,21 +46,20 @@ class _Scale:
     images: int
 
 
-_FULL = _Scale(MODEL, 256, (1, 16), 7, 200)
-_QUICK = _Scale(_TINY, 64, (1, 2), 1, 2)
-
-
 def run(quick: bool = False) -> Iterator[str]:
     """Give the lines: milliseconds an image of each backend, then seconds of the commands, and ratios."""
-    scale = _QUICK if quick else _FULL
+    scale = _Scale(TINY, 64, (1, 2), 1, 2) if quick else _Scale(MODEL, 256, (1, 16), 7, 200)
     if find_spec("onnxscript") is None or find_spec("onnxruntime") is None:
         yield "not measured: pip install 'lungseg[onnx]'"
         return
+    import onnx
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         trained = _write_run(folder / "run", scale)
         list(export(trained, folder / "model.onnx"))
-        _write_int8(folder / "model.onnx", folder / "int8.onnx", scale)
+        few = _phantoms(4, scale)  # they set the ranges of int8, which take no time
+        onnx.save(to_int8(onnx.load(folder / "model.onnx"), few), folder / "int8.onnx")
         yield f"{scale.size_px} px, 1 core, CPU time an image, medians of {scale.repeats}, and against eager PyTorch:"
         with one_thread():
             yield from _passes(trained, folder, scale, 1, time.process_time)
@@ -91,42 +85,29 @@ def _passes(trained: Path, folder: Path, scale: _Scale, threads: int, clock: Cal
     if find_spec("openvino") is not None:
         backends["ONNX, OpenVINO"] = load_onnx(folder / "model.onnx", "openvino", threads)
     for batch in scale.batches:
-        images = np.stack([draw_phantom(seed, seed % 3, scale.size_px).image for seed in range(batch)])
-        seconds = medians({name: partial(run, images) for name, run in backends.items()}, scale.repeats, clock)
-        first = next(iter(seconds.values()))
-        for name, spent in seconds.items():
-            row = f"batch {batch:>2}  {name}"
-            yield f"{row:<52}{1000 * spent / batch:9.1f} ms{first / spent:8.2f} x"
-
-
-def _write_int8(file: Path, output: Path, scale: _Scale) -> None:
-    import onnx
-
-    images = [draw_phantom(seed, seed % 3, scale.size_px).image for seed in range(4)]  # for time, ranges do not matter
-    onnx.save(to_int8(onnx.load(file), images), output)
+        images = np.stack(_phantoms(batch, scale))
+        tasks = {f"batch {batch:>2}  {name}": partial(run, images) for name, run in backends.items()}
+        for row, seconds, ratio in medians(tasks, scale.repeats, clock):
+            yield f"{row:<52}{1000 * seconds / batch:9.1f} ms{1 / ratio:8.2f} x"
 
 
 def _commands(trained: Path, folder: Path, scale: _Scale) -> Iterator[str]:
     """The plain script and `predict` on the same images, then `predict` on one."""
     pictures = folder / "pictures"
-    for number in range(scale.images):
-        write_whole(pictures / f"{number:04d}.png", png(draw_phantom(number, number % 3, scale.size_px).image))
-    first = sorted(pictures.iterdir())[0]
-    predict = (*_module("predict"), "--checkpoint", str(folder / "model.onnx"), "--output")
+    for number, image in enumerate(_phantoms(scale.images, scale)):
+        write_whole(pictures / f"{number:04d}.png", png(image))
+    predict = ("predict", "--checkpoint", folder / "model.onnx", "--output")
     runs = {
-        "plain script with the package grad-cam": (
-            *_module("benchmarks.plain_predict"),
-            *(str(trained), str(pictures), str(scale.size_px)),
-        ),
-        "predict, ONNX": (*predict, str(folder / "all"), str(pictures)),
-        "predict, ONNX, one image": (*predict, str(folder / "one"), str(first)),
+        "plain script with the package grad-cam": ("benchmarks.plain_predict", trained, pictures, scale.size_px),
+        "predict, ONNX": (*predict, folder / "all", pictures),
+        "predict, ONNX, one image": (*predict, folder / "one", pictures / "0000.png"),
     }
     if find_spec("pytorch_grad_cam") is None:
         del runs["plain script with the package grad-cam"]
         yield "plain script with the package grad-cam: not measured: pip install grad-cam"
     yardstick = 0.0
-    for name, command in runs.items():
-        wall, spent = _time(command)
+    for name, (module, *words) in runs.items():
+        wall, spent = _time([sys.executable, "-m", f"lungseg.{module}", *map(str, words)])
         yardstick = yardstick or wall
         ratio = "" if "one image" in name else f"{yardstick / wall:8.2f} x"
         yield f"{name:<52}{wall:9.2f} s ({spent:.2f} s){ratio}"
@@ -135,7 +116,7 @@ def _commands(trained: Path, folder: Path, scale: _Scale) -> Iterator[str]:
         raise RuntimeError(f"predict wrote {written} of {scale.images} rows")
 
 
-def _time(command: tuple[str, ...]) -> tuple[float, float]:
+def _time(command: list[str]) -> tuple[float, float]:
     """Seconds by the clock and of CPU time."""
     import resource  # not on Windows, where this module can still be imported
 
@@ -144,12 +125,11 @@ def _time(command: tuple[str, ...]) -> tuple[float, float]:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
-    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return time.perf_counter() - start, spent
+    return time.perf_counter() - start, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def _module(name: str) -> tuple[str, ...]:
-    return sys.executable, "-m", f"lungseg.{name}"
+def _phantoms(count: int, scale: _Scale) -> list[NDArray[np.uint8]]:
+    return [draw_phantom(seed, seed % len(CLASSES), scale.size_px).image for seed in range(count)]
 
 
 def _write_run(folder: Path, scale: _Scale) -> Path:

@@ -1,4 +1,4 @@
-"""Timing for benchmarks: ways in turns, by default in CPU time."""
+"""The frame of benchmarks: what is compared runs in turns, and the first is the yardstick of the others."""
 
 from __future__ import annotations
 
@@ -10,20 +10,30 @@ from statistics import median
 import cv2
 import torch
 
+from lungseg.config import ModelConfig
+
+TINY = ModelConfig(
+    encoder="tu-mobilenetv3_small_050", encoder_depth=4, decoder_channels=[16, 16, 8, 8], map_stride=8, dropout=0.0
+)
+"""A network for where its speed does not matter."""
+Tasks = Mapping[str, Callable[[], object]]
+
 
 def medians(
-    ways: Mapping[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.process_time
-) -> dict[str, float]:
-    """Seconds of each way by a clock, run in turns, after one turn that does not count."""
-    spent: dict[str, list[float]] = {name: [] for name in ways}
+    tasks: Tasks, repeats: int, clock: Callable[[], float] = time.process_time
+) -> Iterator[tuple[str, float, float]]:
+    """Name, median seconds (of CPU, unless another clock is given), and these over the first one's, of each task."""
+    spent: dict[str, list[float]] = {name: [] for name in tasks}
     # In turns, so that what else the machine does falls on all alike.
     for turn in range(repeats + 1):
-        for name, run in ways.items():
+        for name, run in tasks.items():
             start = clock()
             run()
             if turn > 0:  # the first turn fills caches and compiles kernels
                 spent[name].append(clock() - start)
-    return {name: median(times) for name, times in spent.items()}
+    first = median(next(iter(spent.values())))
+    for name, times in spent.items():
+        yield name, median(times), median(times) / first
 
 
 @contextmanager

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import csv
 import io
-import logging
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
@@ -23,6 +21,7 @@ from lungseg.data.index import read_index
 from lungseg.data.layouts import RADIOGRAPHY_CLASSES, class_labels
 from lungseg.data.sample import CLASSES, Sample
 from lungseg.errors import DataError, UserError
+from lungseg.runs.progress import only_errors
 from lungseg.runs.run import Run
 
 Origin = Literal["own", "changed", "other"]
@@ -182,22 +181,10 @@ def _read_with_unknown_names(
     root: Path, label_map: Mapping[str, str], unknown_names: set[str]
 ) -> tuple[Reading, list[bool]]:
     """Read with the unknown names taken for a class, and again for another: whose label differs bears such a name."""
-    with _quiet():  # the first reading has warned
+    with only_errors("lungseg.data"):  # the first reading has warned
         one, other = (read_index(root, {**label_map, **dict.fromkeys(unknown_names, name)}) for name in CLASSES[:2])
     labels = {sample.id: sample.label for sample in other.samples}
     return one, [sample.label != labels.get(sample.id) for sample in one.samples]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back what the reading of data warns of."""
-    logger = logging.getLogger("lungseg.data")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _radiography(reading: Reading | None) -> set[str]:

@@ -85,7 +85,10 @@ def export(
             smaller = to_fp16(model) if precision == "fp16" else to_int8(model, images.calibration())
             scores = compare({"fp32": full, precision: run_onnx(smaller.SerializeToString())}, images.batches())
             yield from _drop_lines(images, scores)
-            content = _with_scores(smaller, images, scores, precision)
+            measured = {name: found._asdict() for name, found in scores.items()}
+            about = {"precision": precision, "measured_on": images.name, **measured}
+            smaller.metadata_props.add(key="precision", value=json.dumps(about))
+            content = smaller.SerializeToString()
     write_whole(output, content)
     yield _written(output)
 
@@ -106,10 +109,9 @@ def _check_request(output: Path, file_format: Format | None, precision: Precisio
     suffix = next(suffix for suffix, name in SUFFIXES.items() if name == file_format)
     if output.suffix != suffix:
         raise UserError(f"--output: a file of --format {file_format} ends in {suffix}, got {str(output)!r}")
-    if precision not in PRECISIONS[file_format]:
-        raise UserError(
-            f"--precision: {file_format} files have {', '.join(PRECISIONS[file_format])}, got {precision!r}"
-        )
+    there = PRECISIONS[file_format]
+    if precision not in there:
+        raise UserError(f"--precision: {file_format} files have {', '.join(there)}, got {precision!r}")
     return file_format
 
 
@@ -160,19 +162,8 @@ def _drop_lines(images: DropImages, scores: dict[str, DropScores]) -> Iterator[s
     full = scores["fp32"]
     yield f"measured on {images.name}, {full.images} images"
     for name, found in scores.items():
-        columns = (
-            f"  {score} {getattr(found, score):.5f} ({getattr(found, score) - getattr(full, score):+.5f})"
-            for score in DropScores._fields[1:]
-        )
-        yield f"  {name:<6} {''.join(columns)}"
-
-
-def _with_scores(model: Any, images: DropImages, scores: dict[str, DropScores], precision: Precision) -> bytes:
-    """The file's content, with what was measured in its metadata."""
-    entry = model.metadata_props.add()
-    measured = {name: found._asdict() for name, found in scores.items()}
-    entry.key, entry.value = "precision", json.dumps({"precision": precision, "measured_on": images.name, **measured})
-    return bytes(model.SerializeToString())
+        columns = zip(DropScores._fields[1:], found[1:], full[1:], strict=True)  # without the number of images
+        yield f"  {name:<6} {''.join(f'  {score} {value:.5f} ({value - base:+.5f})' for score, value, base in columns)}"
 
 
 def _export_tensors(network: LungNetwork, info: ModelInfo, output: Path, precision: Precision) -> Iterator[str]:

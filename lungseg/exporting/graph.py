@@ -60,9 +60,7 @@ class GraphOutputs(NamedTuple):
 class DeployedNetwork(nn.Module):
     """Pre-processing as `images.read_image` and `geometry.Letterbox` do it, the network, and what is made of its maps.
 
-    Args:
-        network: In evaluation mode.
-        info: Its square, its letterbox, its temperature.
+    The network must be in evaluation mode.
     """
 
     def __init__(self, network: LungNetwork, info: ModelInfo):
@@ -181,35 +179,28 @@ def to_onnx(program: ExportedProgram, info: ModelInfo) -> Any:
     """Translate to an `onnx.ModelProto`, with names for open dimensions and what is known of the model."""
     import onnx
 
+    names: dict[str, Any] = {"input_names": [INPUT], "output_names": list(GraphOutputs._fields)}
     with only_errors(*_NOISY):
-        translated = torch.onnx.export(
-            program,
-            (),
-            dynamo=True,
-            optimize=True,
-            verbose=False,
-            opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=list(GraphOutputs._fields),
-        )
+        translated = torch.onnx.export(program, (), dynamo=True, verbose=False, opset_version=OPSET, **names)
     assert translated is not None  # it is with `dynamo`
     model = translated.model_proto
-    names = {d.dim_param: name for d, name in zip(_shape(model.graph.input[0]), DIMENSIONS, strict=True)}
-    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
-        for dimension in _shape(value):
-            dimension.dim_param = names.get(dimension.dim_param, dimension.dim_param)
-    _forget_sources(model)
+    graph = model.graph
+    opened = graph.input[0].type.tensor_type.shape.dim
+    called = {dimension.dim_param: name for dimension, name in zip(opened, DIMENSIONS, strict=True)}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dimension in value.type.tensor_type.shape.dim:
+            dimension.dim_param = called.get(dimension.dim_param, dimension.dim_param)
+    # The exporter notes of every node the lines and folders of the source that it comes from.
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
     model.producer_name, model.producer_version = "lungseg", __version__
     model.doc_string = "Lung mask, class and class map of a chest X-ray. Research software, not a medical device."
-    onnx.helper.set_model_props(model, properties(info))
-    return model
-
-
-def properties(info: ModelInfo) -> dict[str, str]:
-    """The metadata of an ONNX file: everything under `KEY`, and each part under its own name for other programs."""
     text = info_to_json(info)
+    # Everything under `KEY`, and each part under its own name for other programs.
     parts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in json.loads(text).items()}
-    return {**parts, KEY: text}
+    onnx.helper.set_model_props(model, {**parts, KEY: text})
+    return model
 
 
 def _weights(to: Tensor, to_length: Tensor, source: Tensor, source_length: Tensor) -> Tensor:
@@ -227,15 +218,3 @@ def _weights(to: Tensor, to_length: Tensor, source: Tensor, source_length: Tenso
     centre = torch.minimum(((2 * to.float() + 1) * s - t).clamp_min(0), 2 * t * (s - 1))
     distance = (centre[:, None] - (2 * t * source.float())[None]).abs()
     return torch.minimum((wider + t - distance).clamp_min(0), 2 * t) / (2 * wider)
-
-
-def _forget_sources(model: Any) -> None:
-    """Remove what the exporter notes of every node: the lines and folders of the source it comes from."""
-    graph = model.graph
-    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
-
-
-def _shape(value: Any) -> Any:
-    return value.type.tensor_type.shape.dim

@@ -25,8 +25,7 @@ def to_fp16(model: Any) -> Any:
 
     Computation stays float32, which is what CPUs are fast at.
 
-    Args:
-        model: `onnx.ModelProto`; it is changed, and given back.
+    The `onnx.ModelProto` is changed, and given back.
     """
     import onnx
 
@@ -62,13 +61,17 @@ def to_int8(model: Any, images: Sequence[NDArray[np.uint8]]) -> Any:
         plain, prepared, made = (str(Path(folder) / f"{name}.onnx") for name in ("plain", "prepared", "made"))
         onnx.save(model, plain)
         shapes.quant_pre_process(plain, prepared, skip_symbolic_shape=True)
+        nodes = onnx.load(prepared).graph.node
+        convolutions = [i for i, node in enumerate(nodes) if node.op_type == "Conv"]
+        # Pre-processing, and what is made of the outputs.
+        outside = [node.name for node in (*nodes[: convolutions[0]], *nodes[convolutions[-1] + 1 :])]
         quantization.quantize_static(
             prepared,
             made,
             _Reader(images),
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=_QUANTISED,
-            nodes_to_exclude=_surroundings(onnx.load(prepared)),
+            nodes_to_exclude=outside,
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
@@ -79,13 +82,6 @@ def to_int8(model: Any, images: Sequence[NDArray[np.uint8]]) -> Any:
     # Quantising writes a new model, without what is known of this one.
     onnx.helper.set_model_props(quantised, {entry.key: entry.value for entry in model.metadata_props})
     return quantised
-
-
-def _surroundings(model: Any) -> list[str]:
-    """Nodes before the first and after the last convolution: pre-processing, and what is made of the outputs."""
-    convolutions = [i for i, node in enumerate(model.graph.node) if node.op_type == "Conv"]
-    inside = range(convolutions[0], convolutions[-1] + 1)
-    return [node.name for i, node in enumerate(model.graph.node) if i not in inside]
 
 
 class _Reader:

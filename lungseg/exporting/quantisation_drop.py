@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -24,12 +23,10 @@ CALIBRATION_IMAGES = 64
 _PHANTOMS = 60
 
 
-@dataclass(frozen=True)
-class DropImages:
+class DropImages(NamedTuple):
     """Images to measure the drop on."""
 
     name: str
-    """What they are, in words."""
     batches: Callable[[], Iterator[Batch]]
     calibration: Callable[[], list[NDArray[np.uint8]]]
     """Other images (S, S), for int8."""
@@ -48,12 +45,7 @@ class DropScores(NamedTuple):
 
 
 def find_images(run: Run, info: ModelInfo) -> DropImages:
-    """Val of a run, with images of its Train for the calibration, or phantoms where the run's data are not there.
-
-    Args:
-        run: What is exported.
-        info: Size and letterbox of the network.
-    """
+    """Val of a run, with images of its Train for the calibration, or phantoms where the run's data are not there."""
     from lungseg.evaluation.target import load_target
 
     if run.kind != "checkpoint":
@@ -83,17 +75,15 @@ def compare(models: Mapping[str, ExportedModel], batches: Iterable[Batch]) -> di
         count += len(images)
         for name, model in models.items():
             outputs = {output: torch.from_numpy(values) for output, values in model(images).items()}
-            masks[name].update(
-                (outputs["mask_probs"] > 0.5)[batch["has_lung"]], batch["lung"][batch["has_lung"], 0] > 0.5
-            )
+            with_lung = batch["has_lung"]
+            masks[name].update((outputs["mask_probs"] > 0.5)[with_lung], batch["lung"][with_lung, 0] > 0.5)
             right[name] += (outputs["label"] == batch["label"])[batch["has_label"]].tolist()
-    return {name: _scores(count, masks[name], right[name]) for name in models}
-
-
-def _scores(count: int, masks: MaskScores, right: list[bool]) -> DropScores:
-    found = masks.compute() if masks.images else {}  # torchmetrics warns of a compute without an update
-    dice, pixel_accuracy = (float(found.get(name, np.nan)) for name in ("dice", "pixel_accuracy"))
-    return DropScores(count, dice, pixel_accuracy, float(np.mean(right)) if right else float("nan"))
+    scores = {}
+    for name in models:
+        found = masks[name].compute() if masks[name].images else {}  # torchmetrics warns of one without an update
+        dice, pixel_accuracy = (float(found.get(score, np.nan)) for score in ("dice", "pixel_accuracy"))
+        scores[name] = DropScores(count, dice, pixel_accuracy, float(np.mean(right[name])) if right[name] else np.nan)
+    return scores
 
 
 def _phantoms(info: ModelInfo, reason: str) -> DropImages:

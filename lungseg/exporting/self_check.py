@@ -44,8 +44,7 @@ class SelfCheck(NamedTuple):
     @property
     def largest(self) -> float:
         """That difference; NaN if any output is not a number where the network's is."""
-        values = list(self.differences.values())
-        return float("nan") if np.isnan(values).any() else max(values)
+        return float(np.max(list(self.differences.values())))
 
 
 def check_file(model: ExportedModel, network: LungNetwork, info: ModelInfo) -> SelfCheck:
@@ -54,10 +53,13 @@ def check_file(model: ExportedModel, network: LungNetwork, info: ModelInfo) -> S
     levels, shares = 0, []
     for images in _examples(info.image_size):
         outputs = model(images)
-        expected = _expected(network, info, outputs, images.shape[1:])
+        box = Letterbox.of((images.shape[1], images.shape[2]), info.image_size, info.keep_aspect)
+        expected = _expected(network, info, outputs, box)
         for name, value in expected.items():
             differences[name] = float(np.maximum(differences[name], _difference(outputs[name], value)))
-        off = np.abs(outputs["square"].astype(int) - _letterboxed(images, info))
+        # What the commands make of these images; of 8 bits as the bytes that a file of them holds.
+        read = [to_picture(image if image.max() > 255 else image.astype(np.uint8)).pixels for image in images]
+        off = np.abs(outputs["square"].astype(int) - np.stack([box.apply(pixels) for pixels in read]))
         levels = max(levels, int(off.max()))
         shares.append(float((off > 0).mean()))
     del differences["square"]  # it is what everything else is computed from; its own difference is `levels`
@@ -68,28 +70,16 @@ def _examples(size_px: int) -> Iterator[NDArray[np.uint16]]:
     """Batches (B, H, W): images as they are mostly stored, and odd ones."""
     drawn = [draw_phantom(seed, seed % len(CLASSES), max(256, size_px)).image for seed in range(3)]
     high, wide = drawn[0].shape[0] * 4 // 3 + 1, drawn[0].shape[1] * 8 // 7
-    sizes = (
-        (size_px, size_px, 1),
-        (2 * size_px, 2 * size_px, 16),
-        (high, wide, 257),
-        (size_px * 3 // 4, size_px // 2, 1),
-    )
-    for height, width, factor in sizes:  # 8, 12, 16 and 8 bit
+    same, smaller = (size_px, size_px, 1), (size_px * 3 // 4, size_px // 2, 1)
+    for height, width, factor in (same, (2 * size_px, 2 * size_px, 16), (high, wide, 257), smaller):  # 8, 12, 16, 8 bit
         box = [Letterbox.of((image.shape[0], image.shape[1]), max(height, width), False) for image in drawn]
         fitted = [one.apply(image)[:height, :width] for one, image in zip(box, drawn, strict=True)]
         yield np.stack(fitted).astype(np.uint16) * np.uint16(factor)
 
 
-def _letterboxed(images: NDArray[np.uint16], info: ModelInfo) -> NDArray[np.int64]:
-    """What the commands make of these images: (B, S, S)."""
-    box = Letterbox.of((images.shape[1], images.shape[2]), info.image_size, info.keep_aspect)
-    deep = [image if image.max() > 255 else image.astype(np.uint8) for image in images]
-    return np.stack([box.apply(to_picture(image).pixels) for image in deep]).astype(np.int64)
-
-
 @torch.inference_mode()
-def _expected(network: LungNetwork, info: ModelInfo, outputs: Arrays, shape: tuple[int, ...]) -> Arrays:
-    """Outputs of the network for the squares that a file made of images of a shape.
+def _expected(network: LungNetwork, info: ModelInfo, outputs: Arrays, box: Letterbox) -> Arrays:
+    """Outputs of the network for the squares that a file made of images.
 
     What rests on lungs and class takes the file's own, which are checked by themselves: a probability of 0.5 to the
     last bit may fall on either side, and would change everything after it.
@@ -100,7 +90,6 @@ def _expected(network: LungNetwork, info: ModelInfo, outputs: Arrays, shape: tup
     chosen = output.class_maps[torch.arange(len(label)), label]
     cam = resize_map(chosen, info.map_stride, (info.image_size, info.image_size))
     mask_probs, lung_map = output.mask_logits[:, 0].sigmoid().numpy(), mask_to_lung(cam, lung).numpy()
-    box = Letterbox.of((shape[0], shape[1]), info.image_size, info.keep_aspect)
     return {
         "mask_probs": mask_probs,
         "class_probs": (output.class_logits / info.temperature).softmax(dim=1).numpy(),

@@ -25,9 +25,8 @@ class Outputs(NamedTuple):
 class Backend(Protocol):
     """A loaded model. May be called from several threads at once."""
 
-    @property
-    def info(self) -> ModelInfo:
-        """What is known of the model."""
+    info: ModelInfo
+    """What is known of the model."""
 
     def __call__(self, images: NDArray[np.uint8]) -> Outputs:
         """Run the network on images (B, S, S) uint8, S = `info.image_size`, B >= 1, as `preprocess` makes them."""

@@ -26,11 +26,10 @@ _MAY_BE_EMPTY = (
     *("StudyID", "StudyDate", "StudyTime", "AccessionNumber"),
 )
 """Elements of type 2: a file with its patient's data taken out may lack them."""
-_SERIES = {"seg": 9101, "overlay": 9102}
 
 
 def check_highdicom() -> None:
-    """Raise a ValueError if what writes DICOM is not installed."""
+    """Raise a UserError if what writes DICOM is not installed."""
     if find_spec("highdicom") is None:
         raise UserError("--dicom-out: needs highdicom; pip install 'lungseg[dicom-out]'")
 
@@ -38,13 +37,8 @@ def check_highdicom() -> None:
 def write_dicom(folder: Path, file: Input, prediction: Prediction) -> None:
     """Write `NAME.seg.dcm` (lungs, binary) and `NAME.overlay.dcm` (secondary capture, RGB); nothing of another input.
 
-    Args:
-        folder: Takes the files, below it as the input lay.
-        file: What was predicted.
-        prediction: At the size of the input's pixels.
-
-    Raises:
-        DataError: The header lacks what its results would need; nothing of it is quoted.
+    They lie below the folder as the input lay. Where the header lacks what they need a DataError says so, and quotes
+    nothing of it.
     """
     if not is_dicom(file.path):
         return
@@ -58,30 +52,24 @@ def write_dicom(folder: Path, file: Input, prediction: Prediction) -> None:
                 if name not in source:
                     setattr(source, name, None)
             results = {"seg": _segmentation(source, prediction), "overlay": _capture(source, prediction)}
-            contents = {name: _bytes(dataset) for name, dataset in results.items()}
+            contents = {name: io.BytesIO() for name in results}
+            for name, dataset in results.items():
+                dataset.save_as(contents[name], enforce_file_format=True)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{file.path}: no DICOM output can be made of its header ({type(error).__name__}); leave out --dicom-out"
         ) from None
     # Only now is anything written: either both files of an image are there or neither.
     for name, content in contents.items():
-        write_whole(folder / f"{file.id.removesuffix('.dcm')}.{name}.dcm", content)
+        write_whole(folder / f"{file.id.removesuffix('.dcm')}.{name}.dcm", content.getvalue())
 
 
 def _segmentation(source: Any, prediction: Prediction) -> Any:
     import highdicom
     from pydicom.sr.codedict import codes
 
-    lungs = highdicom.seg.SegmentDescription(
-        segment_number=1,
-        segment_label="lungs",
-        segmented_property_category=codes.SCT.Organ,
-        segmented_property_type=codes.SCT.Lung,
-        algorithm_type="AUTOMATIC",
-        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
-            _MAKER, codes.DCM.ArtificialIntelligence, __version__
-        ),
-    )
+    made_by = highdicom.AlgorithmIdentificationSequence(_MAKER, codes.DCM.ArtificialIntelligence, __version__)
+    lungs = highdicom.seg.SegmentDescription(1, "lungs", codes.SCT.Organ, codes.SCT.Lung, "AUTOMATIC", made_by)
     dataset = highdicom.seg.Segmentation(
         [source],
         prediction.mask[None].astype(np.uint8),
@@ -93,7 +81,7 @@ def _segmentation(source: Any, prediction: Prediction) -> Any:
         content_label="LUNGS",
         omit_empty_frames=False,  # a mask without lungs is a result too
         series_description="lungs, predicted; not for diagnosis",
-        **_identity("seg"),
+        **_identity(9101),
     )
     shared = dataset.SharedFunctionalGroupsSequence[0]
     if "PixelMeasuresSequence" in shared and "SliceThickness" not in shared.PixelMeasuresSequence[0]:
@@ -113,7 +101,7 @@ def _capture(source: Any, prediction: Prediction) -> Any:
         # Required; a file without it is taken as a frontal view as it is mostly shown.
         patient_orientation=tuple(source.get("PatientOrientation") or ()) or ("L", "F"),
         transfer_syntax_uid="1.2.840.10008.1.2.1",
-        **_identity("overlay"),
+        **_identity(9102),
     )
     evidence = prediction.evidence_in_lungs
     inside = "no evidence" if evidence is None else f"{evidence:.0%} of its evidence in the lungs"
@@ -122,19 +110,8 @@ def _capture(source: Any, prediction: Prediction) -> Any:
     return dataset
 
 
-def _identity(kind: str) -> dict[str, Any]:
+def _identity(series_number: int) -> dict[str, Any]:
     import highdicom
 
-    return {
-        "series_instance_uid": highdicom.UID(),
-        "series_number": _SERIES[kind],
-        "sop_instance_uid": highdicom.UID(),
-        "instance_number": 1,
-        "manufacturer": _MAKER,
-    }
-
-
-def _bytes(dataset: Any) -> bytes:
-    content = io.BytesIO()
-    dataset.save_as(content, enforce_file_format=True)
-    return content.getvalue()
+    uids = {"series_instance_uid": highdicom.UID(), "sop_instance_uid": highdicom.UID()}
+    return {**uids, "series_number": series_number, "instance_number": 1, "manufacturer": _MAKER}

@@ -20,7 +20,7 @@ class Input(NamedTuple):
     """One file."""
 
     id: str
-    """Path relative to `Inputs.root`, with forward slashes."""
+    """Path relative to the folder that holds all inputs, with forward slashes."""
     path: Path
 
     @property
@@ -34,16 +34,8 @@ class Input(NamedTuple):
         return f"{status.st_size}-{status.st_mtime_ns}"
 
 
-class Inputs(NamedTuple):
-    """All files, sorted by id."""
-
-    root: Path
-    """The deepest folder that holds all that was asked for."""
-    files: list[Input]
-
-
-def find_inputs(words: Sequence[str], output: Path) -> Inputs:
-    """List the files that are asked for, each once.
+def find_inputs(words: Sequence[str], output: Path) -> tuple[Path, list[Input]]:
+    """List the files that are asked for, each once: the deepest folder that holds them all, and they, sorted by id.
 
     A file is taken whatever its name. Of a folder and those below it: what is named as an image, and DICOM files
     without such a name; hidden files and folders, DICOMDIR and the results in `output` are left out.
@@ -54,7 +46,7 @@ def find_inputs(words: Sequence[str], output: Path) -> Inputs:
 
     Raises:
         FileNotFoundError: A word that matches nothing, or a folder without images.
-        UserError: Two files whose results would bear one name.
+        UserError: Two files whose results would bear one name, or files on two drives of Windows.
     """
     skipped = {_absolute(output / name) for name in RESULTS}
     folders: list[Path] = []
@@ -65,14 +57,17 @@ def find_inputs(words: Sequence[str], output: Path) -> Inputs:
             raise FileNotFoundError(f"no images in {str(path)!r}: looked for {', '.join(IMAGE_SUFFIXES)}, and DICOM")
         folders.append(path if path.is_dir() else path.parent)
         paths.update(images)
-    root = Path(os.path.commonpath(folders))
+    try:
+        root = Path(os.path.commonpath(folders))
+    except ValueError:  # two drives of Windows
+        raise UserError(f"inputs have no folder in common: {', '.join(sorted(set(map(str, folders))))}") from None
     files = sorted(Input(path.relative_to(root).as_posix(), path) for path in paths)
     names: dict[str, Input] = {}
     for file in files:
         other = names.setdefault(file.png, file)
         if other is not file:
             raise UserError(f"results of {other.id!r} and {file.id!r} would bear one name; use two output folders")
-    return Inputs(root, files)
+    return root, files
 
 
 def _matches(word: str) -> list[Path]:

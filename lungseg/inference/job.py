@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -43,8 +44,7 @@ class Options:
     """`I/N`: every N-th file, from the I-th on."""
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What came of it, in numbers of files."""
 
     inputs: int
@@ -55,7 +55,7 @@ class Outcome:
     """Could not be read."""
     flagged: int
     """With at least one flag, earlier ones included."""
-    lost: tuple[str, ...] = ()
+    lost: list[str]
     """Devices whose process did not reach its end."""
 
 
@@ -66,16 +66,17 @@ def predict(options: Options) -> Outcome:
         FileNotFoundError: An input or a model that is not there.
         UserError: An option out of range, an output folder of other predictions, or in use.
     """
-    devices = options.device.split(",")
-    shard = parse_shard(options.shard) if options.shard else None
+    devices, shard = options.device.split(","), parse_shard(options.shard)
     if shard and len(devices) > 1:
         raise UserError(f"--device: one device for a shard, got {options.device!r}")
     if options.dicom_out:
         check_highdicom()  # now, not after an hour at the first DICOM file
-    inputs = find_inputs(options.inputs, options.output)
-    check_settings(options.output, _settings(options, inputs.root))
+    root, files = find_inputs(options.inputs, options.output)
+    settings: Row = {"inputs_below": str(root), "model": digest(Run.open(options.checkpoint).model)}
+    settings |= {name: getattr(options, name) for name in ("tta", "threshold", "dicom_out")}
+    check_settings(options.output, settings)
     # Every n-th rather than a block: series in one folder are alike, and blocks would take unequal times.
-    files = inputs.files[shard[0] :: shard[1]] if shard else inputs.files
+    files = files[shard[0] :: shard[1]] if shard else files
     journal = Journal(options.output, shard)
     try:
         if not shard:
@@ -95,37 +96,19 @@ def predict(options: Options) -> Outcome:
         journal.close()
 
 
-def parse_shard(text: str) -> tuple[int, int]:
-    """`I/N`, the I-th (from 0) of N shards.
-
-    Raises:
-        UserError: Anything else.
-    """
+def parse_shard(text: str | None) -> tuple[int, int] | None:
+    """`I/N`, the I-th (from 0) of N shards, or None; anything else is a UserError."""
+    if not text:
+        return None
     index, _, count = text.partition("/")
     if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
         raise UserError(f"--shard: I/N with 0 <= I < N, such as 0/4, got {text!r}")
     return int(index), int(count)
 
 
-def _settings(options: Options, root: Path) -> Row:
-    """What results depend on."""
-    return {
-        "inputs_below": str(root),
-        "model": digest(Run.open(options.checkpoint).model),
-        "tta": options.tta,
-        "threshold": options.threshold,
-        "dicom_out": options.dicom_out,
-    }
-
-
 def _predict_into(journal: Journal, options: Options, files: Sequence[Input]) -> None:
-    predictor = Predictor.load(
-        options.checkpoint,
-        options.device,
-        tta=options.tta,
-        threshold=options.threshold,
-        batch_size=options.batch_size,
-    )
+    chosen = {name: getattr(options, name) for name in ("tta", "threshold", "batch_size")}
+    predictor = Predictor.load(options.checkpoint, options.device, **chosen)
     calibration = str(predictor.info.description.get("calibration", ""))
     if calibration.startswith("none"):
         print(f"note: probabilities are not calibrated ({calibration})", file=sys.stderr)
@@ -139,11 +122,7 @@ def _predict_into(journal: Journal, options: Options, files: Sequence[Input]) ->
 
 
 def _run_shards(options: Options, devices: Sequence[str]) -> list[str]:
-    """Run the command once a device and wait; all are ended should this process be.
-
-    Returns:
-        The devices whose process did not reach its end (bad files do not count).
-    """
+    """Run the command once a device, wait, and give the devices whose process did not reach its end."""
     command = [sys.executable, "-m", "lungseg.predict", "--output", str(options.output)]
     command += ["--batch-size", str(options.batch_size), "--threshold", repr(options.threshold)]
     command += ["--checkpoint", str(options.checkpoint)] if options.checkpoint else []
@@ -158,11 +137,11 @@ def _run_shards(options: Options, devices: Sequence[str]) -> list[str]:
     finally:
         for child in children:
             child.terminate()
-    # 1 is the exit code after files that could not be read.
+    # 1 is the exit code after files that could not be read, which is no reason to run them again.
     return [device for device, code in zip(devices, codes, strict=True) if code not in (0, 1)]
 
 
-def _outcome(journal: Journal, files: Sequence[Input], todo: Sequence[Input], lost: Sequence[str]) -> Outcome:
+def _outcome(journal: Journal, files: Sequence[Input], todo: Sequence[Input], lost: list[str]) -> Outcome:
     asked, new = {file.id for file in files}, {file.id for file in todo}
     done = skipped = flagged = 0
     for row in journal.rows():
@@ -170,4 +149,4 @@ def _outcome(journal: Journal, files: Sequence[Input], todo: Sequence[Input], lo
             done += row["error"] is None
             skipped += row["error"] is not None
         flagged += row["id"] in asked and bool(row.get("flags"))
-    return Outcome(len(files), len(files) - len(todo), done, skipped, flagged, tuple(lost))
+    return Outcome(len(files), len(files) - len(todo), done, skipped, flagged, lost)

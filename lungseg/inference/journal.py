@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,17 +83,23 @@ class Journal:
         areas = [f"lung_{side}_{unit}" for unit in ("px", "cm2") for side in ("left", "right")]
         about = ["flags", "flag_reasons", "width_px", "height_px", "mask", "overlay", "error"]
         columns = ["id", "predicted", *probs, "evidence_in_lungs", *areas, *about]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        for _, line in sorted(self._lines.items()):
-            writer.writerow({name: _cell(value) for name, value in json.loads(line).items()})
-        write_text(self.path.with_name(CSV), text.getvalue())
+        rows = (json.loads(line) for _, line in sorted(self._lines.items()))
+        write_text(self.path.with_name(CSV), csv_of(rows, columns))
 
     def close(self) -> None:
         """Let others write."""
         self._file.close()
         self._lock.release()
+
+
+def csv_of(rows: Iterable[Row], columns: Sequence[str]) -> str:
+    """Rows as CSV, a list in one cell; of a name that is not UTF-8 the system's bytes, escaped."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: "; ".join(value) if isinstance(value, list) else value for name, value in row.items()})
+    return text.getvalue().encode(errors="backslashreplace").decode()
 
 
 def done_ids(folder: Path, files: Sequence[Input]) -> set[str]:
@@ -109,11 +115,7 @@ def done_ids(folder: Path, files: Sequence[Input]) -> set[str]:
 
 
 def check_settings(folder: Path, settings: Row) -> None:
-    """Save what the results depend on with them, or see that it is the same as before.
-
-    Raises:
-        UserError: The folder holds results of another model, of other settings, or of other inputs.
-    """
+    """Save what the results depend on with them, or see that it is the same as before; a UserError if it is not."""
     path = folder / SETTINGS
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -134,12 +136,6 @@ def _read(path: Path) -> Iterator[bytes]:
     if path.is_file():
         with path.open("rb") as lines:
             yield from (line for line in lines if line.endswith(b"\n"))
-
-
-def _cell(value: Any) -> Any:
-    """A list as one cell; a name that is not UTF-8 as the system's bytes, escaped."""
-    text = "; ".join(value) if isinstance(value, list) else value
-    return text.encode(errors="backslashreplace").decode() if isinstance(text, str) else text
 
 
 def _lock(path: Path) -> FileLock:

@@ -15,20 +15,13 @@ from lungseg.errors import UserError
 from lungseg.inference.backend import Outputs
 from lungseg.runs.model_info import ModelInfo, info_from_json
 
-Arrays = list[NDArray[Any]]
-Session = Callable[[NDArray[np.uint16]], Arrays]
+Session = Callable[[NDArray[np.uint16]], list[NDArray[Any]]]
 """Images (B, H, W) to the outputs asked for."""
-
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "mps": "CoreMLExecutionProvider"}
 
 
 class OnnxBackend:
-    """A `Backend` around a session; threads may share it.
-
-    Args:
-        run: The session, giving the fields of `Outputs`.
-        info: What the file says of its model.
-    """
+    """A `Backend` around a session that gives the fields of `Outputs`; threads may share it."""
 
     def __init__(self, run: Session, info: ModelInfo):
         self._run, self.info = run, info
@@ -60,23 +53,17 @@ def load_onnx(path: Path, device: str = "auto", threads: int = 0) -> OnnxBackend
 
 
 def open_session(model: Path | bytes, device: str = "auto", threads: int = 0) -> Any:
-    """An `onnxruntime.InferenceSession` of a file or of its content.
+    """An `onnxruntime.InferenceSession` of a file or of its content; arguments and errors are those of `load_onnx`.
 
-    Args:
-        model: ONNX.
-        device: As of `load_onnx`, without `openvino`.
-        threads: 0 takes those there are, by `OMP_NUM_THREADS` if it is set.
-
-    Raises:
-        UserError: As of `load_onnx`.
+    0 threads are those of `OMP_NUM_THREADS`, if it is set.
     """
     ort = _package("onnxruntime")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
     options.log_severity_level = 3  # errors alone: it warns of what it optimises
-    name = model if isinstance(model, bytes) else str(model)
+    content = model if isinstance(model, bytes) else str(model)
     try:
-        return ort.InferenceSession(name, options, providers=_providers(ort, device))
+        return ort.InferenceSession(content, options, providers=_providers(ort, device))
     except Exception as error:  # its own kinds, which share no base but this
         if type(error).__module__.partition(".")[0] != "onnxruntime":
             raise
@@ -111,7 +98,7 @@ def _load_openvino(path: Path, threads: int) -> OnnxBackend:
     hints = {"INFERENCE_PRECISION_HINT": "f32"} | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
     compiled = core.compile_model(wanted, "CPU", hints)
 
-    def run(images: NDArray[np.uint16]) -> Arrays:
+    def run(images: NDArray[np.uint16]) -> list[NDArray[Any]]:
         results = compiled.create_infer_request().infer([images])  # a request each: they are not shared by threads
         return [np.array(results[index]) for index in range(len(Outputs._fields))]
 

@@ -64,14 +64,8 @@ def predict_files(predictor: Predictor, files: Sequence[Input], write: Writer) -
 def write_prediction(output: Path, file: Input, prediction: Prediction, dicom: bool = False) -> Row:
     """Write `masks/NAME.png` (0 and 255) and `overlays/NAME.png`, and give the row of the image.
 
-    Args:
-        output: The output folder.
-        file: What was predicted.
-        prediction: What to write.
-        dicom: Write `dicom/NAME.seg.dcm` and `dicom/NAME.overlay.dcm` too, of an input that is DICOM.
-
-    Raises:
-        DataError: The input's header lacks what a DICOM output needs.
+    With `dicom`, of an input that is DICOM, `dicom/NAME.seg.dcm` and `dicom/NAME.overlay.dcm` too; a DataError where
+    its header lacks what they need.
     """
     mask, overlay = f"masks/{file.png}", f"overlays/{file.png}"
     if dicom:

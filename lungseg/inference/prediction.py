@@ -95,16 +95,14 @@ class Prediction:
 
     def row(self) -> dict[str, Any]:
         """All but the arrays as plain values: what `predictions.jsonl` holds of an image."""
-        cm2 = self.lung_area_cm2
+        px, cm2 = self.lung_area_px, self.lung_area_cm2
         # Rounded to what can be repeated: on another machine the last digits of a probability differ.
         return {
             "predicted": self.name,
             **{f"prob_{name}": round(float(p), 6) for name, p in zip(self.classes, self.probabilities, strict=True)},
             "evidence_in_lungs": None if self.evidence_in_lungs is None else round(self.evidence_in_lungs, 6),
-            "lung_left_px": int(self.lung_area_px.left),
-            "lung_right_px": int(self.lung_area_px.right),
-            "lung_left_cm2": None if cm2 is None else round(cm2.left, 2),
-            "lung_right_cm2": None if cm2 is None else round(cm2.right, 2),
+            **{f"lung_{side}_px": int(getattr(px, side)) for side in LungAreas._fields},
+            **{f"lung_{side}_cm2": None if cm2 is None else round(getattr(cm2, side), 2) for side in LungAreas._fields},
             "flags": [flag.name for flag in self.flags],
             "flag_reasons": [flag.reason for flag in self.flags],
             "width_px": self.image.shape[1],

@@ -54,14 +54,7 @@ class Predictor:
 
     @classmethod
     def load(cls, path: str | Path | None = None, device: str = "auto", **options: Any) -> Predictor:
-        """Load a model.
-
-        Args:
-            path: A run folder, a .ckpt in one, .safetensors, a folder of `save_pretrained`, .onnx; None: the model
-                that comes with the package.
-            device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`; as of `load_backend`, whose errors it raises too.
-            options: `tta`, `threshold`, `batch_size`.
-        """
+        """Load a model as `load_backend` does, with its errors; `options` are `tta`, `threshold` and `batch_size`."""
         return cls(load_backend(path, device), **options)
 
     @classmethod
@@ -75,11 +68,7 @@ class Predictor:
         return cls.load(find_hub_folder(name, revision), device, **options)
 
     def save_pretrained(self, folder: str | Path, half: bool = False) -> None:
-        """Write the network in the layout of the Hugging Face Hub; see `write_hub_folder`.
-
-        Raises:
-            UserError: The network is an exported one.
-        """
+        """Write the network in the layout of the Hugging Face Hub; see `write_hub_folder`; no exported one."""
         network = getattr(self.backend, "network", None)
         if network is None:
             raise UserError("an exported model cannot be saved again; load the run or .safetensors it was made of")
@@ -143,6 +132,7 @@ class Predictor:
         mask = box.invert_map(predicted.mask_probs) > self.threshold
         left, right = (float(np.count_nonzero(side)) for side in part_lungs(mask))
         area = LungAreas(left=right, right=left)  # the image's right is the patient's left
+        pixel_cm2 = None if picture.spacing_mm is None else picture.spacing_mm[0] * picture.spacing_mm[1] / 100
         return Prediction(
             self.info.classes,
             predicted.class_probs,
@@ -152,7 +142,7 @@ class Predictor:
             # In the network's square, as in a training and an evaluation, not in the map as it is enlarged here.
             evidence_in_lungs(predicted.class_map, predicted.mask_probs > self.threshold),
             area,
-            _to_cm2(area, picture.spacing_mm),
+            None if pixel_cm2 is None else LungAreas(area.left * pixel_cm2, area.right * pixel_cm2),
             check_input(picture.pixels, mask),
         )
 
@@ -166,7 +156,8 @@ def load_backend(path: str | Path | None = None, device: str = "auto") -> Backen
     """Load a model of any kind; torch is imported only where the model needs it.
 
     Args:
-        path: As of `Run.open`.
+        path: A run folder, a .ckpt in one, .safetensors, a folder of `save_pretrained`, .onnx; None: the model that
+            comes with the package.
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, `mps`; ONNX models run on the CPU, by
             onnxruntime, or with `openvino` by OpenVINO.
 
@@ -192,13 +183,6 @@ def _is_batch(array: NDArray[Any]) -> bool:
 def _mean_of_mirrors(arrays: list[NDArray[np.float32]]) -> NDArray[np.float32]:
     """Mean of an array (S, S) and, where there is one, of that of the mirror image."""
     return arrays[0] if len(arrays) == 1 else (arrays[0] + arrays[1][:, ::-1]) / np.float32(2)
-
-
-def _to_cm2(area: LungAreas, spacing_mm: tuple[float, float] | None) -> LungAreas | None:
-    if spacing_mm is None:
-        return None
-    pixel_cm2 = spacing_mm[0] * spacing_mm[1] / 100
-    return LungAreas(area.left * pixel_cm2, area.right * pixel_cm2)
 
 
 @contextmanager

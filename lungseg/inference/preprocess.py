@@ -26,11 +26,7 @@ class Picture(NamedTuple):
 
 
 def read_picture(path: Path) -> Picture:
-    """Read a file of any format of `data.images.read_image`.
-
-    Raises:
-        DataError: One line naming the file.
-    """
+    """Read a file of any format of `data.images.read_image`, with its errors."""
     if is_dicom(path):
         image = read_dicom(path)
         return Picture(image.pixels, image.spacing_mm)

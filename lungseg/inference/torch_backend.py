@@ -8,19 +8,16 @@ from numpy.typing import NDArray
 
 from lungseg.errors import UserError
 from lungseg.inference.backend import Outputs
-from lungseg.models.loading import load_model
+from lungseg.models.checkpoint import load_model
 from lungseg.models.network import LungNetwork
 from lungseg.runs.model_info import ModelInfo
 from lungseg.runs.run import Run
 
 
 class TorchBackend:
-    """A `Backend` around a network; threads may share it, for a pass changes nothing in it.
+    """A `Backend` around a network, which is put into evaluation mode and moved to the device of a name.
 
-    Args:
-        network: Put into evaluation mode and moved to the device.
-        info: What is known of it.
-        device: As of `load_backend`.
+    Threads may share it, for a pass changes nothing in it.
     """
 
     def __init__(self, network: LungNetwork, info: ModelInfo, device: str = "auto"):
@@ -36,27 +33,17 @@ class TorchBackend:
             output = self.network(pixels.float().div_(255))
             mask_probs = output.mask_logits[:, 0].sigmoid()
             class_probs = (output.class_logits / self.info.temperature).softmax(dim=1)
-            found = (mask_probs, class_probs, output.class_maps)
-            return Outputs(*(tensor.float().cpu().numpy() for tensor in found))
+            return Outputs(*(one.float().cpu().numpy() for one in (mask_probs, class_probs, output.class_maps)))
 
 
 def load_torch(run: Run, device: str = "auto") -> TorchBackend:
-    """Load the network of a run or of a .safetensors file.
-
-    Raises:
-        FileNotFoundError: A checkpoint without the config.yaml of its run.
-        UserError: Not a model of lungseg, damaged, or a device that is not there.
-    """
+    """Load the network of a run or of a .safetensors file; errors are those of `load_model` and `find_device`."""
     find_device(device)  # before the file is read: a wrong name should not take seconds to be told
     return TorchBackend(*load_model(run), device)
 
 
 def find_device(name: str) -> torch.device:
-    """The device of a name: `auto` is a GPU if there is one, else the CPU.
-
-    Raises:
-        ValueError: Not a device, or not there.
-    """
+    """The device of a name (`auto` is a GPU if there is one, else the CPU); a UserError if it is not there."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

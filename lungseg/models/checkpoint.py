@@ -1,25 +1,71 @@
-"""Checkpoints as plain tensors and plain values: checking and loading them; no code in them is ever run."""
+"""Checkpoints of runs, as plain tensors and plain values: checking and loading them; no code in them is ever run."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from lungseg import __version__
 from lungseg.config import ModelConfig
 from lungseg.errors import UserError
+from lungseg.models.model_file import build_network, read_model_file
 from lungseg.models.network import LungNetwork
+from lungseg.runs.calibration import read_calibration
+from lungseg.runs.model_info import ModelInfo
+from lungseg.runs.run import Run
+
+
+def load_model(run: Run) -> tuple[LungNetwork, ModelInfo]:
+    """Load a network, in evaluation mode on the CPU, float32; nothing is downloaded.
+
+    The temperature is what `python -m lungseg.evaluate` chose on Val for this checkpoint, 1 where it has not;
+    `description["calibration"]` says which.
+
+    Args:
+        run: Of kind `checkpoint` or `safetensors`.
+
+    Raises:
+        FileNotFoundError: A checkpoint without the config.yaml of its run.
+        UserError: Not a model of lungseg, or damaged.
+    """
+    if run.kind == "safetensors":
+        return read_model_file(run.model)
+    config, environment = run.config(), run.environment()
+    network, classes = load_network(run.model)
+    content = read_checkpoint(run.model)
+    plain = content["lungseg"]
+    calibration, where = read_calibration(run, classes, sensitivity=0.95)
+    temperature = calibration.temperature if calibration is not None else math.nan
+    fitted = math.isfinite(temperature)
+    description = {
+        "model": plain["model"],
+        "training": {
+            **{name: plain[name] for name in ("loss", "optim") if name in plain},
+            "augment": dataclasses.asdict(config.augment),
+            "epoch": content.get("epoch"),
+            "data_fingerprint": environment.get("data_fingerprint"),
+        },
+        "calibration": f"temperature chosen on {where}" if fitted else f"none: {where}",
+        "licence": "not stated",
+    }
+    return network, ModelInfo(
+        tuple(classes),
+        config.data.image_size,
+        config.data.keep_aspect,
+        network.stride,
+        temperature if fitted else 1.0,
+        str(environment.get("lungseg", __version__)),
+        description,
+    )
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a lungseg checkpoint, tensors on the CPU.
-
-    Raises:
-        ValueError: Not a checkpoint, or not of lungseg.
-    """
+    """The content of a lungseg checkpoint, tensors on the CPU; a UserError if it is not one."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
@@ -30,30 +76,21 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_network(path: Path) -> tuple[LungNetwork, list[str]]:
-    """The network of a checkpoint, in evaluation mode, and its class names; nothing is downloaded.
-
-    Raises:
-        ValueError: The tensors do not fit the network that the checkpoint describes.
-    """
+    """The network of a checkpoint, in evaluation mode on the CPU, and its class names; nothing is downloaded."""
     content = read_checkpoint(path)
-    plain = content["lungseg"]
-    model = dataclasses.replace(ModelConfig(**plain["model"]), encoder_weights=None)
-    network = LungNetwork(model, len(plain["classes"]))
-    tensors = content["state_dict"].items()
-    try:
-        network.load_state_dict({k.removeprefix("network."): v for k, v in tensors if k.startswith("network.")})
-    except RuntimeError as error:
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
-    return network.eval(), list(plain["classes"])
+    model, classes = ModelConfig(**content["lungseg"]["model"]), list(content["lungseg"]["classes"])
+    # The training module holds more than its network, such as the weights of classes.
+    tensors = {k.removeprefix("network."): v for k, v in content["state_dict"].items() if k.startswith("network.")}
+    return build_network(path, model, len(classes), tensors), classes
 
 
 def check_same_model(path: Path, model: ModelConfig) -> None:
-    """Raise a ValueError naming the first keys in which a checkpoint's network differs from the config's."""
-    stored = read_checkpoint(path)["lungseg"]["model"]
+    """Raise a UserError naming the first keys in which a checkpoint's network differs from the config's."""
+    saved = read_checkpoint(path)["lungseg"]["model"]
     wanted = dataclasses.asdict(model)
-    differing = [key for key in wanted if key != "encoder_weights" and stored.get(key) != wanted[key]]
+    differing = [key for key in wanted if key != "encoder_weights" and saved.get(key) != wanted[key]]
     if differing:
         parts = ", ".join(
-            f"model.{key} is {stored.get(key)!r} there and {wanted[key]!r} in the config" for key in differing[:3]
+            f"model.{key} is {saved.get(key)!r} there and {wanted[key]!r} in the config" for key in differing[:3]
         )
         raise UserError(f"{path}: checkpoint of another architecture: {parts}; use its config, or start a new run")

@@ -11,7 +11,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -36,7 +35,10 @@ def write_model_file(path: Path, network: LungNetwork, info: ModelInfo, half: bo
         half: Save weights of two dimensions and more as float16, half the size; biases, statistics of BatchNorm and
             the normalisation of the input stay float32. It is computed in float32 in any case.
     """
-    tensors = {name: _as_saved(tensor, half) for name, tensor in network.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    if half:
+        wide = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.ndim >= 2}
+        tensors |= {name: tensor.half() for name, tensor in wide.items()}
     write_whole(path, save(tensors, metadata={KEY: info_to_json(info), "format": "pt"}))
 
 
@@ -48,28 +50,43 @@ def read_model_file(path: Path) -> tuple[LungNetwork, ModelInfo]:
     Raises:
         UserError: One line naming the file: damaged, not of lungseg, or of a newer version.
     """
+    beside = path.with_name(HUB_CONFIG)
     try:
         with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get(KEY) or _beside(path)
+            text = (file.metadata() or {}).get(KEY) or (beside.is_file() and beside.read_text(encoding="utf-8"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: not a readable .safetensors file ({type(error).__name__}); is it whole?") from error
+    if not text:
+        raise UserError(f"{path}: tensors, but not of lungseg: its header has no {KEY!r}, and there is no {HUB_CONFIG}")
     try:
         info = info_from_json(text)
         config = ModelConfig(**info.description["model"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a model of this version of lungseg: {error}") from error
-    return _build(path, config, info, tensors), info
+    return build_network(path, config, len(info.classes), tensors), info
+
+
+def build_network(path: Path, config: ModelConfig, classes: int, tensors: dict[str, Any]) -> LungNetwork:
+    """The network of a config and a number of classes, in evaluation mode on the CPU, with the tensors of a file.
+
+    Raises:
+        UserError: They do not fit it; names the file.
+    """
+    # The weights of the file replace those of the encoder anyway, and nothing is to be downloaded.
+    network = LungNetwork(dataclasses.replace(config, encoder_weights=None), classes)
+    try:
+        network.load_state_dict(tensors)  # copies, so float16 becomes float32 here
+    except RuntimeError as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
+    return network.eval()
 
 
 def write_hub_folder(folder: Path, network: LungNetwork, info: ModelInfo, half: bool = False) -> None:
     """Write a network as a folder that `Run.open` takes, here or once it is uploaded (`hf upload`).
 
-    Args:
-        folder: Made if need be. A README.md that is there stays; otherwise a short model card is written.
-        network: In any mode, on any device.
-        info: As of `write_model_file`.
-        half: As of `write_model_file`.
+    The folder is made if need be, and a README.md that is there stays; else a short model card is written. The other
+    arguments are those of `write_model_file`.
     """
     write_model_file(folder / HUB_WEIGHTS, network, info, half)
     write_json(folder / HUB_CONFIG, json.loads(info_to_json(info)))
@@ -100,28 +117,6 @@ def find_hub_folder(name: str | Path, revision: str | None = None) -> Path:
     except (OSError, ValueError) as error:  # all of its own errors are one of these
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{str(name)!r} could not be had from the Hub ({type(error).__name__}: {reason})") from error
-
-
-def _as_saved(tensor: torch.Tensor, half: bool) -> torch.Tensor:
-    narrow = half and tensor.is_floating_point() and tensor.ndim >= 2
-    return tensor.detach().cpu().to(torch.float16 if narrow else tensor.dtype).contiguous()
-
-
-def _beside(path: Path) -> str:
-    config = path.with_name(HUB_CONFIG)
-    if not config.is_file():
-        raise UserError(f"{path}: tensors, but not of lungseg: its header has no {KEY!r}, and there is no {HUB_CONFIG}")
-    return config.read_text(encoding="utf-8")
-
-
-def _build(path: Path, config: ModelConfig, info: ModelInfo, tensors: dict[str, Any]) -> LungNetwork:
-    # The weights of the file replace them anyway, and nothing is to be downloaded.
-    network = LungNetwork(dataclasses.replace(config, encoder_weights=None), len(info.classes))
-    try:
-        network.load_state_dict(tensors)  # copies, so float16 becomes float32 here
-    except RuntimeError as error:
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
-    return network.eval()
 
 
 def _card(info: ModelInfo) -> str:

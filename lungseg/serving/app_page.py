@@ -9,12 +9,13 @@ import base64
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 from lungseg.errors import DataError
 from lungseg.runs.model_info import ModelInfo
 from lungseg.serving.cases import CLOSED_FORM, METHODS, Case, Reader
-from lungseg.serving.rendering import NOTICE, MapChoice, Result, describe, draw_viewer, list_notices, pack
+from lungseg.serving.rendering import NOTICE, MapChoice, describe, draw_viewer, list_notices, pack
 
 MOST_FILES = 20
 MOST_MB = 64
@@ -40,24 +41,6 @@ _SAVE = """(content) => {
 }"""
 
 
-class _Components(NamedTuple):
-    """Components that events speak of."""
-
-    files: Any
-    example: Any
-    notices: Any
-    images: Any
-    picture: Any
-    opacity: Any
-    crop: Any
-    outline: Any
-    facts: Any
-    of_class: Any
-    method: Any
-    download: Any
-    packed: Any
-
-
 def build_page(gr: Any, reader: Reader, about: str, uploads: Path) -> Any:
     """The page of a model as Gradio `Blocks`.
 
@@ -70,26 +53,24 @@ def build_page(gr: Any, reader: Reader, about: str, uploads: Path) -> Any:
     with gr.Blocks(title="lungseg", analytics_enabled=False, delete_cache=(60, _HOUR_S)) as page:
         cases = gr.State([], time_to_live=_HOUR_S)
         number = gr.State(0)
-        on_page = _lay_out(gr, reader, about)
+        on = _lay_out(gr, reader, about)
         handlers = _Handlers(gr, reader, uploads)
-        shown = [on_page.picture, on_page.facts]
-        chosen = [cases, on_page.images, on_page.method, on_page.of_class]
-        taken = [cases, on_page.images, on_page.notices]
+        shown = [on.picture, on.facts]
+        chosen = [cases, on.images, on.method, on.of_class]
+        taken = [cases, on.images, on.notices]
         hidden = {"api_visibility": "private"}  # the page is for people; its events are no interface for programs
-        for event in (page.load, on_page.example.click):
+        for event in (page.load, on.example.click):
             event(handlers.example, number, [number, *taken], **hidden).then(handlers.show, chosen, shown, **hidden)
-        on_page.files.upload(handlers.read, [on_page.files, cases], [on_page.files, *taken], **hidden).then(
-            handlers.show, chosen, shown, **hidden
-        )
-        for component in (on_page.images, on_page.method, on_page.of_class):
+        uploaded = on.files.upload(handlers.read, [on.files, cases], [on.files, *taken], **hidden)
+        uploaded.then(handlers.show, chosen, shown, **hidden)
+        for component in (on.images, on.method, on.of_class):
             component.input(handlers.show, chosen, shown, **hidden)
-        on_page.opacity.change(None, on_page.opacity, None, js=_SET_OPACITY)
-        on_page.crop.change(None, on_page.crop, None, js=_SET_CROP)
-        on_page.outline.change(None, on_page.outline, None, js=_SET_OUTLINE)
-        choices = [cases, on_page.method, on_page.of_class, on_page.opacity, on_page.crop]
-        on_page.download.click(handlers.pack, choices, on_page.packed, **hidden).then(
-            None, on_page.packed, None, js=_SAVE
-        ).then(lambda: "", None, on_page.packed, **hidden)
+        on.opacity.change(None, on.opacity, None, js=_SET_OPACITY)
+        on.crop.change(None, on.crop, None, js=_SET_CROP)
+        on.outline.change(None, on.outline, None, js=_SET_OUTLINE)
+        choices = [cases, on.method, on.of_class, on.opacity, on.crop]
+        packed = on.download.click(handlers.pack, choices, on.packed, **hidden)
+        packed.then(None, on.packed, None, js=_SAVE).then(lambda: "", None, on.packed, **hidden)
     return page
 
 
@@ -100,48 +81,35 @@ def about_model(info: ModelInfo, name: str) -> str:
     return f"Model {name}: {', '.join(info.classes)}; {info.image_size} px{calibrated}; licence: {licence}"
 
 
-def _lay_out(gr: Any, reader: Reader, about: str) -> _Components:
+def _lay_out(gr: Any, reader: Reader, about: str) -> SimpleNamespace:
+    """Make the components, and give those that events speak of by name."""
+    on = SimpleNamespace()
     title = "lungseg: lungs, class and evidence of a chest X-ray"
     gr.HTML(f'<h1>{title}</h1><p role="note">{NOTICE}</p><p>{escape(about)}</p>', elem_id="head")
     with gr.Row():
         with gr.Column(scale=3, min_width=240):
-            files = gr.File(
-                label="X-rays",
-                file_count="multiple",
-                height=170,
-                elem_id="files",
-            )
+            on.files = gr.File(label="X-rays", file_count="multiple", height=170, elem_id="files")
             gr.HTML(f'<p class="hint">{_HINT}</p>')
-            example = gr.Button("Another example phantom", elem_id="example")
-            notices = gr.HTML(elem_id="notes")
-            images = gr.Radio([], label="Images", visible=False, elem_id="images")
+            on.example = gr.Button("Another example phantom", elem_id="example")
+            on.notices = gr.HTML(elem_id="notes")
+            on.images = gr.Radio([], label="Images", visible=False, elem_id="images")
         with gr.Column(scale=6, min_width=320):
-            picture = gr.HTML(elem_id="picture", min_height=240)
+            on.picture = gr.HTML(elem_id="picture", min_height=240)
             gr.HTML('<div class="key">no evidence<i></i>most in the lungs</div>')
-            opacity = gr.Slider(0, 100, OPACITY, step=1, label="Opacity of the map, %", buttons=[], elem_id="opacity")
+            percent = {"minimum": 0, "maximum": 100, "value": OPACITY, "step": 1, "buttons": []}
+            on.opacity = gr.Slider(**percent, label="Opacity of the map, %", elem_id="opacity")
             with gr.Row():
-                crop = gr.Checkbox(True, label="Map in the lungs only", elem_id="crop", min_width=150)
-                outline = gr.Checkbox(True, label="Outline of the lungs", elem_id="outlined", min_width=150)
+                on.crop = gr.Checkbox(True, label="Map in the lungs only", elem_id="crop", min_width=150)
+                on.outline = gr.Checkbox(True, label="Outline of the lungs", elem_id="outlined", min_width=150)
         with gr.Column(scale=4, min_width=260):
-            facts = gr.HTML(elem_id="facts", min_height=200)
-            of_class = gr.Dropdown(
-                [("the predicted class", PREDICTED), *((name, str(i)) for i, name in enumerate(reader.classes))],
-                value=PREDICTED,
-                label="Map of",
-                elem_id="of-class",
-            )
-            method = gr.Dropdown(
-                [(METHODS[key], key) for key in reader.methods],
-                value=CLOSED_FORM,
-                label="Method",
-                interactive=len(reader.methods) > 1,
-                elem_id="method",
-            )
-            download = gr.Button("Download the results (zip)", elem_id="download")
-            packed = gr.Textbox(visible=False)
-    return _Components(
-        files, example, notices, images, picture, opacity, crop, outline, facts, of_class, method, download, packed
-    )
+            on.facts = gr.HTML(elem_id="facts", min_height=200)
+            classes = [("the predicted class", PREDICTED), *((name, str(i)) for i, name in enumerate(reader.classes))]
+            on.of_class = gr.Dropdown(classes, value=PREDICTED, label="Map of", elem_id="of-class")
+            methods, many = [(METHODS[key], key) for key in reader.methods], len(reader.methods) > 1
+            on.method = gr.Dropdown(methods, value=CLOSED_FORM, label="Method", interactive=many, elem_id="method")
+            on.download = gr.Button("Download the results (zip)", elem_id="download")
+            on.packed = gr.Textbox(visible=False)
+    return on
 
 
 class _Handlers:
@@ -169,7 +137,9 @@ class _Handlers:
         finally:
             # Those beyond the limit too: nothing of a visit stays on the disk.
             for path in files:
-                self._delete(path)
+                # Nothing but uploads, whatever path arrives in a request.
+                if self._uploads.resolve() in path.resolve().parents:
+                    path.unlink(missing_ok=True)
         return (None, *self._taken(cases or before, notices))
 
     def show(self, cases: list[Case], index: int | None, method: str, of_class: str) -> tuple[str, str]:
@@ -191,7 +161,7 @@ class _Handlers:
         """All results as a zip file in base64."""
         choice = MapChoice(method, _label(of_class), opacity / 100, crop)
         try:
-            results = [Result(case.name, self._reader.predict(case, method, choice.label)) for case in cases]
+            results = [(case.name, self._reader.predict(case, method, choice.label)) for case in cases]
         except ValueError as error:
             raise self._gr.Error(str(error), title="No results") from None
         return base64.b64encode(pack(results, choice, self._reader.predictor.info)).decode()
@@ -200,11 +170,6 @@ class _Handlers:
         choices = [(f"{case.name}: {self._reader.classes[case.label]}", i) for i, case in enumerate(cases)]
         images = self._gr.update(choices=choices, value=0 if cases else None, visible=len(cases) > 1)
         return cases, images, list_notices(notices)
-
-    def _delete(self, path: Path) -> None:
-        # Nothing but uploads, whatever path arrives in a request.
-        if self._uploads.resolve() in path.resolve().parents:
-            path.unlink(missing_ok=True)
 
 
 def _label(of_class: str) -> int | None:

@@ -59,11 +59,7 @@ class Case:
 
 
 class Reader:
-    """A model at work on cases; threads may share it, one at a time passes.
-
-    Args:
-        predictor: The model.
-    """
+    """A model at work on cases; threads may share it, one at a time passes."""
 
     def __init__(self, predictor: Predictor):
         self.predictor, self.classes = predictor, predictor.info.classes
@@ -73,11 +69,7 @@ class Reader:
         """Keys of `METHODS` that this model can do: exported ones have no gradients."""
 
     def read(self, path: Path, name: str) -> Case:
-        """Read a file and run the network on it.
-
-        Raises:
-            DataError: In one line: what is wrong with the file, after its `name`, never its place.
-        """
+        """Read a file and run the network on it; a DataError names the file by `name`, never by its place."""
         try:
             _check_size(path)
             return self._pass(name, path)
@@ -92,15 +84,10 @@ class Reader:
         return self._pass(f"phantom {number + 1} ({CLASSES[label]}, drawn)", draw_phantom(number, label).image)
 
     def predict(self, case: Case, method: str = CLOSED_FORM, label: int | None = None) -> Prediction:
-        """What was found in a case, with the map of a method and a class.
-
-        Args:
-            case: Of this reader.
-            method: One of `methods`.
-            label: Index of a class; None is the predicted one.
+        """What was found in a case, with the map of one of `methods` and of a class, None being the predicted one.
 
         Raises:
-            ValueError: A method that this model cannot do, or a map that is not finite.
+            UserError: A method that this model cannot do, or a map that is not finite.
         """
         if method not in self.methods:
             raise UserError(f"method: {method!r} is not one of this model's: {', '.join(self.methods)}")
@@ -116,22 +103,21 @@ class Reader:
             return Case(name, picture, square, self.predictor.backend(square[None]))
 
     def _map(self, case: Case, method: str, label: int) -> NDArray[np.float32]:
-        cam = case.outputs.class_maps[0, label] if method == CLOSED_FORM else self._by_gradient(case, method, label)
+        if method == CLOSED_FORM:
+            cam = case.outputs.class_maps[0, label]
+        else:
+            import torch
+
+            from lungseg.cam.methods import class_activation_map
+
+            # A copy, for torch warns of arrays that it may not write to.
+            pixels = torch.from_numpy(case.square.copy()).to(next(self._network.parameters()).device)
+            with self._lock:
+                map_of_case = class_activation_map(self._network, pixels[None, None].float() / 255, label, method)
+            cam = np.asarray(map_of_case[0].float().cpu().numpy())
         if not np.isfinite(cam).all():  # a gradient can overflow, and would be drawn as no evidence
             raise UserError(f"{METHODS[method]} gives no finite map of {case.name!r} with this model")
         return enlarge_map(cam, self.predictor.info)
-
-    def _by_gradient(self, case: Case, method: str, label: int) -> NDArray[np.float32]:
-        import torch
-
-        from lungseg.cam.methods import class_activation_map
-
-        device = next(self._network.parameters()).device
-        # A copy, for torch warns of arrays that it may not write to.
-        pixels = torch.from_numpy(case.square.copy()).to(device)[None, None].float() / 255
-        with self._lock:
-            cam = class_activation_map(self._network, pixels, label, method)
-        return np.asarray(cam[0].float().cpu().numpy())
 
 
 def _check_size(path: Path) -> None:

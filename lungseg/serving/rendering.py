@@ -7,7 +7,6 @@ browser (`page.css`): moving the slider asks the server nothing.
 from __future__ import annotations
 
 import base64
-import csv
 import io
 import json
 import re
@@ -22,7 +21,8 @@ import numpy as np
 from PIL import Image
 
 from lungseg import __version__
-from lungseg.inference.prediction import OVERLAY_PX, LungAreas, Prediction, png
+from lungseg.inference.journal import csv_of
+from lungseg.inference.prediction import OVERLAY_PX, Prediction, png
 from lungseg.reporting.drawing import PREDICTED_COLOUR, Array, in_lung_units, map_layer, shrink
 from lungseg.runs.model_info import ModelInfo
 from lungseg.serving.cases import METHODS
@@ -49,20 +49,10 @@ class MapChoice(NamedTuple):
     """Show the map inside the lungs only."""
 
 
-class Result(NamedTuple):
-    """One image of the page."""
-
-    name: str
-    prediction: Prediction
-
-
 def draw_viewer(prediction: Prediction, name: str, of_class: str) -> str:
-    """The picture as an SVG with a caption; it is as wide as the column that it stands in.
+    """The picture of an image by name as an SVG with a caption, as wide as the column that it stands in.
 
-    Args:
-        prediction: With the map to show.
-        name: Of the image.
-        of_class: Name of the map's class, for those who do not see it.
+    `of_class` names the class of the prediction's map, for those who do not see it.
     """
     grey = shrink(prediction.image, IMAGE_PX)
     height, width = grey.shape
@@ -84,12 +74,7 @@ def draw_viewer(prediction: Prediction, name: str, of_class: str) -> str:
 
 
 def describe(prediction: Prediction, of_class: str) -> str:
-    """Flags, probabilities, evidence and areas as HTML.
-
-    Args:
-        prediction: With the map shown.
-        of_class: Name of the map's class.
-    """
+    """Flags, probabilities, evidence for the class of the map, by name, and areas as HTML."""
     flags = "".join(f"<li>{escape(flag.reason)}</li>" for flag in prediction.flags)
     warnings = f'<div id="flags" role="alert"><b>Look twice</b><ul>{flags}</ul></div>' if flags else ""
     rows = "".join(
@@ -97,9 +82,8 @@ def describe(prediction: Prediction, of_class: str) -> str:
         f"<td>{_bar(float(p))}</td><td>{float(p):.1%}</td></tr>"
         for name, p in zip(prediction.classes, prediction.probabilities, strict=True)
     )
-    return f'{warnings}<h3>Class</h3><table id="classes">{rows}</table>{_evidence(prediction, of_class)}' + _areas(
-        prediction
-    )
+    evidence, areas = _evidence(prediction, of_class), _areas(prediction)
+    return f'{warnings}<h3>Class</h3><table id="classes">{rows}</table>{evidence}{areas}'
 
 
 def list_notices(notices: Sequence[str]) -> str:
@@ -109,21 +93,21 @@ def list_notices(notices: Sequence[str]) -> str:
     return f'<div id="notices" role="alert"><ul>{"".join(f"<li>{escape(each)}</li>" for each in notices)}</ul></div>'
 
 
-def pack(results: Sequence[Result], choice: MapChoice, info: ModelInfo) -> bytes:
+def pack(results: Sequence[tuple[str, Prediction]], choice: MapChoice, info: ModelInfo) -> bytes:
     """A zip file: `results.csv`, `results.json`, and `NN_NAME_mask.png` and `NN_NAME_overlay.png` of each image.
 
     Args:
-        results: In the order of the page.
+        results: Names of the images and what is predicted of them, in the order of the page.
         choice: How overlays are drawn.
         info: Of the model, for results.json.
     """
-    rows = [_row(number, result, choice) for number, result in enumerate(results, 1)]
+    rows = [_row(number, *result, choice) for number, result in enumerate(results, 1)]
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         for row, (_, prediction) in zip(rows, results, strict=True):
             archive.writestr(row["mask"], prediction.mask_png())
             archive.writestr(row["overlay"], png(prediction.overlay(OVERLAY_PX, choice.opacity, choice.crop)))
-        archive.writestr("results.csv", _csv(rows))
+        archive.writestr("results.csv", csv_of(rows, list(rows[0]) if rows else ["id"]))
         archive.writestr("results.json", json.dumps({**_about(info), "images": rows}, indent=2) + "\n")
     return content.getvalue()
 
@@ -133,25 +117,16 @@ def _evidence(prediction: Prediction, of_class: str) -> str:
     head = f"<h3>Evidence for {escape(of_class)} in the lungs</h3>"
     if share is None:
         return f'{head}<p id="evidence">The map holds no evidence for this class.</p>'
-    note = (
-        ""
-        if share >= 0.5
-        else '<p class="warning">Most of it lies outside the lungs, and is not seen in the cropped map.</p>'
-    )
-    return (
-        f'{head}<p id="evidence">{_bar(share)}<b>{share:.0%}</b></p>'
-        f"<p>before the crop; the lungs are {float(prediction.mask.mean()):.0%} of the image</p>{note}"
-    )
+    hidden = '<p class="warning">Most of it lies outside the lungs, and is not seen in the cropped map.</p>'
+    lungs = f"<p>before the crop; the lungs are {float(prediction.mask.mean()):.0%} of the image</p>"
+    return f'{head}<p id="evidence">{_bar(share)}<b>{share:.0%}</b></p>{lungs}{hidden if share < 0.5 else ""}'
 
 
 def _areas(prediction: Prediction) -> str:
-    cm2, pixels = prediction.lung_area_cm2, prediction.lung_area_px
-    text = _sides(pixels, ",.0f", "px") if cm2 is None else _sides(cm2, ".0f", "cm²")
-    return f'<h3>Lung area</h3><p id="areas">{text}</p>'
-
-
-def _sides(area: LungAreas, form: str, unit: str) -> str:
-    return f"right {area.right:{form}} {unit}, left {area.left:{form}} {unit} (the patient's)"
+    cm2 = prediction.lung_area_cm2
+    area, form, unit = (prediction.lung_area_px, ",.0f", "px") if cm2 is None else (cm2, ".0f", "cm²")
+    sides = f"right {area.right:{form}} {unit}, left {area.left:{form}} {unit} (the patient's)"
+    return f'<h3>Lung area</h3><p id="areas">{sides}</p>'
 
 
 def _bar(share: float) -> str:
@@ -174,13 +149,12 @@ def _encode(picture: Array, form: str) -> str:
     return f"data:image/{form};base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
-def _row(number: int, result: Result, choice: MapChoice) -> dict[str, Any]:
-    prediction = result.prediction
+def _row(number: int, name: str, prediction: Prediction, choice: MapChoice) -> dict[str, Any]:
     # Numbered, for two files from two folders may bear one name.
-    stem = f"{number:02d}_{re.sub(r'[^A-Za-z0-9._-]+', '_', result.name).strip('_')[:80]}"
+    stem = f"{number:02d}_{re.sub(r'[^A-Za-z0-9._-]+', '_', name).strip('_')[:80]}"
     label = prediction.label if choice.label is None else choice.label
     return {
-        "id": result.name,
+        "id": name,
         "map_method": choice.method,
         "map_class": prediction.classes[label],
         "map_cropped": choice.crop,
@@ -191,24 +165,6 @@ def _row(number: int, result: Result, choice: MapChoice) -> dict[str, Any]:
 
 
 def _about(info: ModelInfo) -> dict[str, Any]:
-    return {
-        "notice": NOTICE,
-        "lungseg": __version__,
-        "model": {
-            "version": info.version,
-            "classes": list(info.classes),
-            "image_size": info.image_size,
-            "temperature": info.temperature,
-            **{name: info.description[name] for name in ("licence", "calibration") if name in info.description},
-        },
-        "methods": METHODS,
-    }
-
-
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else ["id"], lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: "; ".join(value) if isinstance(value, list) else value for name, value in row.items()})
-    return text.getvalue()
+    model = {name: getattr(info, name) for name in ("version", "classes", "image_size", "temperature")}
+    model |= {name: info.description[name] for name in ("licence", "calibration") if name in info.description}
+    return {"notice": NOTICE, "lungseg": __version__, "model": model, "methods": METHODS}

@@ -12,8 +12,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
 from lungseg.errors import UserError
 from lungseg.inference.predictor import Predictor
@@ -35,54 +34,37 @@ _QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
-class Running(NamedTuple):
-    """A server at work."""
-
-    url: str
-    uploads: Path
-    """Where uploads are for as long as it takes to read them."""
-
-
 def serve(checkpoint: Path | None, host: str = LOCAL[0], port: int | None = None, device: str = "auto") -> None:
-    """Load a model and serve its page until the process is interrupted or ended.
+    """Load a model as `Predictor.load` does and serve its page until the process is interrupted or ended.
 
     Args:
-        checkpoint: As of `Predictor.load`.
+        checkpoint: None is the model of the package.
         host: Address to listen on.
         port: None is the first free one from `FIRST_PORT`.
-        device: As of `Predictor.load`.
+        device: As of `load_backend`.
 
     Raises:
-        FileNotFoundError: No such model.
-        ValueError: Not a model, a port or host that cannot be had, or Gradio is not installed.
+        UserError: A port or host that cannot be had, or Gradio is not installed; beside the errors of loading.
     """
     if importlib.util.find_spec("gradio") is None:
         raise UserError("the page needs Gradio: pip install 'lungseg[app]'")
     port = _find_port(host, port)  # before the model is loaded: what is wrong is told at once
     reader = Reader(Predictor.load(checkpoint, device))
     name = "of the package" if checkpoint is None else checkpoint.resolve().name
-    with running(reader, name, host, port) as server:
-        print(f"page   {server.url}   (Ctrl-C ends it)", flush=True)
+    with running(reader, name, host, port) as (url, _):
+        print(f"page   {url}   (Ctrl-C ends it)", flush=True)
         if host not in LOCAL:
-            print(
-                f"warning: listening on {host}: whoever reaches this port can use the page, without password or "
-                "encryption",
-                file=sys.stderr,
-                flush=True,
-            )
+            risk = "whoever reaches this port can use the page, without password or encryption"
+            print(f"warning: listening on {host}: {risk}", file=sys.stderr, flush=True)
         _wait()
 
 
 @contextmanager
-def running(reader: Reader, name: str, host: str, port: int, most_mb: int = MOST_MB) -> Iterator[Running]:
-    """Serve the page while the context lasts; then its uploads, if any are left, are deleted.
+def running(reader: Reader, name: str, host: str, port: int, most_mb: int = MOST_MB) -> Iterator[tuple[str, Path]]:
+    """Serve the page of a model by name while the context lasts: its address, and the folder of its uploads.
 
-    Args:
-        reader: The model.
-        name: What to call it.
-        host: Address to listen on.
-        port: A free one.
-        most_mb: Size of one file at most, MB of 2**20 bytes.
+    Each upload is there for as long as it takes to read it, and none afterwards. The port must be free; a file may have
+    `most_mb` MB of 2**20 bytes.
     """
     # Gradio keeps uploads where this variable says; with the folder goes whatever an ended visit left.
     with tempfile.TemporaryDirectory(prefix="lungseg-app-") as folder, _environment(**_QUIET, GRADIO_TEMP_DIR=folder):
@@ -90,21 +72,16 @@ def running(reader: Reader, name: str, host: str, port: int, most_mb: int = MOST
         page = build_page(gr, reader, about_model(reader.predictor.info, name), Path(folder))
         # Reading a file may go on beside a pass; passes themselves take turns (`Reader`).
         page.queue(default_concurrency_limit=4, max_size=64)
-        _, url, _ = page.launch(
-            **_launch_options(gr, host), server_name=host, server_port=port, max_file_size=most_mb * 2**20
-        )
+        options = _launch_options(gr, host) | {"max_file_size": most_mb * 2**20}
+        _, url, _ = page.launch(server_name=host, server_port=port, **options)
         try:
-            yield Running(url, Path(folder))
+            yield url, Path(folder)
         finally:
             page.close(verbose=False)
 
 
 class Policy:
-    """ASGI middleware: every answer carries `POLICY`, and no address of it is told to others.
-
-    Args:
-        app: What answers.
-    """
+    """ASGI middleware: every answer carries `POLICY`, and no address of it is told to others."""
 
     def __init__(self, app: Callable[[dict[str, Any], Any, Send], Awaitable[None]]):
         self._app = app
@@ -123,32 +100,23 @@ class Policy:
 
 def _launch_options(gr: Any, host: str) -> dict[str, Any]:
     """What of Gradio is on: nothing that speaks to others, and nothing that remembers."""
-    fonts = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
+    make = importlib.import_module("starlette.middleware").Middleware
+    trusted = importlib.import_module("starlette.middleware.trustedhost").TrustedHostMiddleware
+    # Listening here only, it answers to no other name: a page elsewhere cannot lend its own to this one. With another
+    # host the name that people use for this machine is not known.
+    named = [make(trusted, allowed_hosts=["127.0.0.1", "localhost"])] if host in LOCAL[:2] else []
+    off = ("share", "run_history", "enable_monitoring", "ssr_mode", "mcp_server", "pwa", "inbrowser")
     return {
-        "share": False,
-        "run_history": False,
-        "enable_monitoring": False,
-        "ssr_mode": False,
-        "mcp_server": False,
-        "pwa": False,
-        "inbrowser": False,
+        **dict.fromkeys(off, False),
         "prevent_thread_lock": True,
         "quiet": True,
         "footer_links": [],
         "state_session_capacity": 64,
-        "app_kwargs": {"middleware": _middleware(host)},
-        "theme": gr.themes.Default(font=fonts[0], font_mono=fonts[1]),
+        "app_kwargs": {"middleware": [make(Policy), *named]},
+        # Fonts of the system: the default ones would be fetched.
+        "theme": gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         "css": STYLE,
     }
-
-
-def _middleware(host: str) -> list[Any]:
-    """`Policy`; and, listening here only, answers to no other name: a page elsewhere cannot lend its own to this."""
-    make = importlib.import_module("starlette.middleware").Middleware
-    trusted = importlib.import_module("starlette.middleware.trustedhost").TrustedHostMiddleware
-    # With another host the name that people use for this machine is not known here.
-    named = [make(trusted, allowed_hosts=["127.0.0.1", "localhost"])] if host in LOCAL[:2] else []
-    return [make(Policy), *named]
 
 
 @contextmanager
@@ -158,11 +126,9 @@ def _environment(**values: str) -> Iterator[None]:
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in values:
+            del os.environ[name]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def _find_port(host: str, port: int | None) -> int:
@@ -173,14 +139,12 @@ def _find_port(host: str, port: int | None) -> int:
             family, *_, address = socket.getaddrinfo(host, each, type=socket.SOCK_STREAM)[0]
         except socket.gaierror:
             raise UserError(f"--host: no such address {host!r}; give 127.0.0.1, or one of this machine's") from None
-        with socket.socket(family) as trial:
-            # As the server itself will do: a port that was just left free counts as free.
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                trial.bind(address)
-                return each
-            except OSError as error:
-                reason = error.strerror
+        try:
+            # As the server itself does it: a port that was just left free counts as free.
+            socket.create_server(address, family=family).close()
+            return each
+        except OSError as error:
+            reason = str(error.strerror).partition(" (while")[0]
     asked = f"port {port}" if port is not None else f"ports {FIRST_PORT} to {FIRST_PORT + PORTS - 1}"
     raise UserError(f"--port: {asked} on {host!r} cannot be had ({reason}); give another one")
 
@@ -188,11 +152,7 @@ def _find_port(host: str, port: int | None) -> int:
 def _wait() -> None:
     """Until Ctrl-C or SIGTERM, both of which are the usual way to end a server."""
     done = threading.Event()
-
-    def end(number: int, frame: FrameType | None) -> None:
-        done.set()
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, lambda *_: done.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         done.wait()
     finally:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lungseg.data.datamodule import LungDataModule
 from lungseg.errors import DataError, UserError
-from lungseg.models.loading import load_model
+from lungseg.models.checkpoint import load_model
 from lungseg.models.network import LungNetwork
 from lungseg.runs.run import Run
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from lungseg.inference.predictor import Predictor
 from lungseg.inference.torch_backend import load_torch
-from lungseg.models.loading import load_model
+from lungseg.models.checkpoint import load_model
 from lungseg.models.model_file import find_hub_folder, read_model_file, write_model_file
 from lungseg.models.network import LungNetwork
 from lungseg.runs.model_info import ModelInfo, info_from_json, info_to_json

@@ -143,14 +143,11 @@ def _mask_flags(mask: NDArray[np.bool_], share: float) -> Iterator[Flag]:
         yield from _uneven(sides)
     cut = max(float(edge.mean()) for edge in (mask[0], mask[-1], mask[:, 0], mask[:, -1]))
     if cut > MOST_CUT:
-        yield Flag(
-            "lungs_cut", f"the lungs reach over {cut:.0%} of one edge of the image, usual is {MOST_CUT:.0%}", cut
-        )
+        reason = f"the lungs reach over {cut:.0%} of one edge of the image, usual is {MOST_CUT:.0%}"
+        yield Flag("lungs_cut", reason, cut)
     rows, columns = np.nonzero(mask)
-    for name, value, (least, most) in (
-        ("width", (columns.mean() + 0.5) / mask.shape[1], COLUMNS),
-        ("height", (rows.mean() + 0.5) / mask.shape[0], ROWS),
-    ):
+    across, down = (columns.mean() + 0.5) / mask.shape[1], (rows.mean() + 0.5) / mask.shape[0]
+    for name, value, (least, most) in (("width", across, COLUMNS), ("height", down, ROWS)):
         if not least <= value <= most:
             where = f"at {value:.0%} of the image's {name}, usual are {least:.0%} to {most:.0%}"
             yield Flag("lung_position", f"the middle of the lungs lies {where}", float(value))
@@ -171,10 +168,10 @@ def _midline_flags(image: NDArray[np.uint8], sides: Sides) -> Iterator[Flag]:
 
 def _uneven(sides: Sides) -> Iterator[Flag]:
     """One lung above the other, in a square image."""
-    (left_y, left_x), (right_y, right_x) = (
-        [float(place.mean()) / length for place, length in zip(np.nonzero(side), side.shape, strict=True)]
-        for side in sides
-    )
+    centres = [
+        [float(np.mean(where)) / n for where, n in zip(np.nonzero(side), side.shape, strict=True)] for side in sides
+    ]
+    (left_y, left_x), (right_y, right_x) = centres
     slope = abs(left_y - right_y) / max(right_x - left_x, 1e-6)
     if slope > MOST_SLOPE:
         reason = f"the lungs do not lie side by side: {slope:.1f} times as far apart in height as in width"

@@ -8,7 +8,7 @@ rates all 16 orientations of it. What was learned lies in `orientation.npz`, whi
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,7 +80,7 @@ def reorient(image: NDArray[np.uint8], orientation: Orientation) -> NDArray[np.u
 
 def compare(image: NDArray[np.uint8]) -> Likeness:
     """Compare an image (H, W) with the frontal chest X-rays known."""
-    known, spread_out = _load()
+    known, spread_out = load_known()
     numbers = features(image)
     logits = numbers @ spread_out
     probs = np.exp(logits - logits.max())  # without an overflow
@@ -101,9 +101,12 @@ def compare(image: NDArray[np.uint8]) -> Likeness:
     )
 
 
-def forget() -> None:
-    """Read `FILE` anew the next time."""
-    _load.cache_clear()
+@cache
+def load_known() -> tuple[Known, Array]:
+    """What was learned, and its weights spread over the orientations."""
+    with np.load(FILE, allow_pickle=False) as arrays:
+        known = Known(*(arrays[name].astype(np.float32) for name in Known._fields))
+    return known, spread(known.upright)
 
 
 def features(image: NDArray[np.uint8]) -> Array:
@@ -153,7 +156,7 @@ def _gradients(even: Array) -> Array:
     return np.asarray(planes.reshape(_BINS, _CELLS, cell, _CELLS, cell).sum(axis=(2, 4)), np.float32).ravel()
 
 
-@lru_cache(maxsize=1)
+@cache
 def _rearrangements() -> list[tuple[NDArray[np.intp], Array]]:
     """For each orientation: `features(reoriented)[index] * sign` are those of the upright image; (F,) each."""
     rearrangements = []
@@ -174,11 +177,3 @@ def _undo(planes: NDArray[np.intp], orientation: Orientation) -> NDArray[np.intp
     """Bring planes (N, S, S) of a reoriented image back to those of the upright one."""
     back = np.rot90(planes, -orientation.quarter_turns, axes=(1, 2))
     return back[..., ::-1] if orientation.mirrored else back
-
-
-@lru_cache(maxsize=1)
-def _load() -> tuple[Known, Array]:
-    """What was learned, and its weights spread over the orientations."""
-    with np.load(FILE, allow_pickle=False) as arrays:
-        known = Known(*(arrays[name].astype(np.float32) for name in Known._fields))
-    return known, spread(known.upright)
