@@ -33,7 +33,7 @@ from lungseg.inference.predictor import Predictor
 from lungseg.serving import app_page, server
 from lungseg.serving.app_page import MOST_FILES, PREDICTED, _Handlers
 from lungseg.serving.cases import CLOSED_FORM, METHODS, Case, Reader
-from lungseg.serving.rendering import MapChoice, _path, describe, draw_viewer, list_notices, pack
+from lungseg.serving.rendering import _path, describe, draw_viewer, list_notices, pack
 
 
 class _GradioError(Exception):
@@ -201,9 +201,8 @@ def test_facts_tell_probabilities_evidence_and_areas(prediction: Prediction) -> 
 
 
 def test_the_zip_holds_masks_overlays_and_one_table_twice(reader: Reader, prediction: Prediction) -> None:
-    choice = MapChoice("hires_cam", 1, 0.5, True)
     results = [("../a b.png", prediction), ("../a b.png", prediction)]
-    archive = zipfile.ZipFile(io.BytesIO(pack(results, choice, reader.predictor.info)))
+    archive = zipfile.ZipFile(io.BytesIO(pack(results, reader.predictor.info, "hires_cam", 1, 0.5, True)))
     files = [f"0{i}_.._a_b.png_{kind}.png" for i in (1, 2) for kind in ("mask", "overlay")]
     assert archive.namelist() == [*files, "results.csv", "results.json"]
     mask = cv2.imdecode(np.frombuffer(archive.read(files[0]), np.uint8), cv2.IMREAD_UNCHANGED)

@@ -120,7 +120,7 @@ def test_predict_prints_every_method_and_its_ratio_and_the_commands(
     lines = capsys.readouterr().out.splitlines()
     passes = [re.fullmatch(r"  (batch +\d+)  (\S.*\S) +(\d+\.\d) ms +(\d+\.\d\d) x", line) for line in lines]
     found = [row.groups() for row in passes if row]
-    ways = 4 + (find_spec("openvino") is not None)
+    ways = 3 + (find_spec("openvino") is not None)
     rounds = 1 + (cores() > 1)  # on one core, and on all
     assert [batch for batch, *_ in found] == (["batch  1"] * ways + ["batch  2"] * ways) * rounds
     assert all(float(row[3]) == 1 for row in found[::ways])

@@ -124,9 +124,9 @@ def _overlays(model: ModelConfig, quick: bool) -> Iterator[str]:
             mark()
 
         times = LambdaCallback(on_train_batch_start=mark, on_train_batch_end=draw)
-        off: Any = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-        plain: Any = {"max_epochs": 1, "accelerator": "cpu", "gradient_clip_val": 1.0, "default_root_dir": folder}
-        trainer = Trainer(callbacks=[times], **plain, **dict.fromkeys(off, False))
+        options: Any = {"accelerator": "cpu", "gradient_clip_val": 1.0, "default_root_dir": folder}
+        options |= dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+        trainer = Trainer(max_epochs=1, callbacks=[times], logger=False, **options)
         trainer.fit(module, DataLoader(batches, batch_size=None))
     # Without the first ones, which load fonts and allocate memory.
     begun, done, drawn = np.reshape(marks, (-1, 3))[1:].T

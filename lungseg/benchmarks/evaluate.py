@@ -63,7 +63,7 @@ def run(quick: bool = False) -> Iterator[str]:
     options = Options(faithfulness=3, robustness=3, bootstraps=50) if quick else Options()
     yield f"{images} images of {size} px, {options.bootstraps} bootstraps, {cores()} cores, seconds by the clock:"
     with tempfile.TemporaryDirectory() as folder:
-        watch = measure(Path(folder), images, size, distinct, options)
+        watch = _measure(Path(folder), images, size, distinct, options)
     for name, whole, inside in watch.steps():
         yield f"{name:<62}{whole - inside:7.1f} s{inside:9.1f} s in the network"
     rest = sum(whole - inside for _, whole, inside in watch.steps())
@@ -75,7 +75,7 @@ def run(quick: bool = False) -> Iterator[str]:
     yield f"peak memory {memory:.0f} MiB"
 
 
-def measure(folder: Path, images: int, size: int, distinct: int, options: Options) -> Stopwatch:
+def _measure(folder: Path, images: int, size: int, distinct: int, options: Options) -> Stopwatch:
     """Evaluate so many images, `distinct` phantoms of `size` pixels over and over, and write all files and the page."""
     phantoms = PhantomConfig(train=3, val=max(6, distinct // 2), test=distinct, size_px=size, dir=str(folder))
     drawn = load_index(write_phantoms(phantoms))

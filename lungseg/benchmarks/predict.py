@@ -32,7 +32,6 @@ from lungseg.inference.backend import Backend
 from lungseg.inference.onnx_backend import load_onnx
 from lungseg.inference.prediction import png
 from lungseg.inference.predictor import load_backend
-from lungseg.inference.torch_backend import TorchBackend
 from lungseg.runs.progress import cores
 from lungseg.runs.whole_files import write_whole
 from lungseg.training.module import LungModule
@@ -71,14 +70,9 @@ def run(quick: bool = False) -> Iterator[str]:
 
 
 def _passes(trained: Path, folder: Path, scale: _Scale, threads: int, clock: Callable[[], float]) -> Iterator[str]:
-    """The same outputs by eager PyTorch, its weights channels-last or not, and by the ONNX files."""
-    plain = load_backend(trained, "cpu")
-    assert isinstance(plain, TorchBackend)
-    # As a script has it that does nothing about it; our backends' weights lie channels last.
-    plain.network.to(memory_format=torch.contiguous_format)
+    """The same outputs by eager PyTorch and by the ONNX files."""
     backends: dict[str, Backend] = {
         "eager PyTorch, channels last": load_backend(trained, "cpu"),
-        "eager PyTorch, torch's default layout": plain,
         "ONNX, onnxruntime": load_onnx(folder / "model.onnx", threads=threads),
         "ONNX in int8, onnxruntime": load_onnx(folder / "int8.onnx", threads=threads),
     }

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from statistics import median
 
-import cv2
 import torch
 
 from lungseg.config import ModelConfig
+from lungseg.runs.progress import one_opencv_thread
 
 TINY = ModelConfig(
     encoder="tu-mobilenetv3_small_050", encoder_depth=4, decoder_channels=[16, 16, 8, 8], map_stride=8, dropout=0.0
@@ -39,11 +39,10 @@ def medians(
 @contextmanager
 def one_thread() -> Iterator[None]:
     """PyTorch and OpenCV on one thread inside."""
-    torch_threads, opencv_threads = torch.get_num_threads(), cv2.getNumThreads()
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    cv2.setNumThreads(0)
     try:
-        yield
+        with one_opencv_thread():
+            yield
     finally:
-        torch.set_num_threads(torch_threads)
-        cv2.setNumThreads(opencv_threads)
+        torch.set_num_threads(threads)

@@ -6,6 +6,7 @@ import importlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,7 @@ def to_int8(model: Any, images: Sequence[NDArray[np.uint8]]) -> Any:
 
     quantization: Any = importlib.import_module("onnxruntime.quantization")  # untyped
     shapes: Any = importlib.import_module("onnxruntime.quantization.shape_inference")
+    feeds = ({INPUT: image[None].astype(np.uint16)} for image in images)
     with only_errors(""), tempfile.TemporaryDirectory() as folder:  # the root logger advises what is done here already
         plain, prepared, made = (str(Path(folder) / f"{name}.onnx") for name in ("plain", "prepared", "made"))
         onnx.save(model, plain)
@@ -68,7 +70,7 @@ def to_int8(model: Any, images: Sequence[NDArray[np.uint8]]) -> Any:
         quantization.quantize_static(
             prepared,
             made,
-            _Reader(images),
+            SimpleNamespace(get_next=lambda: next(feeds, None)),
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=_QUANTISED,
             nodes_to_exclude=outside,
@@ -82,14 +84,3 @@ def to_int8(model: Any, images: Sequence[NDArray[np.uint8]]) -> Any:
     # Quantising writes a new model, without what is known of this one.
     onnx.helper.set_model_props(quantised, {entry.key: entry.value for entry in model.metadata_props})
     return quantised
-
-
-class _Reader:
-    """What onnxruntime calls a calibration data reader: one image at a time."""
-
-    def __init__(self, images: Sequence[NDArray[np.uint8]]):
-        self._images = iter(images)
-
-    def get_next(self) -> dict[str, NDArray[np.uint16]] | None:
-        image = next(self._images, None)
-        return None if image is None else {INPUT: image[None].astype(np.uint16)}

@@ -8,23 +8,32 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lungseg.errors import UserError
-from lungseg.inference.dicom_out import check_highdicom
+from lungseg.errors import DataError, UserError
+from lungseg.inference.dicom_out import check_highdicom, write_dicom
 from lungseg.inference.inputs import Input, find_inputs
 from lungseg.inference.journal import Journal, Row, check_settings, done_ids
-from lungseg.inference.pipeline import predict_files, write_prediction
-from lungseg.inference.predictor import Predictor
-from lungseg.runs.progress import tracked
+from lungseg.inference.prediction import OVERLAY_PX, Prediction, png
+from lungseg.inference.predictor import Predictor, SquarePrediction
+from lungseg.inference.preprocess import Picture
+from lungseg.runs.progress import ahead, cores, one_opencv_thread, tracked
 from lungseg.runs.run import Run
-from lungseg.runs.whole_files import digest
+from lungseg.runs.whole_files import digest, write_whole
+
+Decoded = tuple[Picture, NDArray[np.uint8]] | DataError
+"""An image and its square for the network, or why there is none."""
+Writer = Callable[[Input, Prediction], Row]
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,57 @@ def predict(options: Options) -> Outcome:
         journal.close()
 
 
+def predict_files(predictor: Predictor, files: Sequence[Input], write: Writer) -> Iterator[Row]:
+    """Predict and write files, and yield a row each, in their order.
+
+    At most about three batches of images are in memory. A thread a core decodes and writes, this one runs the network.
+
+    Args:
+        predictor: Its `batch_size` images go through the network at a time.
+        files: A file that cannot be read gives a row with `error`, and the next one follows.
+        write: Writes what is predicted of a file and gives its row; called from several threads.
+    """
+
+    def decode(file: Input) -> Decoded:
+        try:
+            return predictor.prepare(file.path)
+        except DataError as error:
+            return error
+
+    def finish(item: tuple[Input, Decoded, SquarePrediction | None]) -> Row:
+        file, image, predicted = item
+        try:
+            if isinstance(image, DataError) or predicted is None:
+                return _row(file, error=image)
+            return _row(file, **write(file, predictor.finish(image[0], predicted)))
+        except DataError as error:
+            return _row(file, error=error)
+
+    # Threads, not processes: OpenCV and zlib let other threads run, and no image needs to be sent anywhere.
+    pool = ThreadPoolExecutor(cores())
+    with one_opencv_thread():
+        try:
+            decoded = zip(files, ahead(pool, decode, files, predictor.batch_size), strict=True)
+            yield from ahead(pool, finish, _run_network(predictor, decoded), predictor.batch_size)
+        finally:
+            pool.shutdown(cancel_futures=True)  # else an error would wait for everything that is queued
+
+
+def write_prediction(output: Path, file: Input, prediction: Prediction, dicom: bool = False) -> Row:
+    """Write `masks/NAME.png` (0 and 255) and `overlays/NAME.png`, and give the row of the image.
+
+    With `dicom`, of an input that is DICOM, `dicom/NAME.seg.dcm` and `dicom/NAME.overlay.dcm` too; a DataError where
+    its header lacks what they need.
+    """
+    mask, overlay = f"masks/{file.png}", f"overlays/{file.png}"
+    if dicom:
+        write_dicom(output / "dicom", file, prediction)
+    write_whole(output / overlay, png(prediction.overlay(OVERLAY_PX)))
+    # The mask comes last: where it is there, so is everything else, and a rerun need not do the image again.
+    write_whole(output / mask, prediction.mask_png())
+    return {**prediction.row(), "mask": mask, "overlay": overlay}
+
+
 def parse_shard(text: str | None) -> tuple[int, int] | None:
     """`I/N`, the I-th (from 0) of N shards, or None; anything else is a UserError."""
     if not text:
@@ -150,3 +210,21 @@ def _outcome(journal: Journal, files: Sequence[Input], todo: Sequence[Input], lo
             skipped += row["error"] is not None
         flagged += row["id"] in asked and bool(row.get("flags"))
     return Outcome(len(files), len(files) - len(todo), done, skipped, flagged, lost)
+
+
+def _run_network(
+    predictor: Predictor, decoded: Iterable[tuple[Input, Decoded]]
+) -> Iterator[tuple[Input, Decoded, SquarePrediction | None]]:
+    """Run the network, in batches, on the files that could be read, and pass all of them on."""
+    remaining = iter(decoded)
+    while batch := list(islice(remaining, predictor.batch_size)):
+        squares = [image[1] for _, image in batch if not isinstance(image, DataError)]
+        predicted = iter(predictor.run(np.stack(squares)) if squares else ())
+        for file, image in batch:
+            yield file, image, None if isinstance(image, DataError) else next(predicted)
+
+
+def _row(file: Input, error: object = None, **values: Any) -> Row:
+    stamp = file.stamp() if file.path.exists() else ""
+    reason = None if error is None else str(error).removeprefix(f"{file.path}: ")
+    return {"id": file.id, **values, "error": reason, "stamp": stamp}

@@ -98,7 +98,9 @@ class Predictor:
             DataError: A file that cannot be read, in one line.
             UserError: An array that is no image.
         """
-        if not isinstance(images, (list, tuple)) and not (isinstance(images, np.ndarray) and _is_batch(images)):
+        if isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[2] not in (3, 4):
+            images = list(images)  # a last axis of 3 or 4 would hold colours: no X-ray is so narrow
+        if not isinstance(images, (list, tuple)):
             return self._predict([images])[0]
         predictions: list[Prediction] = []
         for start in range(0, len(images), self.batch_size):
@@ -176,10 +178,6 @@ def load_backend(path: str | Path | None = None, device: str = "auto") -> Backen
     return load_torch(run, device)
 
 
-def _is_batch(array: NDArray[Any]) -> bool:
-    return array.ndim == 3 and array.shape[2] not in (3, 4)  # those are colours, not widths of an X-ray
-
-
 def _mean_of_mirrors(arrays: list[NDArray[np.float32]]) -> NDArray[np.float32]:
     """Mean of an array (S, S) and, where there is one, of that of the mirror image."""
     return arrays[0] if len(arrays) == 1 else (arrays[0] + arrays[1][:, ::-1]) / np.float32(2)
@@ -188,11 +186,9 @@ def _mean_of_mirrors(arrays: list[NDArray[np.float32]]) -> NDArray[np.float32]:
 @contextmanager
 def _without_wandb() -> Iterator[None]:
     """Let timm, which imports wandb where it is installed, do without: half a second, and nothing here logs."""
-    if "wandb" in sys.modules:
-        yield
-        return
-    sys.modules["wandb"] = None  # type: ignore[assignment]  # makes `import wandb` an ImportError
+    sys.modules.setdefault("wandb", None)  # type: ignore[arg-type]  # makes `import wandb` an ImportError
     try:
         yield
     finally:
-        del sys.modules["wandb"]
+        if sys.modules.get("wandb") is None:
+            sys.modules.pop("wandb", None)

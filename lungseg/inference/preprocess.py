@@ -27,10 +27,10 @@ class Picture(NamedTuple):
 
 def read_picture(path: Path) -> Picture:
     """Read a file of any format of `data.images.read_image`, with its errors."""
-    if is_dicom(path):
-        image = read_dicom(path)
-        return Picture(image.pixels, image.spacing_mm)
-    return Picture(read_image(path))
+    if not is_dicom(path):
+        return Picture(read_image(path))
+    image = read_dicom(path)
+    return Picture(image.pixels, image.spacing_mm)
 
 
 def to_picture(array: NDArray[Any]) -> Picture:

@@ -15,7 +15,7 @@ from typing import Any
 from lungseg.errors import DataError
 from lungseg.runs.model_info import ModelInfo
 from lungseg.serving.cases import CLOSED_FORM, METHODS, Case, Reader
-from lungseg.serving.rendering import NOTICE, MapChoice, describe, draw_viewer, list_notices, pack
+from lungseg.serving.rendering import NOTICE, describe, draw_viewer, list_notices, pack
 
 MOST_FILES = 20
 MOST_MB = 64
@@ -159,12 +159,12 @@ class _Handlers:
 
     def pack(self, cases: list[Case], method: str, of_class: str, opacity: float, crop: bool) -> str:
         """All results as a zip file in base64."""
-        choice = MapChoice(method, _label(of_class), opacity / 100, crop)
+        label, info = _label(of_class), self._reader.predictor.info
         try:
-            results = [(case.name, self._reader.predict(case, method, choice.label)) for case in cases]
+            results = [(case.name, self._reader.predict(case, method, label)) for case in cases]
         except ValueError as error:
             raise self._gr.Error(str(error), title="No results") from None
-        return base64.b64encode(pack(results, choice, self._reader.predictor.info)).decode()
+        return base64.b64encode(pack(results, info, method, label, opacity / 100, crop)).decode()
 
     def _taken(self, cases: list[Case], notices: list[str]) -> tuple[Any, ...]:
         choices = [(f"{case.name}: {self._reader.classes[case.label]}", i) for i, case in enumerate(cases)]

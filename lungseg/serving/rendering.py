@@ -14,7 +14,6 @@ import zipfile
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -34,19 +33,6 @@ STYLE = ":root {{ --lungs: #{:02x}{:02x}{:02x}; }}\n".format(*PREDICTED_COLOUR) 
     Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 )
 """CSS of the page."""
-
-
-class MapChoice(NamedTuple):
-    """What is chosen on the page."""
-
-    method: str
-    """A key of `METHODS`."""
-    label: int | None
-    """Class of the map; None is the predicted one of each image."""
-    opacity: float
-    """Of the strongest evidence, in [0, 1]."""
-    crop: bool
-    """Show the map inside the lungs only."""
 
 
 def draw_viewer(prediction: Prediction, name: str, of_class: str) -> str:
@@ -82,8 +68,13 @@ def describe(prediction: Prediction, of_class: str) -> str:
         f"<td>{_bar(float(p))}</td><td>{float(p):.1%}</td></tr>"
         for name, p in zip(prediction.classes, prediction.probabilities, strict=True)
     )
-    evidence, areas = _evidence(prediction, of_class), _areas(prediction)
-    return f'{warnings}<h3>Class</h3><table id="classes">{rows}</table>{evidence}{areas}'
+    cm2 = prediction.lung_area_cm2
+    area, form, unit = (prediction.lung_area_px, ",.0f", "px") if cm2 is None else (cm2, ".0f", "cm²")
+    sides = f"right {area.right:{form}} {unit}, left {area.left:{form}} {unit} (the patient's)"
+    return (
+        f'{warnings}<h3>Class</h3><table id="classes">{rows}</table>{_evidence(prediction, of_class)}'
+        f'<h3>Lung area</h3><p id="areas">{sides}</p>'
+    )
 
 
 def list_notices(notices: Sequence[str]) -> str:
@@ -93,22 +84,40 @@ def list_notices(notices: Sequence[str]) -> str:
     return f'<div id="notices" role="alert"><ul>{"".join(f"<li>{escape(each)}</li>" for each in notices)}</ul></div>'
 
 
-def pack(results: Sequence[tuple[str, Prediction]], choice: MapChoice, info: ModelInfo) -> bytes:
+def pack(
+    results: Sequence[tuple[str, Prediction]],
+    info: ModelInfo,
+    method: str,
+    label: int | None,
+    opacity: float,
+    crop: bool,
+) -> bytes:
     """A zip file: `results.csv`, `results.json`, and `NN_NAME_mask.png` and `NN_NAME_overlay.png` of each image.
 
     Args:
         results: Names of the images and what is predicted of them, in the order of the page.
-        choice: How overlays are drawn.
         info: Of the model, for results.json.
+        method: That the maps are of, a key of `METHODS`.
+        label: Class of the maps; None is the predicted one of each image.
+        opacity: Of the strongest evidence, in [0, 1].
+        crop: Show the maps inside the lungs only.
     """
-    rows = [_row(number, *result, choice) for number, result in enumerate(results, 1)]
-    content = io.BytesIO()
+    rows, content = [], io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        for row, (_, prediction) in zip(rows, results, strict=True):
-            archive.writestr(row["mask"], prediction.mask_png())
-            archive.writestr(row["overlay"], png(prediction.overlay(OVERLAY_PX, choice.opacity, choice.crop)))
+        for number, (name, prediction) in enumerate(results, 1):
+            # Numbered, for two files from two folders may bear one name.
+            stem = f"{number:02d}_{re.sub(r'[^A-Za-z0-9._-]+', '_', name).strip('_')[:80]}"
+            of_class = prediction.classes[prediction.label if label is None else label]
+            row = {"id": name, "map_method": method, "map_class": of_class, "map_cropped": crop}
+            files = {"mask": f"{stem}_mask.png", "overlay": f"{stem}_overlay.png"}
+            archive.writestr(files["mask"], prediction.mask_png())
+            archive.writestr(files["overlay"], png(prediction.overlay(OVERLAY_PX, opacity, crop)))
+            rows.append({**row, **prediction.row(), **files})
+        model = {name: getattr(info, name) for name in ("version", "classes", "image_size", "temperature")}
+        model |= {name: info.description[name] for name in ("licence", "calibration") if name in info.description}
+        about = {"notice": NOTICE, "lungseg": __version__, "model": model, "methods": METHODS}
         archive.writestr("results.csv", csv_of(rows, list(rows[0]) if rows else ["id"]))
-        archive.writestr("results.json", json.dumps({**_about(info), "images": rows}, indent=2) + "\n")
+        archive.writestr("results.json", json.dumps({**about, "images": rows}, indent=2) + "\n")
     return content.getvalue()
 
 
@@ -120,13 +129,6 @@ def _evidence(prediction: Prediction, of_class: str) -> str:
     hidden = '<p class="warning">Most of it lies outside the lungs, and is not seen in the cropped map.</p>'
     lungs = f"<p>before the crop; the lungs are {float(prediction.mask.mean()):.0%} of the image</p>"
     return f'{head}<p id="evidence">{_bar(share)}<b>{share:.0%}</b></p>{lungs}{hidden if share < 0.5 else ""}'
-
-
-def _areas(prediction: Prediction) -> str:
-    cm2 = prediction.lung_area_cm2
-    area, form, unit = (prediction.lung_area_px, ",.0f", "px") if cm2 is None else (cm2, ".0f", "cm²")
-    sides = f"right {area.right:{form}} {unit}, left {area.left:{form}} {unit} (the patient's)"
-    return f'<h3>Lung area</h3><p id="areas">{sides}</p>'
 
 
 def _bar(share: float) -> str:
@@ -147,24 +149,3 @@ def _encode(picture: Array, form: str) -> str:
     options = {"quality": 80, "method": 1} if form == "webp" else {"quality": 92}
     Image.fromarray(picture).save(content, format=form, **options)
     return f"data:image/{form};base64,{base64.b64encode(content.getvalue()).decode()}"
-
-
-def _row(number: int, name: str, prediction: Prediction, choice: MapChoice) -> dict[str, Any]:
-    # Numbered, for two files from two folders may bear one name.
-    stem = f"{number:02d}_{re.sub(r'[^A-Za-z0-9._-]+', '_', name).strip('_')[:80]}"
-    label = prediction.label if choice.label is None else choice.label
-    return {
-        "id": name,
-        "map_method": choice.method,
-        "map_class": prediction.classes[label],
-        "map_cropped": choice.crop,
-        **prediction.row(),
-        "mask": f"{stem}_mask.png",
-        "overlay": f"{stem}_overlay.png",
-    }
-
-
-def _about(info: ModelInfo) -> dict[str, Any]:
-    model = {name: getattr(info, name) for name in ("version", "classes", "image_size", "temperature")}
-    model |= {name: info.description[name] for name in ("licence", "calibration") if name in info.description}
-    return {"notice": NOTICE, "lungseg": __version__, "model": model, "methods": METHODS}

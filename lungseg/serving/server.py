@@ -32,6 +32,7 @@ POLICY = (
 _QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+App = Callable[[dict[str, Any], Any, Send], Awaitable[None]]
 
 
 def serve(checkpoint: Path | None, host: str = LOCAL[0], port: int | None = None, device: str = "auto") -> None:
@@ -80,22 +81,19 @@ def running(reader: Reader, name: str, host: str, port: int, most_mb: int = MOST
             page.close(verbose=False)
 
 
-class Policy:
+def with_policy(app: App) -> App:
     """ASGI middleware: every answer carries `POLICY`, and no address of it is told to others."""
 
-    def __init__(self, app: Callable[[dict[str, Any], Any, Send], Awaitable[None]]):
-        self._app = app
-
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Send) -> None:
-        """Answer one request."""
-
+    async def answer(scope: dict[str, Any], receive: Any, send: Send) -> None:
         async def send_with_policy(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 extra = ((b"content-security-policy", POLICY.encode()), (b"referrer-policy", b"no-referrer"))
                 message = {**message, "headers": [*message.get("headers", ()), *extra]}
             await send(message)
 
-        await self._app(scope, receive, send_with_policy)
+        await app(scope, receive, send_with_policy)
+
+    return answer
 
 
 def _launch_options(gr: Any, host: str) -> dict[str, Any]:
@@ -112,7 +110,7 @@ def _launch_options(gr: Any, host: str) -> dict[str, Any]:
         "quiet": True,
         "footer_links": [],
         "state_session_capacity": 64,
-        "app_kwargs": {"middleware": [make(Policy), *named]},
+        "app_kwargs": {"middleware": [make(with_policy), *named]},
         # Fonts of the system: the default ones would be fetched.
         "theme": gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         "css": STYLE,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lungseg.data.decode import LEAST_LUNG
 from lungseg.evaluation.lungs_apart import Sides, part_lungs
-from lungseg.inference.input_checks.orientation import Likeness, compare, grey_ranks
+from lungseg.inference.input_checks.orientation import compare, grey_ranks
 from lungseg.inference.prediction import Flag
 
 IMAGE_FLAGS = ("blank", "not_chest", "rotated", "inverted", "mirrored", "cropped")
@@ -84,7 +84,20 @@ def check_image(image: NDArray[np.uint8]) -> tuple[Flag, ...]:
     if like.distance > MOST_DISTANCE:
         reason = f"not like a frontal chest X-ray: {like.distance:.2f} times the usual distance, limit {MOST_DISTANCE}"
         return (Flag("not_chest", reason, like.distance),)
-    return tuple(_orientation_flags(like))
+    turn = f"by {like.degrees} degrees clockwise" if like.degrees else "by an unclear angle"
+    # What mirroring looks like is known of upright images alone.
+    mirrored = like.mirrored if like.turned <= LIKELY else 0.0
+    doubts = (
+        ("rotated", like.turned, LIKELY, f"looks turned {turn}"),
+        ("inverted", like.inverted, LIKELY, "black and white look exchanged"),
+        ("mirrored", mirrored, MIRRORED, "looks mirrored, or the heart lies on the right"),
+        ("cropped", like.cropped, LIKELY, "looks like a part of a chest, not the whole"),
+    )
+    return tuple(
+        Flag(name, f"{reason} (probability {value:.2f})", value)
+        for name, value, limit, reason in doubts
+        if value > limit
+    )
 
 
 def check_mask(mask: NDArray[np.bool_]) -> tuple[Flag, ...]:
@@ -115,20 +128,6 @@ def find_midline(image: NDArray[np.uint8], sides: Sides) -> Midline | None:
         return Midline(width, 0.0)
     ranks = grey_ranks(image)[image]  # what is bright in one exposure is mid grey in another
     return Midline(width, float(ranks[rows][between].mean() - ranks[sides.left | sides.right].mean()))
-
-
-def _orientation_flags(like: Likeness) -> Iterator[Flag]:
-    if like.turned > LIKELY:
-        turn = f"by {like.degrees} degrees clockwise" if like.degrees else "by an unclear angle"
-        yield Flag("rotated", f"looks turned {turn} (probability {like.turned:.2f})", like.turned)
-    if like.inverted > LIKELY:
-        yield Flag("inverted", f"black and white look exchanged (probability {like.inverted:.2f})", like.inverted)
-    if like.mirrored > MIRRORED and like.turned <= LIKELY:
-        reason = f"looks mirrored, or the heart lies on the right (probability {like.mirrored:.2f})"
-        yield Flag("mirrored", reason, like.mirrored)
-    if like.cropped > LIKELY:
-        reason = f"looks like a part of a chest, not the whole (probability {like.cropped:.2f})"
-        yield Flag("cropped", reason, like.cropped)
 
 
 def _mask_flags(mask: NDArray[np.bool_], share: float) -> Iterator[Flag]:
