@@ -58,7 +58,7 @@ class ImageCache:
             samples: Of one split.
             image_size: Side S, pixels.
             keep_aspect: As in `read_sample`.
-            folder: Where caches lie; None for `default_folder()`.
+            folder: None for `default_folder()`.
 
         Raises:
             DataError: One line: all faulty files of the samples (the first three named), or a folder that cannot
@@ -75,21 +75,27 @@ class ImageCache:
                     if not cache._is_complete():  # another process may have built it while this one waited
                         _build(cache.path, samples, image_size, keep_aspect)
             except OSError as error:
-                raise DataError(
-                    f"{folder}: the cache cannot be written there ({error.strerror or error}); set data.cache_dir or "
-                    "LUNGSEG_CACHE to another folder, or data.cache=false"
-                ) from None
+                hint = "set data.cache_dir or LUNGSEG_CACHE to another folder, or data.cache=false"
+                reason = f"the cache cannot be written there ({error.strerror or error})"
+                raise DataError(f"{folder}: {reason}; {hint}") from None
         return cache
 
     def read(self, index: int) -> tuple[Plane, Plane]:
         """Give image and masks of a sample, (S, S) uint8 each, as `read_sample` does; copies, free to be changed."""
         if not 0 <= index < self.count:
             raise IndexError(f"{self.path} holds {self.count} samples, no sample {index!r}")
-        mapped, length = self._map or self._open(), row_bytes(self.image_size)
-        row = np.frombuffer(mapped, np.uint8, length, index * length).copy()
+        if self._map is None:
+            try:
+                with self.path.open("rb") as file:
+                    self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except OSError as error:
+                reason = f"the cache cannot be opened ({error.strerror}); start again to build it anew"
+                raise DataError(f"{self.path}: {reason}") from None
+        length = row_bytes(self.image_size)
+        row = np.frombuffer(self._map, np.uint8, length, index * length).copy()
         self._reads += 1
         if self._reads % _READS_BETWEEN_RELEASES == 0 and hasattr(mmap, "MADV_DONTNEED"):
-            mapped.madvise(mmap.MADV_DONTNEED)
+            self._map.madvise(mmap.MADV_DONTNEED)
         return unpack_row(row, self.image_size)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -101,16 +107,6 @@ class ImageCache:
             return self.path.stat().st_size == self.count * row_bytes(self.image_size)
         except OSError:
             return False
-
-    def _open(self) -> mmap.mmap:
-        try:
-            with self.path.open("rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except OSError as error:
-            raise DataError(
-                f"{self.path}: the cache cannot be opened ({error.strerror}); start again to build it anew"
-            ) from None
-        return self._map
 
 
 def default_folder() -> Path:
@@ -144,7 +140,7 @@ def lock(path: Path) -> Iterator[None]:
         try:
             held.acquire(timeout=0)
         except Timeout:
-            _say(f"cache: another process is building it; waiting for {held.lock_file}")
+            print(f"cache: another process is building it; waiting for {held.lock_file}", file=sys.stderr, flush=True)
             held.acquire()
         for partial in path.parent.glob(f"{path.stem}.*.partial"):
             partial.unlink(missing_ok=True)
@@ -169,12 +165,7 @@ def _state(here: str, file: Path) -> tuple[str, int, int]:
 
 
 def _build(path: Path, samples: Sequence[Sample], image_size: int, keep_aspect: bool) -> None:
-    """Write the cache of the samples to `path`, in their order; to be called with its `lock` held.
-
-    Raises:
-        DataError: One line with the faulty files of all samples: how many, the first three.
-        OSError: The folder cannot take it; then, as after any error, nothing is left there.
-    """
+    """Write the cache of the samples to `path`, in their order, with its `lock` held; an error leaves nothing there."""
     needed, free = len(samples) * row_bytes(image_size), shutil.disk_usage(path.parent).free
     if needed > free:
         raise OSError(errno.ENOSPC, f"{_size(needed)} needed, {_size(free)} free")
@@ -187,7 +178,8 @@ def _build(path: Path, samples: Sequence[Sample], image_size: int, keep_aspect: 
         partial.unlink(missing_ok=True)
     others = [other.stat().st_size for other in path.parent.glob(f"*{SUFFIX}") if other != path]
     beside = f"; {len(others)} more in this folder, {_size(sum(others))}" if others else ""
-    _say(f"cache: {len(samples):,} images, {_size(path.stat().st_size)} in {path}{beside}")
+    line = f"cache: {len(samples):,} images, {_size(path.stat().st_size)} in {path}{beside}"
+    print(line, file=sys.stderr, flush=True)
 
 
 def _write(file: IO[bytes], samples: Sequence[Sample], image_size: int, keep_aspect: bool) -> None:
@@ -211,10 +203,6 @@ def _write(file: IO[bytes], samples: Sequence[Sample], image_size: int, keep_asp
         raise DataError(f"{len(faults)} of {len(samples)} samples cannot be decoded: {first}{more}")
     file.flush()
     os.fsync(file.fileno())  # a rename must not become visible before the bytes are on the disk
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _size(count: int) -> str:

@@ -28,14 +28,10 @@ _SPLITS_OF_STAGE: dict[str | None, tuple[Split, ...]] = {"validate": ("val",), "
 
 
 class LungDataModule(LightningDataModule):
-    """COVID-QU-Ex, or phantoms where `data.root` is null.
+    """COVID-QU-Ex, or phantoms where `data.root` is null; the seed is that of order, augmentation and carved splits.
 
-    Args:
-        config: Section `data`.
-        augmentation: Section `augment`.
-        seed: Of order, augmentation and carving a Test split.
-        samples: Found already, as those of a data set that is only evaluated, which needs no Train split; None finds
-            those of `data.root`.
+    `samples` are found already, as those of a data set that is only evaluated, which needs no Train split; None finds
+    those of `data.root`.
     """
 
     def __init__(
@@ -58,11 +54,7 @@ class LungDataModule(LightningDataModule):
             write_phantoms(self.config.phantom)
 
     def setup(self, stage: str | None = None) -> None:
-        """Index the data set, once, and open the caches of the splits that the stage needs, or build them.
-
-        Raises:
-            DataError: What is wrong with it, in one line.
-        """
+        """Index the data set, once, and open the caches of the splits that the stage needs, or build them."""
         if not self.samples:
             self.find_samples()
         config = self.config
@@ -80,18 +72,13 @@ class LungDataModule(LightningDataModule):
         """Index the data set and check it; no image is read but for `data.exclude_leaks`."""
         config = self.config
         root = Path(config.root) if config.root is not None else write_phantoms(config.phantom)
+        share, labels = config.test_fraction, dict(pair.split("=") for pair in config.label_map)
         index = load_index(
-            root,
-            test_fraction=config.test_fraction,
-            seed=self.seed,
-            fold=config.fold,
-            folds=config.folds,
-            label_map=dict(pair.split("=") for pair in config.label_map),
+            root, test_fraction=share, seed=self.seed, fold=config.fold, folds=config.folds, label_map=labels
         )
         if config.exclude_leaks:
-            found = len(index)
-            index = without_training_copies(index, self._cache_folder)
-            self.excluded = found - len(index)
+            kept = without_training_copies(index, self._cache_folder)
+            index, self.excluded = kept, len(index) - len(kept)
         self._take(index)
         if not self.samples["train"]:
             raise DataError(f"{root}: no training images; give a root with a Train folder")
@@ -114,11 +101,9 @@ class LungDataModule(LightningDataModule):
 
     def dataset(self, split: Split) -> LungDataset:
         """The samples of a split; only `train` is augmented."""
-        augmentation = self.augmentation if split == "train" else None
-        config = self.config
-        return LungDataset(
-            self.samples[split], config.image_size, augmentation, self.seed, config.keep_aspect, self.caches.get(split)
-        )
+        augmentation, size_px = self.augmentation if split == "train" else None, self.config.image_size
+        samples, cache = self.samples[split], self.caches.get(split)
+        return LungDataset(samples, size_px, augmentation, self.seed, self.config.keep_aspect, cache)
 
     def balanced_class_weights(self) -> list[float]:
         """Inverse of each class's share of the training labels, scaled to a mean of 1 over the labels."""

@@ -25,12 +25,12 @@ class LungDataset(Dataset[dict[str, Any]]):
     """Samples, read from the cache or decoded, and augmented; items as `batch.to_item` makes them.
 
     Args:
-        samples: What to read.
+        samples: In any order.
         image_size: Side S, pixels.
-        augmentation: Section `augment`, or None for images as they are.
-        seed: Of the augmentation.
+        augmentation: None for images as they are.
+        seed: Seed of the augmentation.
         keep_aspect: Letterbox, or else stretch, what is not square.
-        cache: Of these samples, in their order; None decodes their files.
+        cache: Cache of these samples, in their order; None decodes their files.
     """
 
     def __init__(
@@ -63,14 +63,9 @@ class LungDataset(Dataset[dict[str, Any]]):
 
 
 class TrainSampler(Sampler[Visit]):
-    """A new seeded order every epoch, every process its own share, the same share size on each.
+    """A new seeded order every epoch, every rank its own share, the same share size on each.
 
-    Args:
-        labels: Label of each sample, None where unknown.
-        seed: Of the order.
-        balanced: Draw with replacement so that each class comes equally often.
-        rank: Of this process.
-        world_size: How many processes train together.
+    With `balanced`, samples are drawn with replacement so that each class comes equally often; an unknown label is None.
     """
 
     def __init__(self, labels: Sequence[int | None], seed: int, balanced: bool, rank: int = 0, world_size: int = 1):

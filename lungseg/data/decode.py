@@ -21,12 +21,7 @@ have more than 0.24, and 99 % of lungs alone less than 0.14."""
 
 
 def read_sample(sample: Sample, image_size: int, keep_aspect: bool = True) -> tuple[Plane, Plane]:
-    """Decode a sample and bring it to the network's square.
-
-    Args:
-        sample: A mask made of several files (`folders.lung_files`) is their union.
-        image_size: Side S of the square, pixels.
-        keep_aspect: Letterbox, or else stretch.
+    """Decode a sample and bring it to the network's square of side S = `image_size`: letterboxed, or else stretched.
 
     Returns:
         The image (S, S), and both masks as bits of one plane (S, S); a missing mask leaves its bit 0.

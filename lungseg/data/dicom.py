@@ -1,15 +1,13 @@
 """Read one DICOM X-ray as grey pixels (extra `dicom`). Called by `images.read_image`; patient data stays in the file.
 
-No message, log line or warning from here holds anything of a header: they name the file and nothing else.
+No message, log line or warning from here holds anything of a header but an absurd size: they name the file only.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,14 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from lungseg.errors import DataError
+from lungseg.runs.progress import only_errors
 
 Values = npt.NDArray[np.integer[Any] | np.floating[Any]]
 Shares = npt.NDArray[np.float64]  # (H, W), 0 black to 1 white.
 Contrast = Literal["lut", "window", "content"]
 
+MOST_PIXELS = 400_000_000
+"""Of an image; a film has 20 million. A small file may claim any size, and a decoder would make room for all of it."""
 _log = logging.getLogger(__name__)
 _INSTALL = "pip install 'lungseg[dicom]'"
-_DETECTOR_BITS = (8, 10, 12, 14, 16)
 _JPEG_SYNTAXES = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70, 80, 81))
 """Transfer syntaxes of JPEG (50 to 70) and JPEG-LS (80, 81): streams that end with a marker."""
 
@@ -69,7 +69,18 @@ def full_scale(maximum: int) -> int:
 
     X-rays of 10 to 14 bit mostly come in 16-bit files; scaled by 65535 they would be almost black.
     """
-    return next((2**bits - 1 for bits in _DETECTOR_BITS if 2**bits > maximum), maximum)
+    return next((2**bits - 1 for bits in (8, 10, 12, 14, 16) if 2**bits > maximum), maximum)
+
+
+def check_size(width: int, height: int) -> None:
+    """Refuse, before anything is decoded, an image whose header claims more than `MOST_PIXELS`.
+
+    Raises:
+        UnreadableError: With the size claimed.
+    """
+    if width * height > MOST_PIXELS:
+        most = f"{MOST_PIXELS // 10**6} megapixels"
+        raise UnreadableError(f"its header claims {width}x{height} pixels; the most that is read are {most}")
 
 
 def read_dicom(path: Path) -> DicomImage:
@@ -80,13 +91,14 @@ def read_dicom(path: Path) -> DicomImage:
     `full_scale`), others from their minimum to their maximum. Padding is black and never sets a range.
 
     Raises:
-        DataError: One line naming the file: not DICOM, broken, colour, several frames, or no decoder installed.
+        DataError: One line naming the file: not DICOM, broken, colour, several frames, larger than `MOST_PIXELS`, or no
+            decoder installed.
     """
     try:
         import pydicom
     except ImportError:
         raise DataError(f"{path}: reading DICOM needs pydicom; {_INSTALL}") from None
-    with _quiet_pydicom():
+    with only_errors("pydicom", level=logging.CRITICAL + 1):  # whatever it logs or warns of quotes header values
         try:
             return _read(pydicom.dcmread(path), path)
         except UnreadableError as fault:
@@ -98,20 +110,6 @@ def read_dicom(path: Path) -> DicomImage:
         except Exception as error:  # pydicom raises a dozen types; their texts quote header values
             reason = f"its header is broken or incomplete: {type(error).__name__}"
     raise DataError(f"{path}: cannot be read as an X-ray ({reason}); replace it or drop it from the data set")
-
-
-@contextmanager
-def _quiet_pydicom() -> Iterator[None]:
-    """Hold back pydicom's warnings and log lines, which quote header values."""
-    logger = logging.getLogger("pydicom")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _read(dataset: Any, path: Path) -> DicomImage:
@@ -133,6 +131,7 @@ def _stored(dataset: Any) -> Values:
         raise UnreadableError("it is not grey: neither MONOCHROME1 nor MONOCHROME2")
     if (_first(dataset, "NumberOfFrames") or 1) > 1:
         raise UnreadableError("it holds several frames")
+    check_size(int(dataset.get("Columns") or 0), int(dataset.get("Rows") or 0))
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
         pixels: Values = dataset.pixel_array
@@ -158,8 +157,8 @@ def _padding(dataset: Any, stored: Values) -> npt.NDArray[np.bool_]:
         return np.zeros(stored.shape, dtype=bool)
     high = _first(dataset, "PixelPaddingRangeLimit")
     ends = sorted((low, low if high is None else high))
-    padding: npt.NDArray[np.bool_] = (stored >= ends[0]) & (stored <= ends[1])
-    return padding & ~padding.all()
+    padding = (stored >= ends[0]) & (stored <= ends[1])
+    return np.asarray(padding & ~padding.all())
 
 
 def _modality(dataset: Any, stored: Values) -> Values:
@@ -175,8 +174,7 @@ def _modality(dataset: Any, stored: Values) -> Values:
     if (slope, intercept) == (1, 0):
         return stored
     dataset.RescaleSlope, dataset.RescaleIntercept = slope, intercept  # pydicom rescales only where it finds both
-    rescaled: Values = apply_modality_lut(stored, dataset)
-    return rescaled
+    return np.asarray(apply_modality_lut(stored, dataset))
 
 
 def _contrast(dataset: Any, values: Values, padding: npt.NDArray[np.bool_], path: Path) -> tuple[Shares, Contrast]:
@@ -219,8 +217,7 @@ def _window(values: Values, center: float, width: float, function: str) -> Share
     window.PhotometricInterpretation, window.PixelRepresentation, window.BitsStored = "MONOCHROME2", 0, 1
     window.VOILUTFunction, window.WindowCenter = function, center
     window.WindowWidth = width if function == "LINEAR" else max(width, 1e-6)  # width 0 is a threshold
-    shares: Shares = apply_windowing(values, window)
-    return shares
+    return np.asarray(apply_windowing(values, window))
 
 
 def _look_up(dataset: Any, item: Any, values: Values) -> npt.NDArray[np.int64]:

@@ -66,9 +66,8 @@ def find_leaks(
     same: dict[bytes, list[int]] = defaultdict(list)
     for at, (_, signature) in enumerate(signed):
         same[signature.digest].append(at)
-    leaks = [
-        Leak("exact", 1.0, signed[first][0], signed[other][0]) for first, *others in same.values() for other in others
-    ]
+    exact = [(signed[first][0], signed[other][0]) for first, *others in same.values() for other in others]
+    leaks = [Leak("exact", 1.0, *pair) for pair in exact]
     # Near copies are sought among the first of each kind only; the others would repeat their pairs.
     firsts = [signed[copies[0]] for copies in same.values()]
     for i, j, value in _near_pairs([signature for _, signature in firsts], quiet):
@@ -78,36 +77,22 @@ def find_leaks(
 
 def group_copies(leaks: Iterable[Leak]) -> list[list[Sample]]:
     """Join pairs that share a sample: each group is one exposure, sorted by id; groups by their first id."""
-    # Union-find: every id points to another of its group, the last one to itself.
-    parent: dict[str, str] = {}
-    samples: dict[str, Sample] = {}
-
-    def top(name: str) -> str:
-        while parent.setdefault(name, name) != name:
-            parent[name] = parent[parent[name]]
-            name = parent[name]
-        return name
-
+    group_of: dict[str, dict[str, Sample]] = {}  # Every sample's group, itself by id; one object a group.
     for leak in leaks:
-        samples |= {leak.first.id: leak.first, leak.second.id: leak.second}
-        parent[top(leak.first.id)] = top(leak.second.id)
-    groups: dict[str, list[Sample]] = defaultdict(list)
-    for name in sorted(samples):
-        groups[top(name)].append(samples[name])
+        pair = [group_of.setdefault(sample.id, {sample.id: sample}) for sample in (leak.first, leak.second)]
+        small, large = sorted(pair, key=len)
+        if small is not large:
+            large.update(small)
+            group_of.update(dict.fromkeys(small, large))
+    groups = {id(group): [group[name] for name in sorted(group)] for group in group_of.values()}
     return sorted(groups.values(), key=lambda group: group[0].id)
 
 
 def without_training_copies(samples: Sequence[Sample], folder: Path | None = None) -> list[Sample]:
     """Leave out the samples of Train that show the same exposure as one of Val or Test.
 
-    Several processes may call this at once: one searches, the others wait for its list.
-
-    Args:
-        samples: Of all splits.
-        folder: Where caches lie; None for `default_folder()`.
-
-    Raises:
-        DataError: A file cannot be read, or the folder cannot take the list.
+    Several processes may call this at once: one searches, the others wait for its list, which lies beside the caches
+    in `folder` (None for `default_folder()`). A file that cannot be read, or a list that cannot be kept, is a DataError.
     """
     folder = (folder or default_folder()).expanduser().absolute()
     path = folder / f"copies-{VERSION}-{cache_key(samples, 0)}.txt"
@@ -119,28 +104,20 @@ def without_training_copies(samples: Sequence[Sample], folder: Path | None = Non
                 write_whole(path, ids.encode("utf-8", "surrogateescape"))
         copies = set(path.read_text(encoding="utf-8", errors="surrogateescape").splitlines())
     except OSError as error:
-        raise DataError(
-            f"{folder}: the list of copies cannot be kept there ({error.strerror or error}); "
-            "set data.cache_dir to another folder, or data.exclude_leaks=false"
-        ) from None
+        hint = "set data.cache_dir to another folder, or data.exclude_leaks=false"
+        reason = f"the list of copies cannot be kept there ({error.strerror or error})"
+        raise DataError(f"{folder}: {reason}; {hint}") from None
     return [sample for sample in samples if sample.id not in copies]
 
 
 def copies_in_train(leaks: Iterable[Leak]) -> set[str]:
     """Give the ids of train samples in a group of copies that has val or test samples too."""
-    drop: set[str] = set()
-    for group in group_copies(leaks):
-        if any(sample.split != "train" for sample in group):
-            drop |= {sample.id for sample in group if sample.split == "train"}
-    return drop
+    groups = (group for group in group_copies(leaks) if any(sample.split != "train" for sample in group))
+    return {sample.id for group in groups for sample in group if sample.split == "train"}
 
 
 def read_signature(sample: Sample) -> Signature:
-    """Read a sample's image and lung mask, and sign it.
-
-    Raises:
-        DataError: A file cannot be read, or the mask has another size than the image and may not.
-    """
+    """Read a sample's image and lung mask, and sign it; raises as `read_image` and `read_mask` do."""
     image = read_image(sample.image)
     return sign(image, read_lung(sample, (image.shape[0], image.shape[1])) if sample.lung else None)
 

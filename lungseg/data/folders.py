@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -35,6 +36,8 @@ _ADVICE = {
 }
 """What to do about each kind of fault."""
 _UNREADABLE, _DOUBLED, _UNMATCHED, _ONE_SIDED = _ADVICE
+
+_log = logging.getLogger(__name__)
 
 
 class Reading(NamedTuple):
@@ -88,6 +91,11 @@ class Folders:
         """Give the faults met so far, one phrase a kind."""
         return [line for what, advice in _ADVICE.items() for line in phrase(what, self._faults[what], advice)]
 
+    def warn(self, what: str, items: Collection[str], advice: str) -> None:
+        """Log a phrase on what is no fault."""
+        for line in phrase(what, items, advice):
+            _log.warning("%s: %s", self.root, line)
+
     def _by_stem(self, folder: str) -> dict[str, str]:
         """Names of the image files of a folder, by name in lower case without suffix and without `_mask` at its end."""
         found: dict[str, str] = {}
@@ -106,9 +114,8 @@ class Folders:
             return self._masks(self.child(folder, LUNG_FOLDERS))
         left, right = (self._masks(self.child(sides, (side,))) for side in ("leftmask", "rightmask"))
         paired = {stem for stem in left.keys() & right.keys() if lung_files(left[stem])[-1] == right[stem]}
-        self._faults[_ONE_SIDED] |= {
-            self._relative(masks[stem]) for masks in (left, right) for stem in masks.keys() - paired
-        }
+        for masks in (left, right):
+            self._faults[_ONE_SIDED] |= {self._relative(masks[stem]) for stem in masks.keys() - paired}
         return left
 
     def _masks(self, folder: str | None) -> dict[str, Path]:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import importlib
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lungseg.data.dicom import UnreadableError, full_scale, has_dicom_marker, read_dicom
+from lungseg.data.dicom import UnreadableError, check_size, full_scale, has_dicom_marker, read_dicom
 from lungseg.errors import DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
@@ -38,10 +37,10 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
     - TIFF: white-is-zero is inverted. DICOM: see `dicom.read_dicom`.
 
     Raises:
-        DataError: One line naming the file: missing, cut, damaged, several frames, or none of these formats.
+        DataError: One line naming the file: missing, cut, damaged, several frames, larger than `dicom.MOST_PIXELS`, or
+            none of these formats.
     """
-    data = _read_bytes(path)
-    return read_dicom(path).pixels if has_dicom_marker(data) else _to_8bit(_read_grey(path, data))
+    return _to_8bit(_read_grey(path, dicom=True))
 
 
 def read_mask(path: Path, shape: tuple[int, int] | None = None, resize: bool = False) -> npt.NDArray[np.bool_]:
@@ -57,7 +56,7 @@ def read_mask(path: Path, shape: tuple[int, int] | None = None, resize: bool = F
     Raises:
         DataError: One line naming the file, as in `read_image`; also for another size, or values that are no mask.
     """
-    mask = _to_mask(path, _read_grey(path, _read_bytes(path)))
+    mask = _to_mask(path, _read_grey(path))
     if shape is None or mask.shape == shape:
         return mask
     sizes = f"{mask.shape[1]}x{mask.shape[0]} pixels for an image of {shape[1]}x{shape[0]}"
@@ -90,34 +89,29 @@ def _to_mask(path: Path, grey: Pixels) -> npt.NDArray[np.bool_]:
         raise DataError(
             f"{path}: not a mask: its highest value is {top!r}, neither 1 nor near {scale}; save it as 0/255"
         )
-    mask: npt.NDArray[np.bool_] = grey > scale // 2
-    return mask
+    return np.asarray(grey > scale // 2)
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_grey(path: Path, dicom: bool = False) -> Pixels:
+    """Decode to (H, W), 8 or 16 bit, values as stored; DICOM, where it is wanted, as `read_dicom` shows it."""
     try:
-        return path.read_bytes()
+        data = path.read_bytes()
+        if dicom and has_dicom_marker(data):
+            return read_dicom(path).pixels
+        for magic, decode in _DECODERS.items():
+            if data.startswith(magic):
+                return decode(data)
+        reason = "not a PNG, JPEG, TIFF, BMP or DICOM file" if data else "the file is empty"
     except OSError as error:
-        raise _error(path, error.strerror or "it cannot be opened") from None
-
-
-def _read_grey(path: Path, data: bytes) -> Pixels:
-    """Decode to (H, W), 8 or 16 bit, values as stored."""
-    try:
-        decode = next((decode for magic, decode in _DECODERS.items() if data.startswith(magic)), None)
-        if decode is None:
-            raise UnreadableError("not a PNG, JPEG, TIFF, BMP or DICOM file" if data else "the file is empty")
-        return decode(data)
+        reason = error.strerror or "it cannot be opened"
     except UnreadableError as fault:
-        raise _error(path, str(fault)) from None
-
-
-def _error(path: Path, reason: str) -> DataError:
-    return DataError(f"{path}: cannot be read as an image ({reason}); replace it or drop it from the data set")
+        reason = str(fault)
+    raise DataError(f"{path}: cannot be read as an image ({reason}); replace it or drop it from the data set")
 
 
 def _decode_png(data: bytes) -> Pixels:
     """Check every chunk, then decode what makes the picture: libpng complains on stderr about the rest (profiles)."""
+    check_size(int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big"))
     kept, start, kind = [data[:8]], 8, b""
     while kind != b"IEND":
         end = start + 12 + int.from_bytes(data[start : start + 4], "big")
@@ -144,7 +138,7 @@ def _decode_jpeg(data: bytes) -> Pixels:
 
 
 def _jpeg_header(data: bytes) -> tuple[int, int]:
-    """Return bits per value and where the first scan starts."""
+    """Return bits per value and where the first scan starts; check the size."""
     precision, start = 8, 2  # behind the marker that every JPEG starts with
     while start + 4 < len(data) and data[start] == 0xFF:
         marker = data[start + 1]
@@ -152,6 +146,7 @@ def _jpeg_header(data: bytes) -> tuple[int, int]:
             return precision, start
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame header, not one of its tables
             precision = data[start + 4]
+            check_size(*(int.from_bytes(data[at : at + 2], "big") for at in (start + 7, start + 5)))
         start += 1 if marker == 0xFF else 2 + int.from_bytes(data[start + 2 : start + 4], "big")
     raise UnreadableError("truncated or damaged JPEG")
 
@@ -172,25 +167,29 @@ def _decode_deep_jpeg(data: bytes, precision: int) -> Pixels:
 
 
 def _decode_tiff(data: bytes) -> Pixels:
+    order = "<" if data[:2] == b"II" else ">"
     try:
-        white_is_zero, pages = _tiff_header(data)
+        (start,) = struct.unpack_from(f"{order}I", data, 4)
+        (count,) = struct.unpack_from(f"{order}H", data, start)
+        entries = [struct.unpack_from(f"{order}HHI4s", data, start + 2 + 12 * i) for i in range(count)]
+        (next_page,) = struct.unpack_from(f"{order}I", data, start + 2 + 12 * count)
     except struct.error:
         raise UnreadableError("truncated TIFF") from None
-    if pages > 1:
+    if next_page:
         raise UnreadableError("several pages; one is needed")
+    # A value of 16 bit (type 3) fills the first half of its field only.
+    tags = {tag: struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", value)[0] for tag, kind, _, value in entries}
+    check_size(tags.get(256, 0), tags.get(257, 0))
     grey = _to_grey(_opencv(data))
     # OpenCV inverts 8-bit white-is-zero, and leaves 16 bit as it is.
-    return 255 - _to_8bit(grey) if white_is_zero and grey.dtype == np.uint16 else grey
+    return 255 - _to_8bit(grey) if tags.get(262) == 0 and grey.dtype == np.uint16 else grey
 
 
-def _tiff_header(data: bytes) -> tuple[bool, int]:
-    """Return whether the first page is white-is-zero, and the number of pages (2 for any more)."""
-    order = "<" if data[:2] == b"II" else ">"
-    (start,) = struct.unpack_from(f"{order}I", data, 4)
-    (count,) = struct.unpack_from(f"{order}H", data, start)
-    entries = [struct.unpack_from(f"{order}HHIH", data, start + 2 + 12 * i) for i in range(count)]
-    (following,) = struct.unpack_from(f"{order}I", data, start + 2 + 12 * count)
-    return any(tag == 262 and value == 0 for tag, _, _, value in entries), 2 if following else 1
+def _decode_bmp(data: bytes) -> Pixels:
+    wide = 2 if data[14:15] == b"\x0c" else 4  # bytes of a side; the first BMP, whose header has 12 bytes, had 2
+    sides = (int.from_bytes(data[at : at + wide], "little", signed=wide == 4) for at in (18, 18 + wide))
+    check_size(*map(abs, sides))  # a negative height says that the rows go from top to bottom
+    return _to_grey(_opencv(data))
 
 
 _DECODERS: dict[bytes, Callable[[bytes], Pixels]] = {
@@ -198,32 +197,24 @@ _DECODERS: dict[bytes, Callable[[bytes], Pixels]] = {
     b"\xff\xd8\xff": _decode_jpeg,
     b"II*\0": _decode_tiff,
     b"MM\0*": _decode_tiff,
-    b"BM": lambda data: _to_grey(_opencv(data)),
+    b"BM": _decode_bmp,
 }
 
 
 def _opencv(data: bytes, flags: int = cv2.IMREAD_UNCHANGED) -> Pixels:
     """Decode to (H, W) or (H, W, 3 or 4) BGR(A), 8 or 16 bit."""
-    with _quiet_opencv():
-        try:
-            # Typed as always an array; in fact None where OpenCV gives up.
-            pixels: Any = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-        except cv2.error:
-            pixels = None
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the error raised here says it in one line
+    try:
+        # Typed as always an array; in fact None where OpenCV gives up.
+        pixels: Any = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        pixels = None
+    finally:
+        cv2.utils.logging.setLogLevel(level)
     if pixels is None:
         raise UnreadableError("damaged, truncated, or of a kind that OpenCV does not read")
     return _known_depth(pixels)
-
-
-@contextmanager
-def _quiet_opencv() -> Iterator[None]:
-    """Hold back OpenCV's log lines: the error raised here says it in one."""
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(level)
 
 
 def _known_depth(pixels: npt.NDArray[Any]) -> Pixels:
@@ -233,30 +224,24 @@ def _known_depth(pixels: npt.NDArray[Any]) -> Pixels:
 
 
 def _to_grey(pixels: Pixels) -> Pixels:
-    """Turn (H, W), or (H, W, 3 or 4) BGR(A), into (H, W) of the same depth."""
+    """Turn (H, W), or (H, W, 3 or 4) BGR(A) with what is transparent over black, into (H, W) of the same depth."""
     if pixels.ndim == 2:
         return pixels
     code = cv2.COLOR_BGRA2GRAY if pixels.shape[2] == 4 else cv2.COLOR_BGR2GRAY
     grey: Pixels = cv2.cvtColor(pixels, code)  # type: ignore[assignment]  # keeps its input's depth
-    return _over_black(grey, pixels[..., 3]) if pixels.shape[2] == 4 else grey
-
-
-def _over_black(grey: Pixels, alpha: Pixels) -> Pixels:
-    opaque = int(np.iinfo(alpha.dtype).max)
-    if int(alpha.min()) == opaque:
+    opaque = int(np.iinfo(pixels.dtype).max)
+    if pixels.shape[2] == 3 or int(pixels[..., 3].min()) == opaque:
         return grey
-    blended = (grey.astype(np.uint32) * alpha + opaque // 2) // opaque
+    blended = (grey.astype(np.uint32) * pixels[..., 3] + opaque // 2) // opaque
     return blended.astype(np.uint8) if opaque == 255 else blended.astype(np.uint16)
 
 
 def _to_8bit(grey: Pixels) -> npt.NDArray[np.uint8]:
     if grey.dtype == np.uint8:
         return grey.astype(np.uint8, copy=False)
-    pixels: npt.NDArray[np.uint8] = _scale_table(full_scale(int(grey.max())))[grey]
-    return pixels
+    return np.asarray(_scale_table(full_scale(int(grey.max())))[grey])
 
 
 @lru_cache  # most images of a data set share one depth
 def _scale_table(top: int) -> npt.NDArray[np.uint8]:
-    table: npt.NDArray[np.uint8] = np.rint(np.arange(top + 1) * (255 / top)).astype(np.uint8)
-    return table
+    return np.asarray(np.rint(np.arange(top + 1) * (255 / top)), np.uint8)

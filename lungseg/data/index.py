@@ -10,24 +10,15 @@ import logging
 import os
 import stat
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 
+from lungseg.data import layouts
 from lungseg.data.folders import IMAGE_FOLDERS, LUNG_FOLDERS, SPLIT_FOLDERS, Folders, Reading, join, lung_files, phrase
-from lungseg.data.layouts import (
-    COLUMNS,
-    Labels,
-    class_labels,
-    find_plain,
-    find_radiography,
-    read_classes,
-    read_manifest,
-    read_plain,
-    read_radiography,
-    unknown_classes,
-)
+from lungseg.data.layouts import Labels, read_classes, unknown_classes
 from lungseg.data.sample import CLASSES, SPLITS, Sample
 from lungseg.data.splits import FRACTIONS, assign_folds, assign_splits, carve_test
 from lungseg.errors import DataError
@@ -79,25 +70,25 @@ def load_index(
 def read_index(root: Path, label_map: Mapping[str, str] | None = None) -> Reading:
     """Read what is there, sorted by id; faults are listed, not raised, so samples may lack masks they should have."""
     root = Path(root).expanduser()
-    labels = class_labels(label_map)
+    labels = layouts.class_labels(label_map)
     try:
         is_folder = stat.S_ISDIR(root.stat().st_mode)
     except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{root} does not exist; set data.root to the folder of a data set or a manifest"
-        ) from None
+        hint = "set data.root to the folder of a data set or a manifest"
+        raise FileNotFoundError(f"{root} does not exist; {hint}") from None
     except OSError as error:
-        raise DataError(
-            f"{root}: cannot be reached: {error.strerror}; check the path and your right to read it"
-        ) from None
+        hint = "check the path and your right to read it"
+        raise DataError(f"{root}: cannot be reached: {error.strerror}; {hint}") from None
     if is_folder:
         reading = _read_folder(root, labels)
     elif root.suffix.casefold() == ".csv":
-        reading = read_manifest(root, labels)
+        reading = layouts.read_manifest(root, labels)
     else:
         raise DataError(f"{root} is a file; data.root must be a folder or a manifest whose name ends in .csv")
     if not (reading.samples or reading.problems):
-        raise DataError(f"{root}: no images in it; a manifest names one a line, under the header {','.join(COLUMNS)}")
+        raise DataError(
+            f"{root}: no images in it; a manifest names one a line, under the header {','.join(layouts.COLUMNS)}"
+        )
     return reading._replace(samples=sorted(reading.samples, key=attrgetter("id")))
 
 
@@ -124,10 +115,8 @@ def find_covidqu(folders: Folders, labels: Labels) -> list[str]:
 
 def read_covidqu(folders: Folders, labels: Labels, found: Sequence[str]) -> Reading:
     """Read its trees and merge them: no image counts twice, and each must have its lung mask."""
-    trees: dict[str, list[str]] = {"lung": [], "infection": []}
-    samples: dict[str, list[Sample]] = {"lung": [], "infection": []}
-    no_class: list[str] = []
-    no_split: list[str] = []
+    trees: dict[str, dict[str, list[Sample]]] = {"lung": {}, "infection": {}}  # Samples by folder, by kind of tree.
+    no_class, no_split, problems = list[str](), list[str](), list[str]()
     for tree in found:
         of_tree: list[Sample] = []
         for name in folders.dirs(tree):
@@ -139,44 +128,38 @@ def read_covidqu(folders: Folders, labels: Labels, found: Sequence[str]) -> Read
             elif of_classes:
                 no_split.append(join(tree, name))
         kind = "infection" if any(sample.infection for sample in of_tree) else "lung"
-        trees[kind].append(tree)
-        samples[kind] += of_tree
-    merged = _merge(folders.root, samples["lung"], samples["infection"])
+        trees[kind][tree] = of_tree
+    for kind, same in trees.items():
+        if len(same) > 1:
+            problems += phrase(f"more than one {kind} tree", same, "point data.root at one, or keep one of each kind")
+    merged = _merge(folders, *(list(chain(*of_kind.values())) for of_kind in trees.values()))
     bare = [sample.id for sample in merged if sample.lung is None]
-    problems = [
-        *(
-            line
-            for kind, same in trees.items()
-            if len(same) > 1
-            for line in phrase(f"more than one {kind} tree", same, "point data.root at one, or keep one of each kind")
-        ),
+    add = "add it to 'lung masks' under the image's name, or remove the image"
+    problems += [
         *phrase("folder whose name is no split", no_split, "call it Train, Val or Test, or move it away"),
         *unknown_classes(no_class),
-        *phrase(
-            "image without a lung mask", bare, "add it to 'lung masks' under the image's name, or remove the image"
-        ),
-        *_without_train(folders, trees["lung"] + trees["infection"], merged),
+        *phrase("image without a lung mask", bare, add),
+        *_without_train(folders, [*trees["lung"], *trees["infection"]], merged),
         *folders.problems(),
     ]
     return Reading("COVID-QU-Ex", merged, problems, True)
 
 
-Finder = Callable[[Folders, Labels], list[str]]
-Reader = Callable[[Folders, Labels, Sequence[str]], Reading]
-LAYOUTS: tuple[tuple[str, Finder, Reader], ...] = (
-    ("{Train,Val,Test}/<class>/{images,lung masks} of COVID-QU-Ex", find_covidqu, read_covidqu),
-    ("{COVID,...}/{images,masks} of COVID-19 Radiography", find_radiography, read_radiography),
-    ("images, or <class>/ with images", find_plain, read_plain),
+LAYOUTS = (
+    "{Train,Val,Test}/<class>/{images,lung masks} of COVID-QU-Ex",
+    "{COVID,...}/{images,masks} of COVID-19 Radiography",
+    "images, or <class>/ with images",
 )
-"""What is looked for, how its folders are found, how they are read; the first that finds any is read."""
+"""What is looked for in a folder; the first that is there is read."""
 
 
 def _read_folder(root: Path, labels: Labels) -> Reading:
     folders = Folders(root)
-    for _, find, read in LAYOUTS:
-        if found := find(folders, labels):
-            return read(folders, labels, found)
-    looked = "; or ".join(what for what, _, _ in LAYOUTS)
+    if trees := find_covidqu(folders, labels):
+        return read_covidqu(folders, labels, trees)
+    if reading := layouts.read_radiography(folders, labels) or layouts.read_plain(folders, labels):
+        return reading
+    looked = "; or ".join(LAYOUTS)
     names = [*(f"{name}/" for name in folders.dirs("")), *sorted(folders.files(""))]
     there = ", ".join(map(repr, names[:6])) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
     faults = "".join(f"; {problem}" for problem in folders.problems())
@@ -190,7 +173,7 @@ def _is_tree(folders: Folders, labels: Labels, folder: str) -> bool:
     return any(folders.child(one, IMAGE_FOLDERS) and folders.child(one, LUNG_FOLDERS) for one in classes)
 
 
-def _merge(root: Path, lung: list[Sample], infection: list[Sample]) -> list[Sample]:
+def _merge(folders: Folders, lung: list[Sample], infection: list[Sample]) -> list[Sample]:
     """Add the infection tree to the lung tree, which decides the split; an image is known by its class and name."""
     merged = list(lung)
     named: dict[tuple[int | None, str], list[int]] = defaultdict(list)
@@ -210,9 +193,7 @@ def _merge(root: Path, lung: list[Sample], infection: list[Sample]) -> list[Samp
             merged[free[0]] = replace(image, lung=image.lung or extra.lung, infection=extra.infection)
         else:
             unclear.append(extra.id)
-    what = "infection image that fits no single image of the lung tree"
-    for line in phrase(what, unclear, "left out; see the audit"):
-        _log.warning("%s: %s", root, line)
+    folders.warn("infection image that fits no single image of the lung tree", unclear, "left out; see the audit")
     return merged
 
 
@@ -233,14 +214,9 @@ def _divide(
         train, test = train + test - test_fraction, test_fraction
     samples = assign_splits(reading.samples, (train, val, test), seed=seed, fold=fold, folds=folds)
     counts = Counter(sample.split for sample in samples)
-    _log.warning(
-        "%s: %s without splits, divided by hash with seed %d into %s; %d of %d have a lung mask, %d a class",
-        root,
-        reading.layout,
-        seed,
-        ", ".join(f"{counts[split]} {split}" for split in SPLITS),
-        sum(sample.lung is not None for sample in samples),
-        len(samples),
-        sum(sample.label is not None for sample in samples),
-    )
+    shares = ", ".join(f"{counts[split]} {split}" for split in SPLITS)
+    masks = sum(sample.lung is not None for sample in samples)
+    labels = sum(sample.label is not None for sample in samples)
+    line = "%s: %s without splits, divided by hash with seed %d into %s; %d of %d have a lung mask, %d a class"
+    _log.warning(line, root, reading.layout, seed, shares, masks, len(samples), labels)
     return samples

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import difflib
 import io
-import logging
 import os
 import posixpath
 from collections import defaultdict
@@ -31,8 +30,6 @@ Labels = Mapping[str, int]  # Label by class name in lower case.
 
 Faults = defaultdict[str, list[tuple[int, str]]]  # Line and value of each occurrence in a manifest, by kind of fault.
 
-_log = logging.getLogger(__name__)
-
 
 def class_labels(names: Mapping[str, str] | None = None) -> dict[str, int]:
     """Give the label of each name in lower case: of `CLASSES`, and of the keys of `names`, whose values are classes."""
@@ -45,40 +42,35 @@ def class_labels(names: Mapping[str, str] | None = None) -> dict[str, int]:
     return labels
 
 
-def find_radiography(folders: Folders, labels: Labels) -> list[str]:
-    """Find the folder of the COVID-19 Radiography Database: the root or one folder in it."""
+def read_radiography(folders: Folders, labels: Labels) -> Reading | None:
+    """Read `{COVID,Normal,Lung_Opacity,Viral Pneumonia}/{images,masks}` in the root or one folder in it.
+
+    It has no splits. Its masks are 256 px, its images 299 px: they are fitted when decoded. None where it is not there.
+    """
     names = {name.casefold() for name in RADIOGRAPHY_CLASSES}
     for folder in ("", *folders.dirs("")):
         classes = [join(folder, name) for name in folders.dirs(folder) if name.casefold() in names]
         if any(folders.child(one, ("images",)) and folders.child(one, ("masks",)) for one in classes):
-            return [folder]
-    return []
-
-
-def read_radiography(folders: Folders, labels: Labels, found: Sequence[str]) -> Reading:
-    """Read `{COVID,Normal,Lung_Opacity,Viral Pneumonia}/{images,masks}`, which has no splits.
-
-    Its masks are 256 px, its images 299 px: they are fitted when decoded.
-    """
-    samples, unknown = read_classes(folders, {**class_labels(RADIOGRAPHY_CLASSES), **labels}, found[0], "train")
-    _warn_of_missing_masks(folders.root, samples)
+            break
+    else:
+        return None
+    samples, unknown = read_classes(folders, {**class_labels(RADIOGRAPHY_CLASSES), **labels}, folder, "train")
+    _warn_of_missing_masks(folders, samples)
     samples = [replace(sample, fit_masks=True) for sample in samples]
     return Reading("COVID-19 Radiography Database", samples, [*unknown_classes(unknown), *folders.problems()], False)
 
 
-def find_plain(folders: Folders, labels: Labels) -> list[str]:
-    """Find the folders that hold images or class folders: the root, or the split folders in it."""
-    splits = [name for name in folders.dirs("") if name.casefold() in SPLIT_FOLDERS]
-    return [one for one in splits or [""] if any(map(folders.holds_images, (one, *_image_folders(folders, one))))]
-
-
-def read_plain(folders: Folders, labels: Labels, found: Sequence[str]) -> Reading:
+def read_plain(folders: Folders, labels: Labels) -> Reading | None:
     """Read folders of images, with or without masks, one folder a class or none, below split folders or not.
 
     A folder's masks lie beside its `images` (or `CXR_png`) in `masks`, `mask` or `lung masks`, named as the image or
     with `_mask` added, or one file a side in `ManualMask/leftMask` and `rightMask` (`lung_files`). Images right below
-    a split folder or the root have no label. An image may lack its mask.
+    a split folder or the root have no label. An image may lack its mask. None where there are no images.
     """
+    splits = [name for name in folders.dirs("") if name.casefold() in SPLIT_FOLDERS]
+    found = [one for one in splits or [""] if any(map(folders.holds_images, (one, *_image_folders(folders, one))))]
+    if not found:
+        return None
     samples: list[Sample] = []
     unknown: list[str] = []
     for folder in found:
@@ -87,7 +79,7 @@ def read_plain(folders: Folders, labels: Labels, found: Sequence[str]) -> Readin
         of_classes, of_no_class = read_classes(folders, labels, folder, split)
         samples += of_classes
         unknown += of_no_class
-    _warn_of_missing_masks(folders.root, samples)
+    _warn_of_missing_masks(folders, samples)
     has_splits = found[0] != ""
     stray = [name for name in _image_folders(folders, "") if name not in found] if has_splits else []
     problems = [
@@ -160,9 +152,8 @@ def _read_rows(path: Path, faults: Faults) -> list[tuple[int, dict[str, str]]]:
             if any(named.values()):
                 rows.append((reader.line_num, dict.fromkeys(COLUMNS, "") | named))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{path}: cannot be read as CSV after {len(rows)} rows: {error}; save it as CSV in UTF-8"
-        ) from None
+        after = f"after {len(rows)} rows: {error}"
+        raise DataError(f"{path}: cannot be read as CSV {after}; save it as CSV in UTF-8") from None
     return rows
 
 
@@ -215,12 +206,11 @@ def _phrase_lines(fault: str, found: Sequence[tuple[int, str]]) -> str:
     return f"{fault}: {len(found)} on line {ranges} ({first}{', ...' if len(found) > 3 else ''})"
 
 
-def _warn_of_missing_masks(root: Path, samples: Sequence[Sample]) -> None:
+def _warn_of_missing_masks(folders: Folders, samples: Sequence[Sample]) -> None:
     """Warn once of images without a lung mask in folders where others have one."""
     masked = {sample.image.parent for sample in samples if sample.lung is not None}
     bare = [sample.id for sample in samples if sample.lung is None and sample.image.parent in masked]
-    for line in phrase("image without a lung mask, used without", bare, "add the mask if there should be one"):
-        _log.warning("%s: %s", root, line)
+    folders.warn("image without a lung mask, used without", bare, "add the mask if there should be one")
 
 
 def _image_folders(folders: Folders, folder: str) -> list[str]:

@@ -91,8 +91,11 @@ def likeness(first: Frame, second: Frame) -> float:
         Median over tiles of 8 px of the correlation of details, in [-1, 1]; 0 where no alignment is found.
     """
     a, b = _detail(first), _detail(second)
-    warp = _alignment(a, b)
-    if warp is None:
+    enough, start = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 1e-4), np.eye(2, 3, dtype=np.float32)
+    try:
+        # its types forget that the mask may be None here too
+        _, warp = cv2.findTransformECC(a, b, start, cv2.MOTION_AFFINE, enough, None, 5)  # type: ignore[call-overload]
+    except cv2.error:  # the fit does not converge
         return 0.0
     stretch = np.linalg.svd(warp[:, :2], compute_uv=False)
     if stretch[0] > MOST_STRETCH or stretch[1] < 1 / MOST_STRETCH:
@@ -105,18 +108,6 @@ def likeness(first: Frame, second: Frame) -> float:
 def is_blank(frame: Frame) -> bool:
     """Whether there is nothing in a frame to compare."""
     return int(frame.max()) - int(frame.min()) < 4
-
-
-def _alignment(a: Array, b: Array) -> Array | None:
-    """Affine map (2, 3) from the pixels of `a` to those of `b`; None where the fit does not converge."""
-    enough = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 1e-4)
-    start = np.eye(2, 3, dtype=np.float32)
-    try:
-        # its types forget that the mask may be None here too
-        _, warp = cv2.findTransformECC(a, b, start, cv2.MOTION_AFFINE, enough, None, 5)  # type: ignore[call-overload]
-    except cv2.error:
-        return None
-    return np.asarray(warp, np.float32)
 
 
 def _frame(image: npt.NDArray[np.uint8]) -> Frame:
@@ -138,8 +129,7 @@ def _whiten(thumbnails: npt.NDArray[np.uint8]) -> Array:
 
 
 def _unit(rows: Array) -> Array:
-    unit: Array = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-6))
-    return unit
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-6)))
 
 
 def _detail(frame: Frame) -> Array:

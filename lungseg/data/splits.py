@@ -32,12 +32,8 @@ def assign_splits(
 ) -> list[Sample]:
     """Divide samples that have no split into train, val and test, in their order; splits they have are overwritten.
 
-    Args:
-        samples: What to divide, whatever its order.
-        fractions: Shares of train, val and test; they sum to 1, train above 0.
-        seed: Another seed gives another division.
-        fold: With a number, what is not test is divided by `assign_folds` and the shares of train and val are unused.
-        folds: How many folds there are.
+    The `fractions` are shares of train (above 0), val and test and sum to 1. With a `fold`, what is not test is divided
+    by `assign_folds` and the shares of train and val are unused.
     """
     train, val, test = fractions
     if min(val, test) < 0 or train <= 0 or abs(sum(fractions) - 1) > 1e-9:

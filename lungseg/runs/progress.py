@@ -129,15 +129,15 @@ def one_opencv_thread() -> Iterator[None]:
 
 
 @contextmanager
-def only_errors(*loggers: str) -> Iterator[None]:
-    """Hold back warnings, and what loggers of these names say below an error: what a library notes on how it works."""
+def only_errors(*loggers: str, level: int = logging.ERROR) -> Iterator[None]:
+    """Hold back warnings, and what loggers of these names say below `level`: what a library notes on how it works."""
     levels = {name: logging.getLogger(name).level for name in loggers}
     for name in loggers:
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(level)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
+        for name, before in levels.items():
+            logging.getLogger(name).setLevel(before)

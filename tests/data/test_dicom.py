@@ -329,6 +329,14 @@ BROKEN = {
 }
 
 
+def test_a_file_that_claims_an_absurd_size_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    dataset = compressed(RLELossless)
+    dataset.Rows, dataset.Columns = 30_000, 40_000
+    dataset.save_as(tmp_path / "x.dcm", enforce_file_format=True)
+    with pytest.raises(DataError, match=r"x\.dcm: .*claims 40000x30000 pixels; .* 400 megapixels\); replace"):
+        read_image(tmp_path / "x.dcm")
+
+
 def without(dataset: Any, name: str) -> Any:
     delattr(dataset, name)
     return dataset

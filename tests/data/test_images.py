@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import sys
 import zlib
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
@@ -248,6 +249,34 @@ def test_what_is_no_image_is_an_error(tmp_path: Path, content: bytes, reason: st
     (tmp_path / "x.png").write_bytes(content)
     with pytest.raises(DataError, match=rf"x\.png: cannot be read as an image \({reason}"):
         read_image(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "at", "layout", "sides"),
+    [
+        ("png", lambda data: 16, ">II", (40_000, 30_000)),
+        ("jpg", lambda data: data.index(b"\xff\xc0") + 5, ">HH", (30_000, 40_000)),
+        ("bmp", lambda data: 18, "<ii", (40_000, -30_000)),
+    ],
+)
+def test_a_file_that_claims_an_absurd_size_is_refused_before_it_is_decoded(
+    tmp_path: Path, suffix: str, at: Callable[[bytes], int], layout: str, sides: tuple[int, int]
+) -> None:
+    path = save(tmp_path / f"x.{suffix}", NOISE)
+    data = bytearray(path.read_bytes())
+    struct.pack_into(layout, data, at(data), *sides)
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=rf"x\.{suffix}: .*claims 40000x30000 pixels; .* 400 megapixels\); replace"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_tiff_that_claims_an_absurd_size_is_refused(tmp_path: Path, order: str) -> None:
+    entries = struct.pack(f"{order}HHIHHHHII", 256, 3, 1, 40_000, 0, 257, 4, 1, 30_000)
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, 2)
+    (tmp_path / "x.tif").write_bytes(head + entries + bytes(4))
+    with pytest.raises(DataError, match=r"x\.tif: .*claims 40000x30000 pixels"):
+        read_image(tmp_path / "x.tif")
 
 
 def test_a_missing_file_and_a_folder_are_errors(tmp_path: Path) -> None:
