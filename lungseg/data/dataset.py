@@ -65,7 +65,7 @@ class LungDataset(Dataset[dict[str, Any]]):
 class TrainSampler(Sampler[Visit]):
     """A new seeded order every epoch, every rank its own share, the same share size on each.
 
-    With `balanced`, samples are drawn with replacement so that each class comes equally often; an unknown label is None.
+    With `balanced`, samples are drawn with replacement so that each class comes equally often; no label is None.
     """
 
     def __init__(self, labels: Sequence[int | None], seed: int, balanced: bool, rank: int = 0, world_size: int = 1):

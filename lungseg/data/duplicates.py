@@ -92,7 +92,7 @@ def without_training_copies(samples: Sequence[Sample], folder: Path | None = Non
     """Leave out the samples of Train that show the same exposure as one of Val or Test.
 
     Several processes may call this at once: one searches, the others wait for its list, which lies beside the caches
-    in `folder` (None for `default_folder()`). A file that cannot be read, or a list that cannot be kept, is a DataError.
+    in `folder` (None for `default_folder()`). A file that cannot be read, or a list that cannot be kept: DataError.
     """
     folder = (folder or default_folder()).expanduser().absolute()
     path = folder / f"copies-{VERSION}-{cache_key(samples, 0)}.txt"

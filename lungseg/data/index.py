@@ -86,9 +86,8 @@ def read_index(root: Path, label_map: Mapping[str, str] | None = None) -> Readin
     else:
         raise DataError(f"{root} is a file; data.root must be a folder or a manifest whose name ends in .csv")
     if not (reading.samples or reading.problems):
-        raise DataError(
-            f"{root}: no images in it; a manifest names one a line, under the header {','.join(layouts.COLUMNS)}"
-        )
+        header = ",".join(layouts.COLUMNS)
+        raise DataError(f"{root}: no images in it; a manifest names one a line, under the header {header}")
     return reading._replace(samples=sorted(reading.samples, key=attrgetter("id")))
 
 
