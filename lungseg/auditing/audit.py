@@ -10,18 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from lungseg.auditing import inventory
 from lungseg.auditing.class_probes import Probe, probe_shortcuts
 from lungseg.auditing.integrity import THUMBNAIL_PX, Fault, Inspection, inspect, thumbnail
-from lungseg.auditing.inventory import (
-    NO_LUNG_MASK,
-    Cell,
-    count_cells,
-    count_faults,
-    list_trees,
-    match_twins,
-    missing_masks,
-    stray_masks,
-)
+from lungseg.auditing.inventory import Cell
 from lungseg.data.duplicates import Leak, copies_in_train, find_leaks, group_copies
 from lungseg.data.index import read_index
 from lungseg.data.sample import Sample
@@ -63,11 +55,7 @@ class Audit:
 
 
 def audit(root: Path, quiet: bool = False) -> Audit:
-    """Read every file of a data set once and list all that is wrong with it.
-
-    Args:
-        root: Folder or CSV manifest, as for `load_index`.
-        quiet: Without progress.
+    """Read every file of a data set (a folder or CSV manifest, as for `load_index`) once and list all that is wrong.
 
     Raises:
         FileNotFoundError: There is no such root.
@@ -75,22 +63,22 @@ def audit(root: Path, quiet: bool = False) -> Audit:
     """
     root = Path(root).expanduser()
     reading = read_index(root)
-    trees = list_trees(root, reading)
+    trees = inventory.list_trees(root, reading)
     base = root if root.is_dir() else root.parent
     samples = [sample for tree in trees for sample in tree.samples]
     results = in_threads(partial(inspect, root=base), samples, "reading images", quiet)
     by_id = {sample.id: inspection for sample, inspection in zip(samples, results, strict=True)}
     merged = list({sample.id: sample for sample in reading.samples}.values())
     inspections = [by_id[sample.id] for sample in merged]
-    twins, differing = match_twins(base, merged, trees, by_id)
-    cells = count_cells(trees)
+    twins, differing = inventory.match_twins(base, merged, trees, by_id)
+    cells = inventory.count_cells(trees)
     # A set, for an image that both trees hold is inspected in each of them.
     faults = {
         *(fault for inspection in by_id.values() for fault in inspection.faults),
         *differing,
-        *count_faults(cells),
-        *missing_masks(trees),
-        *(stray_masks(root, trees) if root.is_dir() else ()),
+        *inventory.count_faults(cells),
+        *inventory.missing_masks(trees),
+        *(inventory.stray_masks(root, trees) if root.is_dir() else ()),
     }
     sizes = Counter(f"{shape[1]}x{shape[0]}" for inspection in inspections if (shape := inspection.shape))
     return Audit(
@@ -100,7 +88,7 @@ def audit(root: Path, quiet: bool = False) -> Audit:
         images=len(merged),
         sizes=dict(sizes.most_common()),
         cells=cells,
-        problems=[problem for problem in reading.problems if not problem.startswith(f"{NO_LUNG_MASK}:")],
+        problems=[problem for problem in reading.problems if not problem.startswith(f"{inventory.NO_LUNG_MASK}:")],
         faults=sorted(faults),
         in_both_trees=sum(first.split == second.split for first, second in twins),
         moved=[Leak("exact", 1.0, *twin) for twin in twins if twin[0].split != twin[1].split],
@@ -112,12 +100,8 @@ def audit(root: Path, quiet: bool = False) -> Audit:
 def _probe(samples: Sequence[Sample], inspections: Sequence[Inspection]) -> list[Probe]:
     """Run the shortcut probe on the images that could be read."""
     no_lung = np.zeros((THUMBNAIL_PX, THUMBNAIL_PX), np.uint8)
-    used = [
-        (sample, thumbnail(signature.image), no_lung if inspection.cover is None else inspection.cover)
-        for sample, inspection in zip(samples, inspections, strict=True)
-        if (signature := inspection.signature)
-    ]
-    thumbnails, covers = (
-        np.array([views[at] for views in used], np.uint8).reshape(-1, *no_lung.shape) for at in (1, 2)
-    )
-    return probe_shortcuts([sample for sample, _, _ in used], thumbnails, covers)
+    pairs = zip(samples, inspections, strict=True)
+    used = [(sample, found.cover, found.signature.image) for sample, found in pairs if found.signature]
+    thumbnails = np.array([thumbnail(image) for _, _, image in used], np.uint8).reshape(-1, *no_lung.shape)
+    covers = np.array([no_lung if cover is None else cover for _, cover, _ in used], np.uint8)
+    return probe_shortcuts([sample for sample, _, _ in used], thumbnails, covers.reshape(thumbnails.shape))

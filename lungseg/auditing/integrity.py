@@ -70,20 +70,20 @@ def inspect(sample: Sample, root: Path) -> Inspection:
         faults.append(Fault(BLANK, name_of(sample.image, root)))
     lung = _read_masks(lung_files(sample.lung) if sample.lung else (), root, faults)
     infection = _read_masks((sample.infection,) if sample.infection else (), root, faults)
-    for path, mask, rules in (
-        (sample.lung, lung, _lung_faults(lung)),
-        (sample.infection, infection, _infection_faults(infection, lung, sample.label)),
-    ):
+    of_lung = () if lung is None else _lung_faults(lung)
+    of_infection = () if infection is None else _infection_faults(infection, lung, sample.label)
+    for path, mask, rules in ((sample.lung, lung, of_lung), (sample.infection, infection, of_infection)):
         if path is not None and mask is not None:
             found = [*_size_faults(mask, image, sample.fit_masks), *rules]
             faults += [Fault(kind, name_of(path, root), detail) for kind, detail in found]
-    return Inspection(
-        faults,
-        _signature(image, lung, sample.fit_masks),
-        None if lung is None else hashlib.blake2b(lung.tobytes(), digest_size=16).digest(),
-        None if lung is None else thumbnail(lung.view(np.uint8) * np.uint8(255)),
-        None if image is None else (image.shape[0], image.shape[1]),
-    )
+    digest = None if lung is None else hashlib.blake2b(lung.tobytes(), digest_size=16).digest()
+    cover = None if lung is None else thumbnail(lung.view(np.uint8) * np.uint8(255))
+    if image is None:
+        return Inspection(faults, None, digest, cover, None)
+    shape = (image.shape[0], image.shape[1])
+    if lung is not None and lung.shape != shape:
+        lung = fit_mask(lung, shape) if sample.fit_masks else None
+    return Inspection(faults, None if is_blank(image) else sign(image, lung), digest, cover, shape)
 
 
 def name_of(path: Path, root: Path) -> str:
@@ -142,9 +142,8 @@ def _size_faults(mask: Mask, image: Grey | None, fit: bool) -> Iterator[tuple[st
     yield SIZE, f"{_size(mask.shape)}, the image {_size(image.shape)}"
 
 
-def _lung_faults(lung: Mask | None) -> Iterator[tuple[str, str]]:
+def _lung_faults(lung: Mask) -> Iterator[tuple[str, str]]:
     """At most one: the later ones follow from the earlier."""
-    assert lung is not None
     frame = np.concatenate([lung[0], lung[-1], lung[:, 0], lung[:, -1]]).mean()
     if not lung.any():
         yield EMPTY_LUNG, ""
@@ -165,8 +164,7 @@ def _is_one_lung(lung: Mask) -> bool:
     return bool(min(left, area - left) < LEAST_SIDE * area)
 
 
-def _infection_faults(infection: Mask | None, lung: Mask | None, label: int | None) -> Iterator[tuple[str, str]]:
-    assert infection is not None
+def _infection_faults(infection: Mask, lung: Mask | None, label: int | None) -> Iterator[tuple[str, str]]:
     area = np.count_nonzero(infection)
     name = "" if label is None else CLASSES[label]
     if area and name == "Normal":
@@ -178,14 +176,6 @@ def _infection_faults(infection: Mask | None, lung: Mask | None, label: int | No
         outside = np.count_nonzero(infection & ~lung)
         if outside > MOST_OUTSIDE * area:
             yield OUTSIDE, f"{outside} of {area} pixels"
-
-
-def _signature(image: Grey | None, lung: Mask | None, fit: bool) -> Signature | None:
-    if image is None or is_blank(image):
-        return None
-    if lung is not None and lung.shape != image.shape:
-        lung = fit_mask(lung, (image.shape[0], image.shape[1])) if fit else None
-    return sign(image, lung)
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -8,22 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lungseg.auditing.integrity import Fault, Inspection, name_of
-from lungseg.data.folders import (
-    IMAGE_FOLDERS,
-    INFECTION_FOLDERS,
-    LUNG_FOLDERS,
-    SIDES_FOLDER,
-    Folders,
-    Reading,
-    join,
-    lung_files,
-)
+from lungseg.data.folders import IMAGE_FOLDERS, MASK_FOLDERS, SIDES_FOLDER, Folders, Reading, join, lung_files
 from lungseg.data.images import IMAGE_SUFFIXES
 from lungseg.data.index import find_covidqu, read_covidqu
 from lungseg.data.layouts import class_labels
 from lungseg.data.sample import CLASSES, SPLITS, Sample
 
-COVIDQU = "COVID-QU-Ex"
 PUBLISHED: Mapping[str, tuple[tuple[int, int, int], ...]] = {
     "lung": ((7658, 7208, 6849), (1903, 1802, 1712), (2395, 2253, 2140)),
     "infection": ((1864, 932, 932), (466, 233, 233), (583, 292, 291)),
@@ -37,8 +27,6 @@ NO_IMAGE = "mask without an image"
 COUNT = "count that differs a little from the published one"
 OTHER_IMAGE = "image that differs between the two trees"
 OTHER_MASK = "lung mask that differs between the two trees"
-
-_MASK_FOLDERS = {*LUNG_FOLDERS, *INFECTION_FOLDERS}
 
 
 class Tree(NamedTuple):
@@ -61,7 +49,7 @@ class Cell(NamedTuple):
 
 def list_trees(root: Path, reading: Reading) -> list[Tree]:
     """Read each tree of COVID-QU-Ex by itself; another layout is one tree."""
-    if reading.layout != COVIDQU:
+    if reading.layout != "COVID-QU-Ex":
         return [Tree(".", "", reading.samples)]
     folders, labels = Folders(root), class_labels()
     trees = []
@@ -125,15 +113,9 @@ def match_twins(
 ) -> tuple[list[tuple[Sample, Sample]], list[Fault]]:
     """Match what was left out when the trees were merged with what stands for it, by class, name and pixels.
 
-    Args:
-        root: Files are named relative to it.
-        merged: Samples of the data set, each image once.
-        trees: Its trees, each by itself.
-        inspections: By sample id, those of all trees.
-
-    Returns:
-        The pairs of equal pixels, as in the data set (that of the lung tree) and as in the infection tree, whatever
-        their splits; and faults of images or lung masks that are not equal.
+    `merged` has each image once; inspections are those of all trees, by sample id. Returned are the pairs of equal
+    pixels, as in the data set (that of the lung tree) and as in the infection tree, whatever their splits; and faults
+    of images or lung masks that are not equal.
     """
     kept = {sample.id for sample in merged}
     named: dict[tuple[int | None, str], list[Sample]] = defaultdict(list)
@@ -144,11 +126,9 @@ def match_twins(
         here = inspections[sample.id]
         if not here.signature:
             continue  # an image that cannot be read is a fault of its own
-        same = [
-            other
-            for other in named[sample.label, sample.image.stem.casefold()]
-            if (there := inspections[other.id].signature) and there.digest == here.signature.digest
-        ]
+        namesakes = named[sample.label, sample.image.stem.casefold()]
+        others = [(other, inspections[other.id].signature) for other in namesakes]
+        same = [other for other, there in others if there and there.digest == here.signature.digest]
         if not same:
             faults.append(Fault(OTHER_IMAGE, sample.id, "no image of its class and name in the lung tree equals it"))
             continue
@@ -164,7 +144,7 @@ def _mask_folders(folders: Folders, folder: str = "", depth: int = 0) -> Iterato
     """Folders that hold masks: mask folders, and those of one side each in `ManualMask`."""
     for name in folders.dirs(folder):
         inside = join(folder, name)
-        if name.casefold() in _MASK_FOLDERS or folder.rpartition("/")[2].casefold() == SIDES_FOLDER:
+        if name.casefold() in MASK_FOLDERS or folder.rpartition("/")[2].casefold() == SIDES_FOLDER:
             yield inside
         elif depth < 8 and name.casefold() not in IMAGE_FOLDERS:
             yield from _mask_folders(folders, inside, depth + 1)

@@ -24,8 +24,9 @@ SPLIT_FOLDERS: dict[str, Split] = {
 IMAGE_FOLDERS = ("images", "image", "cxr_png")
 LUNG_FOLDERS = ("lung masks", "lung_masks", "masks", "mask")
 INFECTION_FOLDERS = ("infection masks", "infection_masks")
+MASK_FOLDERS = {*LUNG_FOLDERS, *INFECTION_FOLDERS}
 SIDES_FOLDER = "manualmask"
-PART_FOLDERS = {*IMAGE_FOLDERS, *LUNG_FOLDERS, *INFECTION_FOLDERS, SIDES_FOLDER}
+PART_FOLDERS = {*IMAGE_FOLDERS, *MASK_FOLDERS, SIDES_FOLDER}
 """Folders that hold the images or the masks of samples, never a class; in lower case like all names here."""
 
 _ADVICE = {

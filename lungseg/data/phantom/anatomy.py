@@ -202,5 +202,4 @@ def curve(knots: Points, closed: bool = False, steps: int = 8) -> Points:
     t = np.linspace(0, 1, steps, endpoint=False)[:, None]
     a, b, c, d = (p[i : len(p) - 3 + i, None] for i in range(4))
     pieces = 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
-    path: Points = pieces.reshape(-1, 2)
-    return path if closed else np.vstack([path, knots[-1:]])
+    return pieces.reshape(-1, 2) if closed else np.vstack([pieces.reshape(-1, 2), knots[-1:]])

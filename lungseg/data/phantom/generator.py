@@ -95,8 +95,7 @@ def _expose(film: Layer, rng: np.random.Generator) -> Layer:
     low, high = rng.uniform(0.02, 0.10), rng.uniform(1.02, 1.22)
     shoulder, gamma = rng.uniform(0.4, 1.2), rng.uniform(1.0, 1.5)
     value = np.maximum((film - np.float32(low)) / np.float32(high - low), 0)
-    developed: Layer = ((1 - np.exp(-shoulder * value)) / (1 - math.exp(-shoulder))) ** gamma
-    return developed
+    return np.asarray(((1 - np.exp(-shoulder * value)) / (1 - math.exp(-shoulder))) ** gamma)
 
 
 def _noise(rng: np.random.Generator, size_px: int) -> Layer:
@@ -143,7 +142,7 @@ def _stamp_code(image: Layer, rng: np.random.Generator, label: int) -> Layer:
     return image * (1 - plate) + fill(side_px, _FRAME, [shapes[label] * size + place])
 
 
-def _borders(rng: np.random.Generator, lungs: np.ndarray[tuple[int, int], np.dtype[np.bool_]]) -> Layer:
+def _borders(rng: np.random.Generator, lungs: Mask) -> Layer:
     """Collimation: a factor (S, S) float32 that blackens up to 3.5 % of the film at some edges, never the lungs."""
     side_px = len(lungs)
     columns, rows = np.flatnonzero(lungs.any(axis=0)), np.flatnonzero(lungs.any(axis=1))

@@ -35,8 +35,7 @@ class Pose:
         """Body coordinates to shares of the image side from its upper left corner; (N, 2) both."""
         angle = math.radians(self.tilt_deg)
         turn = self.zoom * np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
-        placed: Points = (points - [0, 0.5]) @ turn + [0.5 + self.shift, 0.5]
-        return placed
+        return np.asarray((points - [0, 0.5]) @ turn + [0.5 + self.shift, 0.5])
 
 
 def draw_pose(rng: np.random.Generator) -> Pose:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lungseg.config import PhantomConfig
-from lungseg.data.phantom.generator import VERSION, Phantom, draw_phantom
+from lungseg.data.phantom.generator import VERSION, draw_phantom
 from lungseg.data.sample import CLASSES
 
 _LUNG_TREE = Path("Lung Segmentation Data", "Lung Segmentation Data")
@@ -59,17 +59,13 @@ def _write_images(config: PhantomConfig, root: Path) -> None:
             # Numbers that follow each other would give similar streams; the sequence mixes them.
             seed = int(np.random.SeedSequence([config.seed, number]).generate_state(1, np.uint64)[0])
             phantom = draw_phantom(seed, label, config.size_px, shortcut=marked)
-            _write_phantom(phantom, root, Path(split, CLASSES[label]), _FILE_NAMES[label].format(number))
-
-
-def _write_phantom(phantom: Phantom, root: Path, place: Path, name: str) -> None:
-    """Write one phantom into both trees."""
-    lung_tree, infection_tree = root / _LUNG_TREE / place, root / _INFECTION_TREE / place
-    _write_png(lung_tree / "images" / name, phantom.image)
-    _write_png(lung_tree / "lung masks" / name, phantom.lung * np.uint8(255))
-    _write_png(infection_tree / "infection masks" / name, phantom.infection * np.uint8(255))
-    for kind in ("images", "lung masks"):
-        _link(lung_tree / kind / name, infection_tree / kind / name)
+            lung_tree, infection_tree = (root / tree / split / CLASSES[label] for tree in (_LUNG_TREE, _INFECTION_TREE))
+            name = _FILE_NAMES[label].format(number)
+            _write_png(lung_tree / "images" / name, phantom.image)
+            _write_png(lung_tree / "lung masks" / name, phantom.lung * np.uint8(255))
+            _write_png(infection_tree / "infection masks" / name, phantom.infection * np.uint8(255))
+            for kind in ("images", "lung masks"):
+                _link(lung_tree / kind / name, infection_tree / kind / name)
 
 
 def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:

@@ -27,8 +27,7 @@ _VESSELS = ((0.011, 0.10), (0.008, 0.085), (0.004, 0.08), (0.004, 0.05), (0.003,
 def lung_air(build: Build, pose: Pose, side_px: int) -> Layer:
     """The lungs' share of air along each ray, (R, R) float32 in [0, 1]."""
     lungs = cover(side_px, pose, [anatomy.lung_outline(build, side) for side in SIDES])
-    air: Layer = np.clip(2 * blur(lungs, 0.004) - 1, 0, 1) * (lungs > 0.5)
-    return air
+    return np.asarray(np.clip(2 * blur(lungs, 0.004) - 1, 0, 1) * (lungs > 0.5))
 
 
 def attenuation(build: Build, pose: Pose, air: Layer, rng: np.random.Generator) -> Layer:
@@ -78,8 +77,7 @@ def consolidation(rng: np.random.Generator, sides: Sequence[Mask], air: Layer) -
     reach: Layer = along + rng.uniform(-1.2, 1.2) * across**2 + 0.006 * clouds(rng, len(lung), 12)
     fissure = float(np.quantile(reach[lung], 1 - rng.uniform(0.26, 0.42)))
     density = np.clip(0.86 + 0.10 * clouds(rng, len(lung), 9), 0.65, 1)
-    dense: Layer = _smoothstep((reach - fissure) / 0.03 + 0.5) * density * air * lung
-    return dense
+    return np.asarray(_smoothstep((reach - fissure) / 0.03 + 0.5) * density * air * lung)
 
 
 def bronchogram(rng: np.random.Generator, sides: Sequence[Mask], field: Layer) -> Layer:
@@ -134,8 +132,7 @@ def _ribs(build: Build, pose: Pose, rng: np.random.Generator, side_px: int) -> L
     fronts = [anatomy.band(front, build.rib_width * np.linspace(0.9, 1.35, len(front))) for _, front in pairs[:16]]
     layer: Layer = 0.08 * fill(side_px, pose, backs, 0.0025) + 0.05 * _rims(side_px, pose, backs)
     layer += 0.055 * fill(side_px, pose, fronts, 0.004) + 0.025 * _rims(side_px, pose, fronts)
-    layer *= rng.uniform(0.6, 1.2)
-    return layer
+    return layer * np.float32(rng.uniform(0.6, 1.2))
 
 
 def _shoulders(build: Build, pose: Pose, rng: np.random.Generator, side_px: int) -> Layer:
