@@ -1,7 +1,5 @@
 """The audit of a data set: everything that the modules beside it can find, in one pass over its files."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ A data set whose border predicts the class will teach a network the border. Thre
 of it, its border alone, and all of it with the lungs blanked.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Sequence

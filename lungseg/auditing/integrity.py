@@ -3,8 +3,6 @@
 Every file is decoded once, and what the rest of the audit needs of it is kept in a few kilobytes.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -73,9 +71,13 @@ def inspect(sample: Sample, root: Path) -> Inspection:
     of_lung = () if lung is None else _lung_faults(lung)
     of_infection = () if infection is None else _infection_faults(infection, lung, sample.label)
     for path, mask, rules in ((sample.lung, lung, of_lung), (sample.infection, infection, of_infection)):
-        if path is not None and mask is not None:
-            found = [*_size_faults(mask, image, sample.fit_masks), *rules]
-            faults += [Fault(kind, name_of(path, root), detail) for kind, detail in found]
+        if path is None or mask is None:
+            continue
+        fits = sample.fit_masks and image is not None and has_same_aspect(mask.shape, image.shape)
+        if image is not None and mask.shape != image.shape and not fits:
+            sizes = f"{_size(mask.shape)}, the image {_size(image.shape)}"
+            faults.append(Fault(SIZE, name_of(path, root), sizes))
+        faults += [Fault(kind, name_of(path, root), detail) for kind, detail in rules]
     digest = None if lung is None else hashlib.blake2b(lung.tobytes(), digest_size=16).digest()
     cover = None if lung is None else thumbnail(lung.view(np.uint8) * np.uint8(255))
     if image is None:
@@ -134,12 +136,6 @@ def _odd_levels(grey: Grey) -> str:
     levels = np.unique(grey).tolist()
     shown = ", ".join(map(str, levels if len(levels) <= 4 else [*levels[:3], "...", levels[-1]]))
     return f"holds {shown}" + (f" ({len(levels)} values)" if len(levels) > 4 else "")
-
-
-def _size_faults(mask: Mask, image: Grey | None, fit: bool) -> Iterator[tuple[str, str]]:
-    if image is None or mask.shape == image.shape or (fit and has_same_aspect(mask.shape, image.shape)):
-        return
-    yield SIZE, f"{_size(mask.shape)}, the image {_size(image.shape)}"
 
 
 def _lung_faults(lung: Mask) -> Iterator[tuple[str, str]]:

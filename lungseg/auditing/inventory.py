@@ -1,7 +1,5 @@
 """What a data set holds: its trees, counts beside the published ones, masks without images, images in both trees."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ It does what albumentations' Affine, HorizontalFlip, RandomBrightnessContrast, R
 the other, and tests compare them; but it rounds where those truncate, which darkens images and thins the noise.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import struct
@@ -25,8 +23,7 @@ cv2.setNumThreads(0)  # loader processes are the parallelism; OpenCV's own threa
 
 Matrix = npt.NDArray[np.float64]
 
-_SHEET = 2**22
-"""Places at which the sheet of noise may be cut."""
+_SHEET = 2**22  # Places at which the sheet of noise may be cut.
 _quantiles = np.array([NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)])
 _NORMAL = _quantiles / _quantiles.std()
 """The standard normal distribution as 256 equally likely values: mean 0, variance 1, at most 2.9."""
@@ -37,14 +34,10 @@ _GREYS = np.arange(256) / 255
 class Draw:
     """What is done to one image; None: nothing of that kind."""
 
-    matrix: Matrix | None
-    """(2, 3), from pixels of the image (x, y) to pixels of the result."""
-    table: Plane | None
-    """(256,) uint8, new value of each grey value."""
-    noise_std: float
-    """Standard deviation of the noise, grey values; negative: the noise is inverted."""
-    noise_at: int
-    """Where the noise is cut from the sheet."""
+    matrix: Matrix | None  # (2, 3), from pixels of the image (x, y) to pixels of the result.
+    table: Plane | None  # (256,) uint8, new value of each grey value.
+    noise_std: float  # Standard deviation of the noise, grey values; negative: the noise is inverted.
+    noise_at: int  # Where the noise is cut from the sheet.
 
 
 def augment(config: AugmentConfig, image: Plane, masks: Plane, key: str) -> tuple[Plane, Plane]:

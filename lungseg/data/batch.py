@@ -3,8 +3,6 @@
 Bytes travel from workers and to the device: a sixth of the memory; `unpack` makes floats of them on the device.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -4,8 +4,6 @@ Stands between `decode` and `dataset`. A file is named by all that decides its b
 nothing but the user deletes the old ones, and that may happen at any time.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import logging
@@ -17,7 +15,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -48,7 +46,7 @@ class ImageCache:
     @classmethod
     def open_or_build(
         cls, samples: Sequence[Sample], image_size: int, keep_aspect: bool = True, folder: Path | None = None
-    ) -> ImageCache:
+    ) -> Self:
         """Open the cache of these samples, whose order is its index; build it first if it is not there.
 
         Several processes may call this at once: one builds, the others wait for it. No half-written file ever bears

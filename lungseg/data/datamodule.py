@@ -1,7 +1,5 @@
 """The LightningDataModule: finds the samples of a data set, or makes phantoms, and feeds batches."""
 
-from __future__ import annotations
-
 import signal
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Samples to tensors, and the order in which an epoch visits them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

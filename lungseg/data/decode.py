@@ -1,7 +1,5 @@
 """One sample's files to two small arrays at the network's size, and these arrays to one row of the cache and back."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

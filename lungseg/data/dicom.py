@@ -3,8 +3,6 @@
 No message, log line or warning from here holds anything of a header but an absurd size: they name the file only.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Sequence
@@ -100,7 +98,13 @@ def read_dicom(path: Path) -> DicomImage:
         raise DataError(f"{path}: reading DICOM needs pydicom; {_INSTALL}") from None
     with only_errors("pydicom", level=logging.CRITICAL + 1):  # whatever it logs or warns of quotes header values
         try:
-            return _read(pydicom.dcmread(path), path)
+            dataset = pydicom.dcmread(path)
+            stored = _stored(dataset)
+            padding = _padding(dataset, stored)
+            shares, contrast = _contrast(dataset, _modality(dataset, stored), padding, path)
+            shares = 1 - shares if dataset.PhotometricInterpretation == "MONOCHROME1" else shares
+            pixels = np.where(padding, 0, np.rint(shares * 255)).astype(np.uint8)
+            return DicomImage(pixels, _spacing_mm(dataset), contrast)
         except UnreadableError as fault:
             reason = str(fault)
         except OSError as error:
@@ -110,17 +114,6 @@ def read_dicom(path: Path) -> DicomImage:
         except Exception as error:  # pydicom raises a dozen types; their texts quote header values
             reason = f"its header is broken or incomplete: {type(error).__name__}"
     raise DataError(f"{path}: cannot be read as an X-ray ({reason}); replace it or drop it from the data set")
-
-
-def _read(dataset: Any, path: Path) -> DicomImage:
-    stored = _stored(dataset)
-    padding = _padding(dataset, stored)
-    shares, contrast = _contrast(dataset, _modality(dataset, stored), padding, path)
-    if dataset.PhotometricInterpretation == "MONOCHROME1":
-        shares = 1 - shares
-    pixels = np.rint(shares * 255).astype(np.uint8)
-    pixels[padding] = 0
-    return DicomImage(pixels, _spacing_mm(dataset), contrast)
 
 
 def _stored(dataset: Any) -> Values:

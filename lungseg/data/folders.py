@@ -1,7 +1,5 @@
 """Folders of images and masks as the layouts see them: listed once, names compared in lower case, faults remembered."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections import defaultdict

@@ -21,16 +21,11 @@ class Letterbox:
     axis by itself. Masks are resized the same way as floats, and are true from one half on.
     """
 
-    shape: tuple[int, int]
-    """Height and width of the image, pixels."""
-    size_px: int
-    """Side of the network's square."""
-    content: tuple[int, int]
-    """Height h and width w of the scaled image inside the square, pixels."""
-    top: int
-    """Rows above the content; where the bars cannot be equal, the lower one has a row more."""
-    left: int
-    """Columns left of the content; where the bars cannot be equal, the right one has a column more."""
+    shape: tuple[int, int]  # Height and width of the image, pixels.
+    size_px: int  # Side of the network's square.
+    content: tuple[int, int]  # Height h and width w of the scaled image inside the square, pixels.
+    top: int  # Rows above the content; where the bars cannot be equal, the lower one has a row more.
+    left: int  # Columns left of the content; where the bars cannot be equal, the right one has a column more.
 
     @classmethod
     def of(cls, shape: tuple[int, int], size_px: int, keep_aspect: bool = True) -> Letterbox:

@@ -4,8 +4,6 @@ First stage after the index. Files are checked before they are decoded: a cut fi
 error and never a half-grey picture. (JPEG, TIFF and BMP carry no checksum: a wrong byte in their middle may pass.)
 """
 
-from __future__ import annotations
-
 import importlib
 import struct
 import zlib
@@ -56,7 +54,14 @@ def read_mask(path: Path, shape: tuple[int, int] | None = None, resize: bool = F
     Raises:
         DataError: One line naming the file, as in `read_image`; also for another size, or values that are no mask.
     """
-    mask = _to_mask(path, _read_grey(path))
+    grey = _read_grey(path)
+    top = int(grey.max())
+    middle = full_scale(top) // 2
+    # A grey picture saved as a mask would be cut at an arbitrary value, so it is refused.
+    if 1 < top <= middle:
+        reason = f"its highest value is {top!r}, neither 1 nor near {full_scale(top)}; save it as 0/255"
+        raise DataError(f"{path}: not a mask: {reason}")
+    mask = np.asarray(grey > (middle if top > 1 else 0))
     if shape is None or mask.shape == shape:
         return mask
     sizes = f"{mask.shape[1]}x{mask.shape[0]} pixels for an image of {shape[1]}x{shape[0]}"
@@ -77,19 +82,6 @@ def fit_mask(mask: npt.NDArray[np.bool_], shape: tuple[int, int]) -> npt.NDArray
     # INTER_NEAREST would shift by half a pixel.
     resized = cv2.resize(mask.view(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     return np.asarray(resized, np.uint8).view(np.bool_)
-
-
-def _to_mask(path: Path, grey: Pixels) -> npt.NDArray[np.bool_]:
-    top = int(grey.max())
-    if top <= 1:
-        return grey.astype(np.bool_)
-    # A grey picture saved as a mask would be cut at an arbitrary value, so it is refused.
-    scale = full_scale(top)
-    if top <= scale // 2:
-        raise DataError(
-            f"{path}: not a mask: its highest value is {top!r}, neither 1 nor near {scale}; save it as 0/255"
-        )
-    return np.asarray(grey > scale // 2)
 
 
 def _read_grey(path: Path, dicom: bool = False) -> Pixels:

@@ -3,8 +3,6 @@
 The list is sorted by id, and it is the same on every machine for the same files, seed and choices.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os
@@ -133,12 +131,16 @@ def read_covidqu(folders: Folders, labels: Labels, found: Sequence[str]) -> Read
             problems += phrase(f"more than one {kind} tree", same, "point data.root at one, or keep one of each kind")
     merged = _merge(folders, *(list(chain(*of_kind.values())) for of_kind in trees.values()))
     bare = [sample.id for sample in merged if sample.lung is None]
+    inside = [(tree, name) for tree in chain(*trees.values()) for name in folders.dirs(tree)]
+    trains = [join(tree, name) for tree, name in inside if SPLIT_FOLDERS.get(name.casefold()) == "train"]
+    there = {sample.label for sample in merged if sample.split == "train"}
+    lacking = [join(trains[0], name) for label, name in enumerate(CLASSES) if trains and label not in there]
     add = "add it to 'lung masks' under the image's name, or remove the image"
     problems += [
         *phrase("folder whose name is no split", no_split, "call it Train, Val or Test, or move it away"),
         *unknown_classes(no_class),
         *phrase("image without a lung mask", bare, add),
-        *_without_train(folders, [*trees["lung"], *trees["infection"]], merged),
+        *phrase("class without an image in Train", lacking, "add its images there, in a folder 'images'"),
         *folders.problems(),
     ]
     return Reading("COVID-QU-Ex", merged, problems, True)
@@ -194,14 +196,6 @@ def _merge(folders: Folders, lung: list[Sample], infection: list[Sample]) -> lis
             unclear.append(extra.id)
     folders.warn("infection image that fits no single image of the lung tree", unclear, "left out; see the audit")
     return merged
-
-
-def _without_train(folders: Folders, trees: Sequence[str], samples: Sequence[Sample]) -> list[str]:
-    """Phrase the classes without an image in Train, where there is a Train folder."""
-    trains = [join(t, name) for t in trees for name in folders.dirs(t) if SPLIT_FOLDERS.get(name.casefold()) == "train"]
-    there = {sample.label for sample in samples if sample.split == "train"}
-    lacking = [join(trains[0], name) for label, name in enumerate(CLASSES) if trains and label not in there]
-    return phrase("class without an image in Train", lacking, "add its images there, in a folder 'images'")
 
 
 def _divide(

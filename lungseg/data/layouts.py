@@ -4,8 +4,6 @@ A finder says which folders hold its layout, a reader turns them into samples an
 raise only where nothing can be read, so that `index` reports every fault at once.
 """
 
-from __future__ import annotations
-
 import csv
 import difflib
 import io
@@ -175,7 +173,9 @@ def _read_row(base: Path, labels: Labels, line: int, row: Mapping[str, str], fau
         files[column] = base / name if name else None
         if (name or column == "image") and not os.path.isfile(base / name):  # noqa: PTH113 (three times as fast)
             faults[f"{column} file not found"].append((line, name))
-    label = _read_label(labels, row["label"])
+    # A class name or a number; spreadsheets write 1 as 1.0 in a column with gaps.
+    numbers = {f"{label}{end}": label for label in range(len(CLASSES)) for end in ("", ".0")}
+    label = numbers.get(row["label"], labels.get(row["label"].casefold()))
     if row["label"] and label is None:
         faults[f"label other than {', '.join(CLASSES)}, 0..{len(CLASSES) - 1}"].append((line, row["label"]))
     return Sample(
@@ -187,13 +187,6 @@ def _read_row(base: Path, labels: Labels, line: int, row: Mapping[str, str], fau
         split=SPLIT_FOLDERS.get(row["split"].casefold(), "train"),
         group=row["group"] or None,
     )
-
-
-def _read_label(labels: Labels, text: str) -> int | None:
-    """Read a class name or a number; spreadsheets write 1 as 1.0 in a column with gaps."""
-    number = text.removesuffix(".0")
-    numbers = [str(label) for label in range(len(CLASSES))]
-    return int(number) if number in numbers else labels.get(text.casefold())
 
 
 def _phrase_lines(fault: str, found: Sequence[tuple[int, str]]) -> str:

@@ -5,8 +5,6 @@ copies in COVID-QU-Ex it has 39 % among its 17,567 nearest pairs, `neighbours` a
 the box of the lungs too, which a crop does not move. Candidates count as copies when their fine detail correlates.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple

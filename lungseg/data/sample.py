@@ -1,7 +1,5 @@
 """The unit of data: one chest X-ray with what is known of it; and how to choose a few of many."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice, zip_longest

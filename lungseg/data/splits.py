@@ -6,8 +6,6 @@ same share. The price: a share is met on average only; of n images it is off by 
 standard deviation; 21 +- 4 of 140 at a share of 0.15).
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -16,8 +14,7 @@ from dataclasses import replace
 from lungseg.data.sample import CLASSES, Sample, Split
 from lungseg.errors import DataError, UserError
 
-FRACTIONS = (0.7, 0.15, 0.15)
-"""Shares of train, val and test where the data has no split."""
+FRACTIONS = (0.7, 0.15, 0.15)  # Shares of train, val and test where the data has no split.
 
 _log = logging.getLogger(__name__)
 

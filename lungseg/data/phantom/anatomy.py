@@ -4,8 +4,6 @@ Curves are (N, 2) float64 arrays of (x, y) in shares of the image side: x to the
 body, y down from the upper edge. Image left is the patient's right, as on a film.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

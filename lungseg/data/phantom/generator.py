@@ -3,8 +3,6 @@
 The class changes pixels inside the lungs only, unless a shortcut is asked for. Stands in for `data.root`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Layers are (R, R) float32, mostly in [0, 1], and are added up with weights as X-ray attenuation adds up along a ray.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The phantom set: phantoms written once as files in COVID-QU-Ex's own layout, then read like any data set."""
 
-from __future__ import annotations
-
 import shutil
 import uuid
 from pathlib import Path

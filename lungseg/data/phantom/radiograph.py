@@ -4,8 +4,6 @@ Throughout, `rng` is the source of all choices, `sides` are the two lungs, image
 (S, S) float32 is how much of a ray's way through the lungs is air: 0 at and beyond their edge, 1 well inside.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
