@@ -144,8 +144,7 @@ def _ridge(fit: Features, labels: npt.NDArray[np.int64], test: Features) -> npt.
         rest = power - float((along**2 / (strength + penalty)[:, None] * (2 - kept)[:, None]).sum())
         errors.append(rest / max(1e-9, 1 - (1 + kept.sum()) / len(fit)) ** 2)
     slopes = axes @ (along / (strength + penalties[int(np.argmin(errors))])[:, None])
-    guesses: npt.NDArray[np.int64] = classes[np.argmax((test - centre) @ slopes + middle, axis=1)]
-    return guesses
+    return np.asarray(classes[np.argmax((test - centre) @ slopes + middle, axis=1)])
 
 
 def _decompose(x: Features, y: Features) -> tuple[npt.NDArray[np.float64], ...]:

@@ -47,16 +47,10 @@ class ImageCache:
     def open_or_build(
         cls, samples: Sequence[Sample], image_size: int, keep_aspect: bool = True, folder: Path | None = None
     ) -> Self:
-        """Open the cache of these samples, whose order is its index; build it first if it is not there.
+        """Open the cache of these samples of one split, whose order is its index; build it first if it is not there.
 
         Several processes may call this at once: one builds, the others wait for it. No half-written file ever bears
-        the final name.
-
-        Args:
-            samples: Of one split.
-            image_size: Side S, pixels.
-            keep_aspect: As in `read_sample`.
-            folder: None for `default_folder()`.
+        the final name. Size and aspect are those of `read_sample`; without a folder it lies in `default_folder()`.
 
         Raises:
             DataError: One line: all faulty files of the samples (the first three named), or a folder that cannot

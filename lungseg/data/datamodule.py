@@ -37,6 +37,7 @@ class LungDataModule(LightningDataModule):
     ):
         super().__init__()
         self.config, self.augmentation, self.seed = config, augmentation, seed
+        self._cache_folder = Path(config.cache_dir) if config.cache_dir is not None else None
         self.samples: dict[Split, list[Sample]] = {}
         self.caches: dict[Split, ImageCache] = {}
         self.fingerprint = ""
@@ -122,9 +123,8 @@ class LungDataModule(LightningDataModule):
         self, dataset: LungDataset, sampler: TrainSampler | ShardSampler, drop_last: bool = False
     ) -> DataLoader[Batch]:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        workers = self.config.workers
-        if workers is None:
-            workers = default_workers(on_gpu, self._rank()[1])
+        asked = self.config.workers
+        workers = default_workers(on_gpu, self._rank()[1]) if asked is None else asked
         return DataLoader(
             dataset,
             batch_size=self.config.batch_size,
@@ -136,10 +136,6 @@ class LungDataModule(LightningDataModule):
             worker_init_fn=_leave_signals_to_parent,
         )
 
-    @property
-    def _cache_folder(self) -> Path | None:
-        return Path(self.config.cache_dir) if self.config.cache_dir is not None else None
-
     def _rank(self) -> tuple[int, int]:
         """Rank of this process and world size."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
@@ -147,9 +143,8 @@ class LungDataModule(LightningDataModule):
 
 def _leave_signals_to_parent(worker: int) -> None:
     """Ignore Ctrl-C and a closed terminal, which reach all processes: the training ends its workers itself."""
-    for name in ("SIGINT", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in {signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)}:  # Windows has no SIGHUP
+        signal.signal(number, signal.SIG_IGN)
 
 
 def default_workers(on_gpu: bool, world_size: int) -> int:

@@ -20,15 +20,10 @@ Visit = tuple[int, int]
 
 
 class LungDataset(Dataset[dict[str, Any]]):
-    """Samples, read from the cache or decoded, and augmented; items as `batch.to_item` makes them.
+    """Samples, read from their cache (in its order) or decoded, and augmented; items as `batch.to_item` makes them.
 
-    Args:
-        samples: In any order.
-        image_size: Side S, pixels.
-        augmentation: None for images as they are.
-        seed: Seed of the augmentation.
-        keep_aspect: Letterbox, or else stretch, what is not square.
-        cache: Cache of these samples, in their order; None decodes their files.
+    Without an augmentation images are as they are; what is not square is letterboxed, or else stretched, to a side of
+    `image_size` pixels. The seed is that of the augmentation.
     """
 
     def __init__(

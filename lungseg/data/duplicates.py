@@ -46,16 +46,10 @@ class Leak:
 def find_leaks(
     samples: Sequence[Sample], signatures: Sequence[Signature | None] | None = None, quiet: bool = False
 ) -> list[Leak]:
-    """Find the copies among samples, within and across splits; across first, then by likeness and id.
+    """Find the copies among samples in any order, within and across splits; across first, then by likeness and id.
 
-    Args:
-        samples: Any; their order does not matter. An exact copy is paired with the first of its kind by id; near
-            copies are sought among those.
-        signatures: One a sample, None where it has none; without them every file is read.
-        quiet: Without progress.
-
-    Raises:
-        DataError: Only without signatures: a file cannot be read.
+    An exact copy is paired with the first of its kind by id; near copies are sought among those. Signatures are one a
+    sample, None where it has none; without them every file is read, and one that cannot be is a DataError.
     """
     if signatures is None:
         signatures = list(in_threads(read_signature, samples, "images", quiet))
@@ -68,8 +62,8 @@ def find_leaks(
     leaks = [Leak("exact", 1.0, *pair) for pair in exact]
     # Near copies are sought among the first of each kind only; the others would repeat their pairs.
     firsts = [signed[copies[0]] for copies in same.values()]
-    for i, j, value in _near_pairs([signature for _, signature in firsts], quiet):
-        leaks.append(Leak("near", value, firsts[i][0], firsts[j][0]))
+    near = _near_pairs([signature for _, signature in firsts], quiet)
+    leaks += [Leak("near", value, firsts[i][0], firsts[j][0]) for i, j, value in near]
     return sorted(leaks, key=lambda leak: (not leak.across, -leak.likeness, leak.first.id, leak.second.id))
 
 
@@ -125,11 +119,8 @@ def _near_pairs(signatures: Sequence[Signature], quiet: bool) -> list[tuple[int,
     found: dict[tuple[int, int], float] = {}
     has_lungs = [signature.lungs is not None for signature in signatures]
     for what, least in (("lungs", NEAR_LUNGS), ("images", NEAR_IMAGE)):
-        frames: dict[int, Frame] = {}
-        for at, signature in enumerate(signatures):
-            frame = signature.lungs if what == "lungs" else signature.image
-            if frame is not None and not is_blank(frame):
-                frames[at] = frame
+        views = [signature.lungs if what == "lungs" else signature.image for signature in signatures]
+        frames = {at: frame for at, frame in enumerate(views) if frame is not None and not is_blank(frame)}
         pairs = _candidates(frames, has_lungs if what == "images" else [])
         chunks = [pairs[start : start + _CHUNK] for start in range(0, len(pairs), _CHUNK)]
         results = in_threads(partial(_likenesses, frames), chunks, f"comparing {what}", quiet)

@@ -80,7 +80,8 @@ class Folders:
         lungs, infections = self._lung_masks(folder), self._masks(self.child(folder, INFECTION_FOLDERS))
         for masks in (lungs, infections):
             if images and masks and masks.keys().isdisjoint(images):
-                self._faults[_UNMATCHED].add(self._relative(next(iter(masks.values())).parent))
+                folder_of_masks = next(iter(masks.values())).parent
+                self._faults[_UNMATCHED].add(folder_of_masks.relative_to(self.root).as_posix())
         return [
             Sample(join(inside, name), self.root / inside / name, lungs.get(stem), infections.get(stem), label, split)
             for stem, name in images.items()
@@ -113,17 +114,14 @@ class Folders:
             return self._masks(self.child(folder, LUNG_FOLDERS))
         left, right = (self._masks(self.child(sides, (side,))) for side in ("leftmask", "rightmask"))
         paired = {stem for stem in left.keys() & right.keys() if lung_files(left[stem])[-1] == right[stem]}
-        for masks in (left, right):
-            self._faults[_ONE_SIDED] |= {self._relative(masks[stem]) for stem in masks.keys() - paired}
+        alone = {masks[stem] for masks in (left, right) for stem in masks.keys() - paired}
+        self._faults[_ONE_SIDED] |= {mask.relative_to(self.root).as_posix() for mask in alone}
         return left
 
     def _masks(self, folder: str | None) -> dict[str, Path]:
         if folder is None:
             return {}
         return {stem: self.root / folder / name for stem, name in self._by_stem(folder).items()}
-
-    def _relative(self, path: Path) -> str:
-        return path.relative_to(self.root).as_posix()
 
     def _list(self, folder: str) -> tuple[list[str], list[str]]:
         if folder not in self._listed:

@@ -42,14 +42,10 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def read_mask(path: Path, shape: tuple[int, int] | None = None, resize: bool = False) -> npt.NDArray[np.bool_]:
-    """Read a mask as (H, W) bool: true above half of full scale (255; 16 bit as in `read_image`).
+    """Read a mask as (H, W) bool: true above half of full scale (255; 16 bit as in `read_image`); never a DICOM file.
 
-    A mask whose maximum is 1 holds 0 and 1; all zero is an empty mask.
-
-    Args:
-        path: Any format of `read_image` but DICOM.
-        shape: (H, W) of the image it belongs to; None takes any.
-        resize: Bring a mask of another size but the same aspect ratio (within 1 %) to `shape`, nearest neighbour.
+    A mask whose maximum is 1 holds 0 and 1; all zero is an empty mask. With a `shape` it must be (H, W) of its image;
+    `resize` brings one of another size but the same aspect ratio (within 1 %) to it, nearest neighbour.
 
     Raises:
         DataError: One line naming the file, as in `read_image`; also for another size, or values that are no mask.
@@ -121,26 +117,19 @@ def _decode_png(data: bytes) -> Pixels:
 
 
 def _decode_jpeg(data: bytes) -> Pixels:
-    precision, scan = _jpeg_header(data)
-    if data.find(b"\xff\xd9", scan) < 0:  # the end marker cannot occur inside a scan; bytes after it are ignored
-        raise UnreadableError("truncated JPEG")
-    if precision != 8:
-        return _decode_deep_jpeg(data, precision)
-    return _to_grey(_opencv(data, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH))  # flags that apply EXIF orientation
-
-
-def _jpeg_header(data: bytes) -> tuple[int, int]:
-    """Return bits per value and where the first scan starts; check the size."""
     precision, start = 8, 2  # behind the marker that every JPEG starts with
-    while start + 4 < len(data) and data[start] == 0xFF:
-        marker = data[start + 1]
-        if marker == 0xDA:
-            return precision, start
+    while start + 4 < len(data) and data[start] == 0xFF and (marker := data[start + 1]) != 0xDA:  # until the first scan
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame header, not one of its tables
             precision = data[start + 4]
             check_size(*(int.from_bytes(data[at : at + 2], "big") for at in (start + 7, start + 5)))
         start += 1 if marker == 0xFF else 2 + int.from_bytes(data[start + 2 : start + 4], "big")
-    raise UnreadableError("truncated or damaged JPEG")
+    if data[start : start + 2] != b"\xff\xda":
+        raise UnreadableError("truncated or damaged JPEG")
+    if data.find(b"\xff\xd9", start) < 0:  # the end marker cannot occur inside a scan; bytes after it are ignored
+        raise UnreadableError("truncated JPEG")
+    if precision != 8:
+        return _decode_deep_jpeg(data, precision)
+    return _to_grey(_opencv(data, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH))  # flags that apply EXIF orientation
 
 
 def _decode_deep_jpeg(data: bytes, precision: int) -> Pixels:

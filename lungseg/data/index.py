@@ -198,13 +198,11 @@ def _merge(folders: Folders, lung: list[Sample], infection: list[Sample]) -> lis
     return merged
 
 
-def _divide(
-    root: Path, reading: Reading, test_fraction: float, seed: int, fold: int | None, folds: int
-) -> list[Sample]:
+def _divide(root: Path, reading: Reading, test_share: float, seed: int, fold: int | None, folds: int) -> list[Sample]:
     """Split data that brings no split, and say so."""
     train, val, test = FRACTIONS
-    if test_fraction:  # Val keeps its share
-        train, test = train + test - test_fraction, test_fraction
+    if test_share:  # Val keeps its share
+        train, test = train + test - test_share, test_share
     samples = assign_splits(reading.samples, (train, val, test), seed=seed, fold=fold, folds=folds)
     counts = Counter(sample.split for sample in samples)
     shares = ", ".join(f"{counts[split]} {split}" for split in SPLITS)

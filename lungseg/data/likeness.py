@@ -61,10 +61,7 @@ def neighbours(frames: Sequence[Frame]) -> Iterator[tuple[int, int, float]]:
 
     Each frame is averaged down to 16x16, freed of brightness and contrast, and projected on the principal
     components of all, divided by the root of their strength: what all chests share weighs less, and what tells
-    them apart weighs more. Time grows with the square of the count, in matrix products only.
-
-    Args:
-        frames: Two or more, none of them blank.
+    them apart weighs more. Time grows with the square of the count (2 at least), in matrix products only.
     """
     points = _whiten(np.stack([cv2.resize(frame, (16, 16), interpolation=cv2.INTER_AREA) for frame in frames]))
     count = min(NEIGHBOURS, len(points) - 1)
@@ -122,7 +119,7 @@ def _whiten(thumbnails: npt.NDArray[np.uint8]) -> Array:
     points -= points.mean(axis=0)
     strength, axes = np.linalg.eigh((points.T @ points).astype(np.float64))
     used = np.flatnonzero(strength > 1e-6 * strength[-1])[-DIMENSIONS:]
-    scaled: npt.NDArray[np.float64] = axes[:, used] / strength[used] ** 0.25  # strength is that of the squares
+    scaled = axes[:, used] / strength[used] ** 0.25  # strength is that of the squares
     return _unit(points @ scaled.astype(np.float32))
 
 

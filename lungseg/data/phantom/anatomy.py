@@ -101,17 +101,12 @@ def _inner_contour(build: Build, side: Side) -> Points:
     return np.column_stack([x, y])
 
 
-def chest_wall(build: Build, y: float, side: Side) -> float:
-    """Distance from the midline to the middle of the ribs at the height y."""
-    outer = OUTER_CONTOUR * [build.reach(side), build.height] + [0, build.apex]
-    return float(np.interp(y, outer[:, 1], outer[:, 0])) + 0.012
-
-
 def rib(build: Build, number: int, side: Side) -> tuple[Points, Points]:
     """Centre lines of the back and the front part of a rib: a tilted ring seen from the front."""
     start = build.apex - 0.015 + 0.105 * build.height * (number + build.rib_phase) + 0.012 * min(number, 1)
     fall = build.slope * (1 + 0.06 * number)
-    reach = chest_wall(build, start + fall, side)
+    outer = OUTER_CONTOUR * [build.reach(side), build.height] + [0, build.apex]
+    reach = float(np.interp(start + fall, outer[:, 1], outer[:, 0])) + 0.012  # to the middle of the chest wall
     lean = np.maximum(0, -np.cos(_RING)) ** 1.4 * 0.13
     y = start + fall * (1 - np.cos(_RING)) + lean - 0.012 * np.sin(2 * np.minimum(_RING, np.pi / 2))
     ring = np.column_stack([side * reach * np.sin(_RING), y])

@@ -39,16 +39,11 @@ class Phantom:
 
 
 def draw_phantom(seed: int, label: int, size_px: int = 256, shortcut: bool = False) -> Phantom:
-    """Draw a radiograph; the same arguments give the same bytes.
+    """Draw a radiograph of patient `seed` (0 or more) with a label (index into `CLASSES`), always with the same bytes.
 
     Anatomy, exposure, noise and marks come from random streams that do not know the label: with equal `seed`
-    and `size_px`, phantoms of different labels differ inside the lungs only.
-
-    Args:
-        seed: 0 or more; another seed is another patient.
-        label: Index into `CLASSES`.
-        size_px: Side of the image.
-        shortcut: Add a bright mark outside the lungs whose shape and place tell the label.
+    and `size_px`, phantoms of different labels differ inside the lungs only. A `shortcut` adds a bright mark outside
+    the lungs whose shape and place tell the label.
     """
     if not 0 <= label < len(CLASSES):
         raise UserError(f"label must be an index into {CLASSES}, got {label!r}")

@@ -87,8 +87,7 @@ def blur(layer: Layer, soft: float) -> Layer:
     if soft * side_px < _WIDE_PX:
         return _smooth(layer, soft * side_px)
     # So wide a blur keeps nothing that a small copy does not hold, and takes a fraction of the time there.
-    small = cv2.resize(layer, (_SMALL_PX, _SMALL_PX), interpolation=cv2.INTER_AREA)
-    return _grow(_smooth(np.asarray(small, np.float32), soft * _SMALL_PX), side_px)
+    return _grow(_smooth(shrink(layer, _SMALL_PX), soft * _SMALL_PX), side_px)
 
 
 def clouds(rng: np.random.Generator, side_px: int, cells: int) -> Layer:

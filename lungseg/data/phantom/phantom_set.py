@@ -69,8 +69,7 @@ def _write_images(config: PhantomConfig, root: Path) -> None:
 def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:
     """Write a grey PNG; encoded in memory because cv2 cannot open every path on every system."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    _, png = cv2.imencode(".png", picture)
-    path.write_bytes(png.tobytes())
+    path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
 
 
 def _link(source: Path, target: Path) -> None:
