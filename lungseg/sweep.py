@@ -11,13 +11,9 @@ import argparse
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lungseg.command import run_command
 from lungseg.errors import UserError, did_you_mean
-
-if TYPE_CHECKING:
-    from lungseg.sweeping.spec import Sweep
 
 _OPTIONS = {"check": (), "run": ("count", "workers"), "status": ("page",), "launch": ("gpus", "slurm", "count", "id")}
 """Options of each action; any other with it is a mistake, never ignored."""
@@ -26,11 +22,11 @@ _OPTIONS = {"check": (), "run": ("count", "workers"), "status": ("page",), "laun
 def main(arguments: argparse.Namespace) -> int:
     """Run the command."""
     _check_arguments(arguments)
-    from lungseg.sweeping.checking import load_sweep
+    from lungseg.sweeping.checking import check_report, load_sweep
 
     sweep = load_sweep(arguments.file)
-    if arguments.action in ("run", "status"):
-        _check_extra(arguments.file)
+    if arguments.action in ("run", "status") and not (find_spec("optuna") and find_spec("plotly")):
+        raise UserError(f"{arguments.file}: a sweep run here needs the extra: pip install 'lungseg[sweep]'")
     if arguments.action == "run":
         from lungseg.sweeping.local import run_sweep
 
@@ -39,28 +35,16 @@ def main(arguments: argparse.Namespace) -> int:
         from lungseg.sweeping.status import show_status
 
         show_status(sweep, arguments.page)
-        return 0
-    print("\n".join(_lines(sweep, arguments)))
+    elif arguments.action == "check":
+        print("\n".join(check_report(sweep)))
+    else:
+        from lungseg.sweeping.launch import gpu_commands, slurm_commands
+
+        if arguments.slurm:
+            print("\n".join(slurm_commands(sweep, arguments.count, arguments.id)))
+        else:
+            print("\n".join(gpu_commands(sweep, arguments.gpus, arguments.id)))
     return 0
-
-
-def _lines(sweep: Sweep, arguments: argparse.Namespace) -> list[str]:
-    if arguments.action == "check":
-        from lungseg.sweeping.checking import check_report
-
-        return check_report(sweep)
-    from lungseg.sweeping.launch import gpu_commands, slurm_commands
-
-    if arguments.slurm:
-        return slurm_commands(sweep, arguments.count, arguments.id)
-    return gpu_commands(sweep, arguments.gpus, arguments.id)
-
-
-def _check_extra(file: Path) -> None:
-    """Sweeps without a server need packages that nothing else does."""
-    for package in ("optuna", "plotly"):
-        if find_spec(package) is None:
-            raise UserError(f"{file}: a sweep run here needs the extra: pip install 'lungseg[sweep]'")
 
 
 def _check_arguments(arguments: argparse.Namespace) -> None:
@@ -68,9 +52,9 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
     if action not in _OPTIONS:
         near = did_you_mean(get_close_matches(action, _OPTIONS, 1))
         raise UserError(f"ACTION must be one of {', '.join(_OPTIONS)}, got {action!r}{near}")
-    given = {name for name in ("count", "workers", "page", "gpus", "id") if getattr(arguments, name) is not None}
-    given |= {"slurm"} if arguments.slurm else set()
-    for name in sorted(given - set(_OPTIONS[action])):
+    options = sorted(set().union(*_OPTIONS.values()))
+    given = [name for name in options if getattr(arguments, name) not in (None, False)]  # 0 is refused below
+    for name in (name for name in given if name not in _OPTIONS[action]):
         actions = " and ".join(other for other, options in _OPTIONS.items() if name in options)
         raise UserError(f"--{name}: belongs to {actions}, not to {action}")
     if action == "launch" and arguments.slurm == (arguments.gpus is not None):

@@ -44,15 +44,16 @@ def load_config(file: Path | None, words: Sequence[str]) -> Config:
     Raises:
         ConfigError: One line; of several problems the first, with a count of the others.
     """
-    settings = [*(_walk(str(file), _read_yaml(file)) if file else ()), *_word_settings(words)]
+    tree = read_yaml(file, _parse, "sections such as 'optim:'") if file else {}
+    settings = [*_walk(str(file), tree), *_word_settings(words)]
     if problems := [f"{s.source}: {s.key}: {s.problem}" for s in settings if s.problem]:
         raise ConfigError(problems[0] + (f" (and {len(problems) - 1} more)" if problems[1:] else ""))
     last = {s.key: s for s in settings}  # a later source wins
-    tree = OmegaConf.create({})
+    given = OmegaConf.create({})
     try:
         for setting in last.values():
-            OmegaConf.update(tree, setting.key, setting.value, force_add=True)
-        return cast(Config, OmegaConf.to_object(OmegaConf.merge(_defaults(), tree)))
+            OmegaConf.update(given, setting.key, setting.value, force_add=True)
+        return cast(Config, OmegaConf.to_object(OmegaConf.merge(_defaults(), given)))
     except OmegaConfBaseException as error:  # all values are checked, so it is an interpolation
         key = str(error.full_key).partition("[")[0]  # empty where OmegaConf cannot tell
         setting = last.get(key) or next(s for s in last.values() if "${" in str(s.value))
@@ -62,6 +63,35 @@ def load_config(file: Path | None, words: Sequence[str]) -> Config:
         key = str(error).partition(":")[0]
         setters = [s.source for s in settings if f"{s.key}.".startswith(f"{key}.")]
         raise ConfigError(f"{setters[-1] if setters else 'default'}: {error}") from error
+
+
+def read_yaml(file: Path, parse: Callable[[str], Any], expected: str) -> dict[Any, Any]:
+    """Read the top-level mapping of a YAML file, or say in a ConfigError of one line why there is none.
+
+    Args:
+        file: The file.
+        parse: YAML's reader for its text.
+        expected: What the mapping would hold, for the message.
+    """
+    try:
+        tree = parse(file.read_text(encoding="utf-8-sig"))  # editors on Windows begin a file with a byte order mark
+    except FileNotFoundError as error:
+        there = {path.stem: str(path) for path in sorted(file.parent.glob("*.y*ml"))}
+        near = [there[stem] for stem in get_close_matches(file.stem, there, 2)]
+        raise ConfigError(f"{file}: no such file{did_you_mean(near)}") from error
+    except IsADirectoryError as error:
+        near = [str(path) for path in [file / "config.yaml"] if path.exists()]
+        raise ConfigError(f"{file}: expected a YAML file, got a folder{did_you_mean(near)}") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{file}: broken YAML{line}: {error.problem or error.context}") from error
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError, RecursionError) as error:
+        key = f"{key}: " if (key := getattr(error, "full_key", None)) else ""
+        raise ConfigError(f"{file}: {key}cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{file}: expected {expected} at the top level, got {tree!r:.40}")
+    return tree
 
 
 def dump_config(config: Config) -> str:
@@ -135,28 +165,9 @@ def _section_name(source: str, name: str) -> str:
     return _RENAMED.get(name, name)
 
 
-def _read_yaml(file: Path) -> dict[Any, Any]:
-    """Return the top-level mapping of a YAML file, interpolations unresolved; an empty file gives no keys."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")  # editors on Windows begin a file with a byte order mark
-        tree = OmegaConf.to_container(OmegaConf.create(text))  # its loader refuses a key given twice, and reads 1e-4
-    except FileNotFoundError as error:
-        there = {path.stem: str(path) for path in sorted(file.parent.glob("*.y*ml"))}
-        near = [there[stem] for stem in get_close_matches(file.stem, there, 2)]
-        raise ConfigError(f"{file}: no such file{did_you_mean(near)}") from error
-    except IsADirectoryError as error:
-        near = [str(path) for path in [file / "config.yaml"] if path.exists()]
-        raise ConfigError(f"{file}: expected a YAML file, got a folder{did_you_mean(near)}") from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError(f"{file}: broken YAML{line}: {error.problem or error.context}") from error
-    except (OmegaConfBaseException, yaml.YAMLError, ValueError, RecursionError) as error:
-        key = f"{key}: " if (key := getattr(error, "full_key", None)) else ""
-        raise ConfigError(f"{file}: {key}cannot be read: {str(error).splitlines()[0]}") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{file}: expected sections such as 'optim:' at the top level, got {tree!r:.40}")
-    return tree
+def _parse(text: str) -> Any:
+    """Parse YAML, interpolations unresolved; OmegaConf's loader refuses a key given twice, and reads 1e-4."""
+    return OmegaConf.to_container(OmegaConf.create(text))
 
 
 @cache

@@ -5,7 +5,7 @@ The other modules work from the `Sweep` that `load_sweep` returns and check noth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -13,8 +13,8 @@ from typing import Any
 
 from lungseg.config import Config, LossConfig, ModelConfig
 from lungseg.config.loading import COMMAND_LINE
-from lungseg.errors import ConfigError, SweepError
-from lungseg.sweeping.schema import nearest
+from lungseg.errors import SweepError, UserError
+from lungseg.sweeping.schema import nearest, require
 from lungseg.sweeping.spec import Sweep, read_sweep
 
 _NOT_SWEPT = {
@@ -49,32 +49,30 @@ def load_sweep(path: Path) -> Sweep:
     """
     try:
         sweep = read_sweep(path)
-        check_against_config(sweep)
-    except SweepError as error:
-        raise SweepError(f"{path}: {error}") from error
+        _check_against_config(sweep)
+    except UserError as error:  # the reader of YAML names the file, the reader of configs the command line
+        message = str(error).removeprefix(f"{path}: ").removeprefix(f"{COMMAND_LINE}: ")
+        raise SweepError(f"{path}: {message}") from error
     return sweep
 
 
-def check_against_config(sweep: Sweep) -> None:
-    """Raise a SweepError, without the file, at the first thing that a run would refuse or that would mislead."""
-    base = _resolve(sweep, {}, "command: ")
+def _check_against_config(sweep: Sweep) -> None:
+    """Refuse what a run would refuse, or what would mislead."""
     fixed = {word.partition("=")[0] for word in sweep.words}
     for name in sweep.parameters:
-        if name in _NOT_SWEPT:
-            raise SweepError(f"{name}: cannot be swept: {_NOT_SWEPT[name]}")
-        if name in fixed:
-            raise SweepError(f"{name}: is swept, and set in the command too; remove one")
+        require(name not in _NOT_SWEPT, f"{name}: cannot be swept: {_NOT_SWEPT.get(name)}")
+        require(name not in fixed, f"{name}: is swept, and set in the command too; remove one")
     for name in ("run.name", "run.resume"):
-        if name in fixed:
-            raise SweepError(f"command: {name} cannot be set for all runs: {_NOT_SWEPT[name]}")
-    configs = [_resolve(sweep, values) for values in _runs(sweep)] or [base]
+        require(name not in fixed, f"command: {name} cannot be set for all runs: {_NOT_SWEPT[name]}")
+    configs = [sweep.config(values) for values in _runs(sweep)]
     _check_metric(sweep, configs)
-    early = sweep.early_terminate
-    if early is not None and not early.brackets(epochs := least_epochs(sweep)):
+    if (early := sweep.early_terminate) is not None:
+        epochs = least_epochs(sweep)
         given = f"min_iter {early.min_iter}" if early.min_iter else f"max_iter {early.max_iter} and s {early.s}"
-        raise SweepError(
+        require(
+            early.brackets(epochs),
             f"early_terminate: {given} with eta {early.eta:g} puts no bracket before the last of {epochs} epochs, so "
-            f"no run would be stopped; try min_iter: {max(1, epochs // 9)}"
+            f"no run would be stopped; try min_iter: {max(1, epochs // 9)}",
         )
     if any(name.startswith("model.") for name in sweep.parameters):
         _check_networks(config.model for config in configs)
@@ -143,29 +141,21 @@ def _runs(sweep: Sweep) -> Iterator[dict[str, Any]]:
         yield from islice(sweep.grid(), 0, None, 1 + sweep.grid_size() // _MOST_GRID_RUNS)
 
 
-def _resolve(sweep: Sweep, values: Mapping[str, Any], where: str = "") -> Config:
-    try:
-        return sweep.config(values)
-    except ConfigError as error:
-        raise SweepError(where + str(error).removeprefix(f"{COMMAND_LINE}: ")) from error
-
-
 def _check_metric(sweep: Sweep, configs: list[Config]) -> None:
     """The metric exists in every run, means the same in all of them, and is wanted in the right direction."""
     name, goal = sweep.metric.name, sweep.metric.goal
     where = "command: run.monitor:" if sweep.metric.from_base else "metric: name:"
-    if name.startswith("test/"):
-        raise SweepError(f"{where} {name!r} would choose by Test, which must stay unseen; take {'val' + name[4:]!r}")
+    unseen = f"{where} {name!r} would choose by Test, which must stay unseen; take {'val' + name[4:]!r}"
+    require(not name.startswith("test/"), unseen)
     for config in {repr((config.loss, config.model.infection)): config for config in configs}.values():
         if name not in logged_metrics(config):
             raise SweepError(f"{where} {_why_not_logged(name, config)}")
     score = name.partition("/")[2].removeprefix("infection_")
     wanted = "minimize" if score in ("loss", *_TERMS) else "maximize" if score in _SCORES else goal
-    if goal != wanted:
-        raise SweepError(f"metric: goal: {goal!r} of {name!r} would look for the worst; say {wanted!r}")
+    require(goal == wanted, f"metric: goal: {goal!r} of {name!r} would look for the worst; say {wanted!r}")
     for key, parameter in sweep.parameters.items():
-        if key in _WEIGHED_BY.get(score, ()) and len(parameter.samples()) > 1:
-            raise SweepError(f"{where} {name!r} changes with {key}, which is swept; take 'val/score'")
+        weighs = key in _WEIGHED_BY.get(score, ()) and len(parameter.samples()) > 1
+        require(not weighs, f"{where} {name!r} changes with {key}, which is swept; take 'val/score'")
 
 
 def _why_not_logged(name: str, config: Config) -> str:
@@ -187,10 +177,7 @@ def _check_networks(models: Iterable[ModelConfig]) -> None:
 
     different = {repr(model): model for model in models}
     for model in islice(different.values(), _MOST_NETWORKS_BUILT):
-        try:
-            with torch.device("meta"):
-                LungNetwork(replace(model, encoder_weights=None), 3)
-            smp_weights(model.encoder, model.encoder_weights)
-            check_lite(model.encoder, model.encoder_weights)
-        except ValueError as error:
-            raise SweepError(str(error)) from error
+        with torch.device("meta"):
+            LungNetwork(replace(model, encoder_weights=None), 3)
+        smp_weights(model.encoder, model.encoder_weights)
+        check_lite(model.encoder, model.encoder_weights)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, STDOUT, Popen
 
 PATIENCE_S = 30
 """Between asking processes to end and killing them, as W&B's agent has it."""
@@ -22,33 +22,17 @@ _GUARD = f'read -r _; kill -TERM "-$1" && sleep {PATIENCE_S} && kill -KILL "-$1"
 
 
 class Child:
-    """A running fit, in a session and process group of its own.
+    """A running fit, in a session and process group of its own; what it prints is appended to `log`."""
 
-    Args:
-        arguments: The command line.
-        log: Takes standard output and error, after what is there already.
-        environment: More variables, over those of this process.
-    """
-
-    def __init__(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]):
+    def __init__(self, arguments: list[str], log: Path, environment: dict[str, str]):
         own = {name: value for name, value in os.environ.items() if name not in _OF_A_LAUNCHER}
         with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                list(arguments),
-                env=own | dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+            self._process = Popen(
+                arguments, env=own | environment, stdin=DEVNULL, stdout=output, stderr=STDOUT, start_new_session=True
             )
         # If this process is killed outright it can end nothing any more; then the guard's pipe closes.
-        self._guard = subprocess.Popen(
-            ["/bin/sh", "-c", _GUARD, "guard", str(self._process.pid)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        guard = ["/bin/sh", "-c", _GUARD, "guard", str(self._process.pid)]
+        self._guard = Popen(guard, stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True)
 
     @property
     def code(self) -> int | None:

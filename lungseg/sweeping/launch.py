@@ -6,7 +6,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from lungseg.errors import SweepError
+from lungseg.sweeping.schema import require
 from lungseg.sweeping.spec import Sweep
 
 CORES_PER_DEVICE = 8
@@ -18,22 +18,20 @@ def gpu_commands(sweep: Sweep, gpus: int, agent: str | None = None) -> list[str]
 
     Args:
         sweep: A checked sweep.
-        gpus: GPUs of the machine, numbered from 0.
+        gpus: How many the machine has.
         agent: Path of a sweep that `wandb sweep` has already made, `ENTITY/PROJECT/ID`; None makes one.
 
     Raises:
         SweepError: A run takes more GPUs than there are, or none.
     """
-    if gpus < 1:
-        raise SweepError(f"--gpus: must be >= 1, got {gpus}")
-    devices = devices_a_run(sweep)
-    if devices == 0:
-        raise SweepError(
-            f"{sweep.path}: trainer.accelerator: is 'cpu', so no run would use a GPU; add trainer.accelerator=auto "
-            f"to the command, or run it on the CPU: {_without_wandb(sweep)}"
-        )
-    if devices > gpus:
-        raise SweepError(f"{sweep.path}: trainer.devices: a run takes {devices} GPUs, and --gpus gives {gpus}")
+    require(gpus >= 1, f"--gpus: must be >= 1, got {gpus}")
+    devices, without_wandb = devices_a_run(sweep), f"python -m lungseg.sweep run {quote(str(sweep.path))}"
+    require(
+        devices,
+        f"{sweep.path}: trainer.accelerator: is 'cpu', so no run would use a GPU; add trainer.accelerator=auto to the "
+        f"command, or run it on the CPU: {without_wandb}",
+    )
+    require(devices <= gpus, f"{sweep.path}: trainer.devices: a run takes {devices} GPUs, and --gpus gives {gpus}")
     agents = gpus // devices
     lines = [f"# {_plural(agents, 'run')} at a time, {_plural(devices, 'GPU')} each", *_make(sweep, agent)]
     if gpus % devices:
@@ -41,7 +39,7 @@ def gpu_commands(sweep: Sweep, gpus: int, agent: str | None = None) -> list[str]
     for first in range(0, agents * devices, devices):
         seen = ",".join(map(str, range(first, first + devices)))
         lines.append(f'CUDA_VISIBLE_DEVICES={seen} wandb agent "$sweep" &')
-    return [*lines, "wait", f"# where W&B cannot be reached: {_without_wandb(sweep)} in place of wandb agent"]
+    return [*lines, "wait", f"# where W&B cannot be reached: {without_wandb} in place of wandb agent"]
 
 
 def slurm_commands(sweep: Sweep, count: int | None = None, agent: str | None = None) -> list[str]:
@@ -56,12 +54,14 @@ def slurm_commands(sweep: Sweep, count: int | None = None, agent: str | None = N
         SweepError: The number of runs is not known, or the script is not there.
     """
     runs = sweep.total(count)
-    devices, script = devices_a_run(sweep), _script(sweep)
-    options = [f"--array=1-{runs}"]
-    if devices:
-        options.append(f"--gpus-per-node={devices}")
-    options.append(f"--cpus-per-task={CORES_PER_DEVICE * max(devices, 1)}")
-    start = f"sbatch {' '.join(options)} {quote(str(script))}"
+    devices = devices_a_run(sweep)
+    places = [sweep.path.parent / _SCRIPT, Path("sweeps") / _SCRIPT]
+    script = next((place for place in places if place.is_file()), None)
+    looked = " and ".join(map(str, places))
+    require(script, f"no {_SCRIPT} (looked for {looked}); it comes with lungseg's repository")
+    gpus = f"--gpus-per-node={devices} " if devices else ""
+    cores = f"--cpus-per-task={CORES_PER_DEVICE * max(devices, 1)}"
+    start = f"sbatch --array=1-{runs} {gpus}{cores} {quote(str(script))}"
     return [
         f"# {_plural(runs, 'run')}, {_plural(devices, 'GPU')} each; --array=1-{runs}%4 would keep it to 4 at a time",
         *_make(sweep, agent),
@@ -79,16 +79,14 @@ def devices_a_run(sweep: Sweep) -> int:
     Raises:
         SweepError: A run wants several nodes, which no agent can give it.
     """
-    names = [
-        name for name in ("trainer.devices", "trainer.accelerator", "trainer.num_nodes") if name in sweep.parameters
-    ]
-    tried = [{}, *({name: value} for name in names for value in sweep.parameters[name].samples())]
+    keys = {"trainer.devices", "trainer.accelerator", "trainer.num_nodes"} & set(sweep.parameters)
+    tried = [{}, *({key: value} for key in keys for value in sweep.parameters[key].samples())]
     trainers = [sweep.config(values).trainer for values in tried]
-    if any(trainer.num_nodes > 1 for trainer in trainers):
-        raise SweepError(
-            f"{sweep.path}: trainer.num_nodes: an agent runs on one node; start such runs one by one with "
-            "sweeps/slurm/fit.sbatch"
-        )
+    require(
+        all(trainer.num_nodes <= 1 for trainer in trainers),
+        f"{sweep.path}: trainer.num_nodes: an agent runs on one node; start such runs one by one with "
+        "sweeps/slurm/fit.sbatch",
+    )
     return max(0 if trainer.accelerator == "cpu" else _count(trainer.devices) for trainer in trainers)
 
 
@@ -113,19 +111,6 @@ def _make(sweep: Sweep, agent: str | None) -> list[str]:
         " ".join(["wandb sweep", *options, quote(str(sweep.path))]),
         f"sweep={quote(f'{entity}/{project}/ID')}  # as the line above ends: wandb agent ENTITY/PROJECT/ID",
     ]
-
-
-def _without_wandb(sweep: Sweep) -> str:
-    return f"python -m lungseg.sweep run {quote(str(sweep.path))}"
-
-
-def _script(sweep: Sweep) -> Path:
-    """The script beside the sweep file, else that of the working folder."""
-    places = [sweep.path.parent / _SCRIPT, Path("sweeps") / _SCRIPT]
-    for place in places:
-        if place.is_file():
-            return place
-    raise SweepError(f"no {_SCRIPT} (looked for {' and '.join(map(str, places))}); it comes with lungseg's repository")
 
 
 def _plural(count: int, noun: str) -> str:

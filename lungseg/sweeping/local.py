@@ -25,22 +25,11 @@ from filelock import Timeout
 from optuna import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from lungseg.errors import UserError
 from lungseg.runs.run import Run
 from lungseg.sweeping import trials as attempts
 from lungseg.sweeping.child import Child
 from lungseg.sweeping.spec import Sweep
-from lungseg.sweeping.trials import (
-    best_run,
-    draw,
-    folder_of,
-    lock_of,
-    open_study,
-    requeue,
-    run_name,
-    run_number,
-    runs_of,
-)
+from lungseg.sweeping.trials import best_run, draw, folder_of, open_study, requeue, run_name, run_number, runs_of
 
 _POLL_S, _IDLE_S = 0.2, 1.0
 _INTERRUPTED = (-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT)
@@ -53,8 +42,7 @@ class _LetGo(BaseException):
 class Stop(threading.Event):
     """A handler of signals that only sets a flag, so that no write is torn apart; `number` is the first that came."""
 
-    number = 0
-    twice = False
+    number, twice = 0, False
 
     def __call__(self, number: int, _: FrameType | None) -> None:
         """Take a signal."""
@@ -67,7 +55,7 @@ def run_sweep(sweep: Sweep, count: int | None = None, workers: int = 1) -> int:
     """Run a sweep up to so many runs in all; give the exit code: 1 if no run has succeeded, 128 + signal if stopped.
 
     Args:
-        sweep: The checked file.
+        sweep: A checked file.
         count: Runs in all, those of earlier calls and of other processes included; None: as the file says.
         workers: Runs at the same time. Where CUDA_VISIBLE_DEVICES lists at least as many GPUs, each gets its part.
     """
@@ -77,12 +65,11 @@ def run_sweep(sweep: Sweep, count: int | None = None, workers: int = 1) -> int:
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         with ThreadPoolExecutor(workers) as pool:
-            started = [
-                pool.submit(Worker(sweep, study, total, stop, _devices(n, workers)).work) for n in range(workers)
-            ]
+            all_workers = [Worker(sweep, study, total, stop, _devices(n, workers)) for n in range(workers)]
+            started = [pool.submit(worker.work) for worker in all_workers]
             try:
-                for worker in as_completed(started):
-                    worker.result()
+                for ended in as_completed(started):
+                    ended.result()
             finally:
                 stop.set()  # one that has failed ends the others
     finally:
@@ -100,19 +87,14 @@ def run_sweep(sweep: Sweep, count: int | None = None, workers: int = 1) -> int:
 
 
 class Worker:
-    """Does one run after the other until there are as many as wanted.
+    """Does one run after the other until there are `total`, whoever did them, failed ones included.
 
-    Args:
-        sweep: The checked file.
-        study: Its study, which the workers of this process share.
-        total: Runs in all, whoever does them, failed ones included.
-        stop: Ends it.
-        environment: More variables for its runs.
+    The workers of a process share a study and what stops them; each has an environment for its runs.
     """
 
     def __init__(self, sweep: Sweep, study: Study, total: int, stop: Stop, environment: dict[str, str]):
         self._sweep, self._study, self._total, self._stop, self._environment = sweep, study, total, stop, environment
-        self._folder, self._lock = folder_of(sweep), lock_of(sweep)
+        self._folder, self._lock = folder_of(sweep), attempts.lock_of(sweep)
 
     def work(self) -> None:
         """Take runs; where none is left, wait until none can come back from a process that was killed."""
@@ -137,12 +119,10 @@ class Worker:
         trials = self._study.get_trials(deepcopy=False)
         runs, metric = runs_of(trials), self._sweep.metric
         self._study.sampler = attempts.sampler(self._sweep, seed=len(runs))
-        if any(trial.state == TrialState.WAITING for trial in trials):
-            return True
-        best = best_run(runs, self._sweep)
-        if best is not None and metric.target is not None:
-            return len(runs) < self._total and metric.sign * ((runs[best].value or 0.0) - metric.target) < 0
-        return len(runs) < self._total
+        values = [trial.value for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
+        enough = metric.target is not None and any(metric.sign * (v - metric.target) >= 0 for v in values)
+        is_waiting = any(trial.state == TrialState.WAITING for trial in trials)
+        return is_waiting or (len(runs) < self._total and not enough)
 
     def _train(self, trial: Trial) -> float:
         """Do one run and give its metric; not a number if it failed."""
@@ -211,16 +191,12 @@ class Worker:
         for count, value in new.items():
             trial.report(value, count)
         reported |= new
-        early = self._sweep.early_terminate
-        if early is None or not new:
-            return False
-        try:
-            epochs = self._sweep.config(trial.user_attrs["values"]).trainer.max_epochs
-        except UserError:  # values that do not go together: the run itself says so
+        early, epochs = self._sweep.early_terminate, self._sweep.epochs(trial.user_attrs["values"])
+        if early is None or not new or max(new) >= epochs:
             return False
         runs = runs_of(self._study.get_trials(deepcopy=False)).values()
         others = [other.intermediate_values for other in runs if other.number != trial.number]
-        return max(new) < epochs and early.is_behind(reported, others, epochs, self._sweep.metric.goal)
+        return early.is_behind(reported, others, epochs, self._sweep.metric.goal)
 
     def _frozen(self, trial: Trial) -> FrozenTrial:
         """Read a trial as it now stands in the storage."""
@@ -241,11 +217,15 @@ class Worker:
 
 
 def epochs_of(run: Run, metric: str) -> dict[int, float]:
-    """The metric by how many epochs had been done, as logged so far; a row that is being written is left for later."""
+    """The metric by how many epochs had been done, as logged so far; a row that is being written is left for later.
+
+    An epoch counts once its row holds the losses of training too: they are written after the epoch's checkpoints, so
+    that a run which is ended for what it has logged can still be continued or evaluated where it stood.
+    """
     if not run.metrics_csv.is_file():
         return {}
     lines = run.metrics_csv.read_text().rpartition("\n")[0].splitlines()
-    rows = [row for row in csv.DictReader(lines, restval="") if row.get("epoch") and row.get(metric)]
+    rows = [row for row in csv.DictReader(lines, restval="") if all(map(row.get, ("epoch", metric, "train/loss")))]
     return {int(row["epoch"]) + 1: float(row[metric]) for row in rows}
 
 

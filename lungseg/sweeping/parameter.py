@@ -11,17 +11,14 @@ from statistics import NormalDist
 from typing import Any
 
 from lungseg.errors import SweepError
-from lungseg.sweeping.schema import check_keys, is_int, nearest, number
+from lungseg.sweeping.schema import check_keys, is_int, nearest, number, require
 
-DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
-    "normal": ("mu", "sigma"),
-    "log_normal": ("mu", "sigma"),
-    "beta": ("a", "b"),
-}
-DISTRIBUTIONS |= dict.fromkeys(("uniform", "log_uniform_values"), ("min", "max"))
+DISTRIBUTIONS: dict[str, tuple[str, ...]] = dict.fromkeys(("normal", "log_normal"), ("mu", "sigma"))
+DISTRIBUTIONS |= {"beta": ("a", "b"), "uniform": ("min", "max"), "log_uniform_values": ("min", "max")}
 DISTRIBUTIONS |= {f"q_{kind}": (*keys, "q") for kind, keys in DISTRIBUTIONS.items()}
 DISTRIBUTIONS |= dict.fromkeys(("int_uniform", "inv_log_uniform_values"), ("min", "max"))
 """Numbers that W&B takes for each distribution."""
+_KEYS = DISTRIBUTIONS | {"value": ("value",), "values": ("values", "probabilities")}
 _DEFAULTS = {"mu": 0.0, "sigma": 1.0, "a": 1.0, "b": 1.0, "q": 1.0}
 _LISTS = {"constant": "value", "categorical": "values", "categorical_w_probabilities": "values"}
 _INSIDE = 0.381966  # a place inside a range that is no round number
@@ -102,83 +99,72 @@ class Parameter:
 
 
 def read_parameter(name: str, section: object) -> Parameter:
-    """Check what the YAML says of one parameter; a mistake is a SweepError without the file."""
+    """Check what the YAML says of one parameter."""
     if not isinstance(section, dict) or not section:
         raise SweepError(f"{name}: must hold 'value:', 'values:' or 'min:' and 'max:', got {section!r}")
-    if "parameters" in section:
-        raise SweepError(
-            f"{name}: nested parameters reach the run as one word {name}={{...}}; write them with dots, {name}.KEY:"
-        )
+    require(
+        "parameters" not in section,
+        f"{name}: nested parameters reach the run as one word {name}={{...}}; write them with dots, {name}.KEY:",
+    )
     kind = _kind(name, section)
+    check_keys(name, section, ("distribution", *_KEYS[kind]))
     if kind == "value":
-        check_keys(name, section, ("value", "distribution"))
         return Parameter(name, kind, (section["value"],))
-    if kind == "values":
-        return _read_values(name, section)
-    check_keys(name, section, ("distribution", *DISTRIBUTIONS[kind]))
-    return Parameter(name, kind, numbers=_read_numbers(name, kind, section))
+    return _read_values(name, section) if kind == "values" else _read_numbers(name, kind, section)
 
 
 def _kind(name: str, section: Mapping[str, Any]) -> str:
     """The distribution named, or the one that W&B takes for the keys there are."""
-    named = section.get("distribution")
-    if named in ("log_uniform", "inv_log_uniform", "q_log_uniform"):
-        raise SweepError(
-            f"{name}: {named} is deprecated by W&B, its ends are exponents of e; write {named}_values with the ends "
-            "themselves, exp(min) and exp(max)"
-        )
+    named, known = section.get("distribution"), (*_LISTS, *DISTRIBUTIONS)
+    require(
+        named not in ("log_uniform", "inv_log_uniform", "q_log_uniform"),
+        f"{name}: {named} is deprecated by W&B, its ends are exponents of e; write {named}_values with the ends "
+        "themselves, exp(min) and exp(max)",
+    )
+    near = nearest(named, known)
+    one_of = f"{name}: distribution must be one of {', '.join(known)}, got {named!r}{near}"
+    require(named is None or named in known, one_of)
     if named in DISTRIBUTIONS:
         return str(named)
-    if named is not None and named not in _LISTS:
-        known = (*_LISTS, *DISTRIBUTIONS)
-        raise SweepError(
-            f"{name}: distribution must be one of {', '.join(known)}, got {named!r}{nearest(named, known)}"
-        )
     for kind in [_LISTS[named]] if named else ["value", "values"]:
         if kind in section:
             return kind
-        if named:
-            raise SweepError(f"{name}: {named} needs '{kind}:'")
+        require(not named, f"{name}: {named} needs '{kind}:'")
     if "min" not in section and "max" not in section:
         check_keys(name, section, ("value", "values", "min", "max", "distribution"))
     return "int_uniform" if is_int(section.get("min")) and is_int(section.get("max")) else "uniform"
 
 
 def _read_values(name: str, section: Mapping[str, Any]) -> Parameter:
-    check_keys(name, section, ("values", "probabilities", "distribution"))
-    values, shares = section["values"], section.get("probabilities")
+    values, given = section["values"], section.get("probabilities")
     if not isinstance(values, list) or not values:
         raise SweepError(f"{name}: values must be a list with something in it, got {values!r}")
     words = [repr(value) for value in values]  # 1, 1.0 and True are three values
-    if twice := [word for index, word in enumerate(words) if word in words[:index]]:
-        raise SweepError(f"{name}: values hold {twice[0]} twice")
-    if shares is None:
-        if section.get("distribution") == "categorical_w_probabilities":
-            raise SweepError(f"{name}: categorical_w_probabilities needs 'probabilities:'")
+    for index, word in enumerate(words):
+        require(word not in words[:index], f"{name}: values hold {word} twice")
+    if given is None:
+        weighted = section.get("distribution") == "categorical_w_probabilities"
+        require(not weighted, f"{name}: categorical_w_probabilities needs 'probabilities:'")
         return Parameter(name, "values", tuple(values))
-    shares = [number(f"{name}: probabilities", share) for share in shares] if isinstance(shares, list) else []
-    if len(shares) != len(values) or min(shares) < 0 or not math.isclose(sum(shares), 1, abs_tol=1e-8):
-        raise SweepError(
-            f"{name}: probabilities must be {len(values)} numbers >= 0 of sum 1, got {section['probabilities']!r}"
-        )
+    shares = [number(f"{name}: probabilities", share) for share in given] if isinstance(given, list) else []
+    require(
+        len(shares) == len(values) and min(shares) >= 0 and math.isclose(sum(shares), 1, abs_tol=1e-8),
+        f"{name}: probabilities must be {len(values)} numbers >= 0 of sum 1, got {given!r}",
+    )
     return Parameter(name, "values", tuple(values), tuple(shares))
 
 
-def _read_numbers(name: str, kind: str, section: Mapping[str, Any]) -> dict[str, float]:
+def _read_numbers(name: str, kind: str, section: Mapping[str, Any]) -> Parameter:
     numbers: dict[str, float] = {}
     for key in DISTRIBUTIONS[kind]:
-        if key not in section and key not in _DEFAULTS:
-            raise SweepError(f"{name}: {kind} needs '{key}:'")
-        numbers[key] = number(f"{name}: {key}", section.get(key, _DEFAULTS.get(key)))
-        if not math.isfinite(numbers[key]):
-            raise SweepError(f"{name}: {key} must be finite, got {numbers[key]!r}")
-    if kind == "int_uniform" and not all(map(is_int, numbers.values())):
-        raise SweepError(f"{name}: int_uniform needs whole numbers, got {numbers['min']!r} and {numbers['max']!r}")
-    if "min" in numbers and numbers["min"] >= numbers["max"]:
-        raise SweepError(f"{name}: min must be below max, got {numbers['min']!r} and {numbers['max']!r}")
-    for key in ("q", "a", "b", *(["min"] if "log" in kind else [])):
-        if numbers.get(key, 1) <= 0:
-            raise SweepError(f"{name}: {key} of {kind} must be above 0, got {numbers[key]!r}")
-    if numbers.get("sigma", 0) < 0:
-        raise SweepError(f"{name}: sigma must be >= 0, got {numbers['sigma']!r}")
-    return numbers
+        require(key in section or key in _DEFAULTS, f"{name}: {kind} needs '{key}:'")
+        value = numbers[key] = number(f"{name}: {key}", section.get(key, _DEFAULTS.get(key)))
+        is_positive = key in ("q", "a", "b") or (key == "min" and "log" in kind)
+        require(math.isfinite(value), f"{name}: {key} must be finite, got {value!r}")
+        require(value > 0 or not is_positive, f"{name}: {key} of {kind} must be above 0, got {value!r}")
+        require(value >= 0 or key != "sigma", f"{name}: sigma must be >= 0, got {value!r}")
+    low, high = numbers.get("min", 0), numbers.get("max", 1)
+    is_whole = is_int(low) and is_int(high)
+    require(is_whole or kind != "int_uniform", f"{name}: int_uniform needs whole numbers, got {low!r} and {high!r}")
+    require(low < high, f"{name}: min must be below max, got {low!r} and {high!r}")
+    return Parameter(name, kind, numbers=numbers)

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lungseg.errors import SweepError
-from lungseg.sweeping.schema import check_keys, is_int, number, section_of
+from lungseg.sweeping.schema import check_keys, is_int, number, require, section_of
 
 History = Mapping[int, float]
 """The metric of one run by how many times it had been logged: 1, 2, ..."""
@@ -42,16 +41,11 @@ class Hyperband:
         return sorted({int(step) for step in steps if 1 <= step < epochs})
 
     def is_behind(self, own: History, others: Sequence[History], epochs: int, goal: str) -> bool:
-        """Whether a run is not among the best at the last bracket it has reached.
+        """Whether a run, stopped by nothing `epochs` long, is not among the best at the last bracket it has reached.
 
         Of n runs that have reached the bracket, finished and stopped ones included, the best int(n / eta) + 1 go on:
         W&B's count, by which the first run to come is never stopped. (Optuna's pruner keeps n // eta, and at least 1.)
-
-        Args:
-            own: Of the run asked about.
-            others: Of all other runs.
-            epochs: Of the run if nothing stops it.
-            goal: `maximize` or `minimize`; what is not a number is worst either way.
+        What is not a number is worst, whatever the goal.
         """
         reached = [bracket for bracket in self.brackets(epochs) if bracket in own]
         if not reached:
@@ -68,27 +62,25 @@ class Hyperband:
 
 
 def read_hyperband(tree: Mapping[str, Any]) -> Hyperband:
-    """Check the section `early_terminate`; a mistake is a SweepError without the file."""
+    """Check the section `early_terminate`."""
     where = "early_terminate"
     section = section_of(tree, where)
     check_keys(where, section, ("type", "min_iter", "max_iter", "s", "eta", "strict"))
-    if section.get("type") != "hyperband":
-        raise SweepError(f"{where}: type: must be 'hyperband', all that W&B has, got {section.get('type')!r}")
-    for key in ("min_iter", "max_iter", "s"):
-        if key in section and not (is_int(section[key]) and section[key] >= 1):
-            raise SweepError(f"{where}: {key}: must be a whole number >= 1, got {section[key]!r}")
-    if ("min_iter" in section) == ("max_iter" in section) or ("max_iter" in section) != ("s" in section):
-        raise SweepError(
-            f"{where}: give either 'min_iter:', the epoch of the first bracket, or 'max_iter:' with 's:', the last "
-            f"epoch and the number of brackets before it; got {', '.join(section)}"
-        )
+    kind, strict = section.get("type"), section.get("strict")
+    require(kind == "hyperband", f"{where}: type: must be 'hyperband', all that W&B has, got {kind!r}")
+    counts = {key: section[key] for key in ("min_iter", "max_iter", "s") if key in section}
+    for key, count in counts.items():
+        require(is_int(count) and count >= 1, f"{where}: {key}: must be a whole number >= 1, got {count!r}")
+    require(
+        set(counts) in ({"min_iter"}, {"max_iter", "s"}),
+        f"{where}: give either 'min_iter:', the epoch of the first bracket, or 'max_iter:' with 's:', the last "
+        f"epoch and the number of brackets before it; got {', '.join(section)}",
+    )
     eta = number(f"{where}: eta:", section.get("eta", 3))
-    if eta <= 1:
-        raise SweepError(f"{where}: eta: must be above 1, got {eta!r}; 3 lets a third of the runs go on")
-    strict = section.get("strict")
-    if not isinstance(strict, bool):
-        given = "missing, and W&B's schema and program disagree on its default" if strict is None else f"got {strict!r}"
-        raise SweepError(
-            f"{where}: strict: {given}; say true to judge a run by its value at the bracket, false by its best so far"
-        )
-    return Hyperband(strict, eta, section.get("min_iter"), section.get("max_iter"), section.get("s"))
+    require(eta > 1, f"{where}: eta: must be above 1, got {eta!r}; 3 lets a third of the runs go on")
+    given = "missing, and W&B's schema and program disagree on its default" if strict is None else f"got {strict!r}"
+    require(
+        isinstance(strict, bool),
+        f"{where}: strict: {given}; say true to judge a run by its value at the bracket, false by its best so far",
+    )
+    return Hyperband(bool(strict), eta, **counts)

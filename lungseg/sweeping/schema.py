@@ -1,7 +1,7 @@
 """What W&B accepts as a sweep: the keys of its YAML, read as its client reads them, each mistake one line.
 
 The rules are those of W&B's own schema (package `sweeps` 0.3, `config/schema.json`), and stricter where W&B would
-accept a file and then do something else than it says.
+accept a file and then do something else than it says. Messages do not name the file: `load_sweep` puts it before.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 
 import yaml
 
+from lungseg.config.loading import read_yaml
 from lungseg.errors import SweepError, did_you_mean
 
 Method = Literal["grid", "random", "bayes"]
@@ -23,16 +24,14 @@ _FOREIGN = ("apiVersion", "kind", "controller", "job", "image_uri", "metrics", "
 
 
 class _Loader(yaml.SafeLoader):
-    """W&B's loader lets the last of two equal keys win; this one refuses the second."""
+    """W&B's loader, by which 1e-4 is text; but where that lets the last of two equal keys win, this refuses it."""
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[str] = set()
-    for key, _ in node.value:
-        name = str(key.value)
-        if name in seen:
-            raise SweepError(f"{name}: stands twice, again in line {key.start_mark.line + 1}; keep one")
-        seen.add(name)
+    names = [str(key.value) for key, _ in node.value]
+    for index, (key, _) in enumerate(node.value):
+        if names[index] in names[:index]:
+            raise yaml.MarkedYAMLError(problem=f"{names[index]!r} stands twice; keep one", problem_mark=key.start_mark)
     loader.flatten_mapping(node)
     return loader.construct_mapping(node, deep=True)
 
@@ -42,35 +41,30 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping
 
 def read_tree(path: Path) -> dict[str, Any]:
     """Read the file and check its top-level keys and the plain ones among them."""
-    tree = _read_yaml(path)
+    tree = read_yaml(path, lambda text: yaml.load(text, _Loader), "keys such as 'method:'")
     check_keys("", tree, _KEYS, _FOREIGN)
-    for key in _TEXTS:
-        if key in tree and not (isinstance(tree[key], str) and tree[key].strip()):
-            raise SweepError(f"{key}: must be text, got {tree[key]!r}")
-    method = tree.get("method")
-    if method not in METHODS:
-        raise SweepError(f"method: must be one of {', '.join(METHODS)}, got {method!r}{nearest(method, METHODS)}")
-    if "run_cap" in tree and not (is_int(tree["run_cap"]) and tree["run_cap"] >= 1):
-        raise SweepError(f"run_cap: must be a whole number of runs >= 1, got {tree['run_cap']!r}")
+    for key in (key for key in _TEXTS if key in tree):
+        require(isinstance(tree[key], str) and tree[key].strip(), f"{key}: must be text, got {tree[key]!r}")
+    method, cap = tree.get("method"), tree.get("run_cap", 1)
+    near = nearest(method, METHODS)
+    require(method in METHODS, f"method: must be one of {', '.join(METHODS)}, got {method!r}{near}")
+    require(is_int(cap) and cap >= 1, f"run_cap: must be a whole number of runs >= 1, got {cap!r}")
     return tree
 
 
-def check_keys(where: str, section: Mapping[Any, Any], known: Collection[str], foreign: Collection[str] = ()) -> None:
-    """Raise at the first key that is not known.
+def require(holds: object, message: str) -> None:
+    """Raise a SweepError with this message where something does not hold."""
+    if not holds:
+        raise SweepError(message)
 
-    Args:
-        where: Key of the section, empty at the top.
-        section: What YAML gave.
-        known: Keys it may hold.
-        foreign: Keys that mean something to W&B and nothing here.
-    """
+
+def check_keys(where: str, section: Mapping[Any, Any], known: Collection[str], foreign: Collection[str] = ()) -> None:
+    """Raise at the first key of a section that is not known, or that means something to W&B and nothing here."""
     prefix = f"{where}: " if where else ""
     for key in section:
-        if key in foreign:
-            raise SweepError(f"{prefix}{key}: W&B knows it, sweeps of lungseg do not use it; leave it out")
-        if key not in known:
-            near = nearest(key, known) or f"; known here: {', '.join(known)}"
-            raise SweepError(f"{prefix}{key}: unknown key{near}")
+        require(key not in foreign, f"{prefix}{key}: W&B knows it, sweeps of lungseg do not use it; leave it out")
+        near = nearest(key, known) or f"; known here: {', '.join(known)}"
+        require(key in known, f"{prefix}{key}: unknown key{near}")
 
 
 def nearest(value: object, known: Collection[str]) -> str:
@@ -103,22 +97,3 @@ def number(where: str, value: object) -> float:
         spelled = spelled.replace("e", ".0e")  # 1e-05 would be text again
     hint = f"; YAML reads it as text, write {spelled}" if spelled else ""
     raise SweepError(f"{where} must be a number, got {value!r}{hint}")
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise SweepError(f"broken YAML{place}: {error.problem or error.context}") from error
-    except FileNotFoundError as error:
-        there = [str(other) for other in sorted(path.parent.glob("*.y*ml"))]
-        raise SweepError(f"no such file{nearest(path, there)}") from error
-    except UnicodeDecodeError as error:
-        raise SweepError(f"expected YAML in UTF-8, but byte {error.start} is not") from error
-    except OSError as error:
-        raise SweepError(f"cannot be read: {error.strerror}") from error
-    if not isinstance(tree, dict):
-        raise SweepError(f"expected keys such as 'method:' at the top level, got {tree!r}")
-    return tree

@@ -15,14 +15,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from lungseg.config import Config
-from lungseg.config.loading import load_config
+from lungseg.config.loading import COMMAND_LINE, load_config
 from lungseg.errors import ConfigError, SweepError
 from lungseg.sweeping.parameter import Parameter, read_parameter
 from lungseg.sweeping.pruning import Hyperband, read_hyperband
-from lungseg.sweeping.schema import Method, check_keys, nearest, number, read_tree, section_of
+from lungseg.sweeping.schema import Method, check_keys, nearest, number, read_tree, require, section_of
 
 _WORDS = "${args_no_hyphens}"
 _PASSED = ("${env}", "${interpreter}", _WORDS)
@@ -80,6 +80,13 @@ class Sweep:
         """
         return load_config(self.base, [*self.words, *(f"{name}={value}" for name, value in values.items())])
 
+    def epochs(self, values: Mapping[str, Any]) -> int:
+        """Epochs of the run with these values if nothing stops it; of values that do not go together, none."""
+        try:
+            return self.config(values).trainer.max_epochs
+        except ConfigError:
+            return 0
+
     def run_arguments(self, values: Mapping[str, Any], interpreter: str = "python") -> list[str]:
         """Give the argument list of the run with these values, as W&B's agent does."""
         return _expand(self.command, values, interpreter)
@@ -115,85 +122,76 @@ class Sweep:
 
 
 def read_sweep(path: Path) -> Sweep:
-    """Read a sweep file and check what it says by itself; a mistake is a SweepError without the file."""
+    """Read a sweep file and check what it says by itself and that its base config loads."""
     tree = read_tree(path)
     parameters = {str(name): read_parameter(str(name), part) for name, part in section_of(tree, "parameters").items()}
     _check_searchable(tree["method"], parameters)
     early = read_hyperband(tree) if "early_terminate" in tree else None
     needs = "bayes" if tree["method"] == "bayes" else "early_terminate" if early else ""
-    if needs and "metric" not in tree:
-        raise SweepError(f"metric: missing; {needs} needs it: 'name: val/score' and 'goal: maximize'")
+    missing = f"metric: missing; {needs} needs it: 'name: val/score' and 'goal: maximize'"
+    require("metric" in tree or not needs, missing)
     command = _read_command(tree.get("command"))
     base, words = _base_and_words(command)
+    metric = _read_metric(tree) if "metric" in tree else None
+    try:
+        run = load_config(base, words).run
+    except ConfigError as error:
+        raise SweepError(f"command: {str(error).removeprefix(f'{COMMAND_LINE}: ')}") from error
     return Sweep(
         path=path,
         name=tree.get("name", path.stem),
         method=tree["method"],
-        metric=_read_metric(tree) if "metric" in tree else _metric_of(base, words),
+        metric=metric or Metric(run.monitor, "maximize" if run.mode == "max" else "minimize", from_base=True),
         parameters=parameters,
         early_terminate=early,
-        run_cap=tree.get("run_cap"),
         command=command,
         base=base,
         words=words,
-        program=tree.get("program"),
-        project=tree.get("project"),
-        entity=tree.get("entity"),
+        **{key: tree.get(key) for key in ("run_cap", "program", "project", "entity")},
     )
 
 
 def _check_searchable(method: Method, parameters: Mapping[str, Parameter]) -> None:
     """A grid needs values that can be counted, bayes something that varies."""
-    if method == "bayes" and all(len(parameter.samples()) == 1 for parameter in parameters.values()):
-        raise SweepError("parameters: bayes needs one that varies; all are constant")
+    varies = any(len(parameter.samples()) > 1 for parameter in parameters.values())
+    require(varies or method != "bayes", "parameters: bayes needs one that varies; all are constant")
     for name, parameter in parameters.items():
-        if method == "grid" and parameter.grid_values() is None:
-            what = "probabilities" if parameter.probabilities else repr(parameter.kind)
-            raise SweepError(f"{name}: a grid cannot count {what}; list 'values:', or use method random or bayes")
+        what = "probabilities" if parameter.probabilities else repr(parameter.kind)
+        require(
+            method != "grid" or parameter.grid_values() is not None,
+            f"{name}: a grid cannot count {what}; list 'values:', or use method random or bayes",
+        )
 
 
 def _read_metric(tree: Mapping[str, Any]) -> Metric:
     section = section_of(tree, "metric")
     check_keys("metric", section, ("name", "goal", "target"), foreign=("impute", "impute_while_running"))
-    name, goal = section.get("name"), section.get("goal")
-    if not isinstance(name, str) or not name:
-        raise SweepError(f"metric: name: must be a logged metric such as 'val/score', got {name!r}")
-    if goal is None:
-        raise SweepError("metric: goal: missing, and W&B would minimize; say 'maximize' or 'minimize'")
-    if goal not in ("minimize", "maximize"):
-        near = nearest(goal, ("minimize", "maximize"))
-        raise SweepError(f"metric: goal: must be 'minimize' or 'maximize', got {goal!r}{near}")
-    return Metric(name, goal, number("metric: target", section["target"]) if "target" in section else None)
-
-
-def _metric_of(base: Path, words: Sequence[str]) -> Metric:
-    """What the base config calls best, for a sweep that names no metric."""
-    try:
-        run = load_config(base, words).run
-    except ConfigError as error:
-        raise SweepError(f"command: {error}") from error
-    return Metric(run.monitor, "maximize" if run.mode == "max" else "minimize", from_base=True)
+    name, goal, goals = section.get("name"), section.get("goal"), ("minimize", "maximize")
+    named = isinstance(name, str) and name
+    require(named, f"metric: name: must be a logged metric such as 'val/score', got {name!r}")
+    require(goal is not None, "metric: goal: missing, and W&B would minimize; say 'maximize' or 'minimize'")
+    near = nearest(goal, goals)
+    require(goal in goals, f"metric: goal: must be 'minimize' or 'maximize', got {goal!r}{near}")
+    target = number("metric: target", section["target"]) if "target" in section else None
+    return Metric(str(name), cast(Literal["minimize", "maximize"], goal), target)
 
 
 def _read_command(command: object) -> tuple[str, ...]:
     if not isinstance(command, list) or not command:
         raise SweepError(f"command: must be a list such as {' '.join(_EXAMPLE)!r}, got {command!r}")
     parts = tuple(str(part) for part in command)
-    for part in parts:
-        if part in _PASSED:
-            continue
-        if part.startswith("${args"):
-            raise SweepError(f"command: {part} does not give key=value words; did you mean '{_WORDS}'?")
-        if part.startswith("${") and not _VARIABLE.search(part):
-            near = nearest(part, _PASSED)
-            raise SweepError(f"command: W&B's agent knows no {part!r} and would drop it{near}")
-        if any(macro in part for macro in (*_PASSED, "${args")):
-            raise SweepError(f"command: {part!r}: a macro must be an item of its own")
-    if parts.count(_WORDS) != 1:
-        raise SweepError(f"command: must hold {_WORDS} once, which passes the values as key=value words to every rank")
-    if ("-m", "lungseg.fit") not in pairwise(parts):
-        given, wanted = " ".join(parts), " ".join(_EXAMPLE)
-        raise SweepError(f"command: must start '-m lungseg.fit', such as {wanted!r}, got {given!r}")
+    for part in (part for part in parts if part not in _PASSED):
+        not_words = f"command: {part} does not give key=value words; did you mean '{_WORDS}'?"
+        require(not part.startswith("${args"), not_words)
+        dropped = part.startswith("${") and not _VARIABLE.search(part)
+        require(not dropped, f"command: W&B's agent knows no {part!r} and would drop it{nearest(part, _PASSED)}")
+        holds_macro = any(macro in part for macro in (*_PASSED, "${args"))
+        require(not holds_macro, f"command: {part!r}: a macro must be an item of its own")
+    once = f"command: must hold {_WORDS} once, which passes the values as key=value words to every rank"
+    require(parts.count(_WORDS) == 1, once)
+    given, wanted = " ".join(parts), " ".join(_EXAMPLE)
+    start = f"command: must start '-m lungseg.fit', such as {wanted!r}, got {given!r}"
+    require(("-m", "lungseg.fit") in pairwise(parts), start)
     return parts
 
 

@@ -13,7 +13,6 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, create_trial
 
-from lungseg.errors import UserError
 from lungseg.reporting.pages import render
 from lungseg.runs.whole_files import write_text
 from lungseg.sweeping.local import short
@@ -34,12 +33,13 @@ def show_status(sweep: Sweep, page: Path | None = None) -> None:
     runs = runs_of(study.get_trials(deepcopy=False))
     table, facts, ended = _table(sweep, runs), _facts(sweep, runs), ended_study(sweep, runs)
     shares = importance(ended)
-    listed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items()) or "too few runs to say"
-    facts.append(f"importance  {listed}")
-    failed = {number: trial.user_attrs["error"] for number, trial in runs.items() if "error" in trial.user_attrs}
-    facts += [f"run {number} failed: {error}" for number, error in failed.items()]
-    waiting = [number for number, trial in runs.items() if trial.state.name == "WAITING"]
-    facts += [f"run {number} was cut short; the next `sweep run` continues it" for number in waiting]
+    listed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    facts.append(f"importance  {listed or 'too few runs to say'}")
+    for number, trial in runs.items():
+        if "error" in trial.user_attrs:
+            facts.append(f"run {number} failed: {trial.user_attrs['error']}")
+        elif trial.state.name == "WAITING":
+            facts.append(f"run {number} was cut short; the next `sweep run` continues it")
     page = page or folder_of(sweep) / "sweep.html"
     metric = f"{sweep.method}; {sweep.metric.name}, {sweep.metric.goal}"
     plots = _plots(study, ended, sweep.metric.name, bool(shares))
@@ -56,7 +56,7 @@ def saved(sweep: Sweep, runs: Iterable[FrozenTrial]) -> float:
     done = full = 0
     for trial in runs:
         if trial.state.name in ("COMPLETE", "PRUNED"):
-            epochs = _epochs(sweep, trial)
+            epochs = sweep.epochs(trial.user_attrs["values"])
             full += epochs
             done += len(trial.intermediate_values) if trial.state.name == "PRUNED" else epochs
     return 1 - done / full if full else 0.0
@@ -113,14 +113,6 @@ def _kind(parameter: Parameter, drawn: list[object], grid: bool) -> BaseDistribu
         return CategoricalDistribution(sorted({str(value) for value in drawn}))
     numbers = [float(str(value)) for value in drawn]
     return FloatDistribution(min(numbers), max(numbers), log="log" in parameter.kind and min(numbers) > 0)
-
-
-def _epochs(sweep: Sweep, trial: FrozenTrial) -> int:
-    """Epochs of the run if nothing stops it; a config that does not load has none."""
-    try:
-        return sweep.config(trial.user_attrs["values"]).trainer.max_epochs
-    except UserError:
-        return 0
 
 
 def _facts(sweep: Sweep, runs: Mapping[int, FrozenTrial]) -> list[str]:

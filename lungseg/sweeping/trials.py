@@ -25,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lungseg.errors import SweepError
 from lungseg.sweeping.parameter import Parameter
+from lungseg.sweeping.schema import require
 from lungseg.sweeping.spec import Sweep
 
 STORAGE = "LUNGSEG_SWEEP_STORAGE"
@@ -55,13 +56,10 @@ def lock_of(sweep: Sweep) -> FileLock:
 
 
 def open_study(sweep: Sweep, create: bool) -> Study:
-    """Open the study of a sweep, or begin it.
-
-    Args:
-        sweep: The checked file.
-        create: Begin it if there is none yet; else that is a FileNotFoundError.
+    """Open the study of a sweep; where there is none yet, `create` begins one.
 
     Raises:
+        FileNotFoundError: There is none.
         SweepError: The file is not the one with which the sweep was begun, or the storage cannot be used.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -72,11 +70,16 @@ def open_study(sweep: Sweep, create: bool) -> Study:
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     try:
         with lock_of(sweep):  # Optuna makes its tables without one, and the tasks of an array start at the same time
+            storage = RDBStorage(
+                url or f"sqlite:///{file}",
+                # SQLite waits 5 s for another process by default, too little where many workers write.
+                engine_kwargs={"connect_args": {"timeout": 60}} if (url or "sqlite:").startswith("sqlite:") else None,
+                heartbeat_interval=HEARTBEAT_S,
+                grace_period=GRACE_S,
+                heartbeat_stale_trial_callback=requeue,
+            )
             study = optuna.create_study(
-                storage=_storage(url or f"sqlite:///{file}"),
-                study_name=str(folder),
-                direction=sweep.metric.goal,
-                load_if_exists=True,
+                storage=storage, study_name=str(folder), direction=sweep.metric.goal, load_if_exists=True
             )
             _check_same(sweep, study)
     except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError) as error:
@@ -87,12 +90,10 @@ def open_study(sweep: Sweep, create: bool) -> Study:
 def sampler(sweep: Sweep, seed: int) -> BaseSampler:
     """Build Optuna's sampler for the method of a sweep: grid, random, or for bayes the Parzen estimator (TPE).
 
-    Args:
-        sweep: The checked file.
-        seed: A number of its own for every run, else a sweep that is continued would draw its first runs again.
+    Every run needs a seed of its own, else a sweep that is continued would draw its first runs again.
     """
     if sweep.method == "grid":
-        words = {name: _words(sweep.parameters[name].grid_values() or ()) for name in sweep.varying()}
+        words = {name: list(map(repr, sweep.parameters[name].grid_values() or ())) for name in sweep.varying()}
         return GridSampler(words, seed=0)  # one order of the points in all processes
     return RandomSampler(seed) if sweep.method == "random" else TPESampler(seed=seed)
 
@@ -108,7 +109,7 @@ def draw(trial: Trial, parameter: Parameter, grid: bool) -> Any:
         return parameter.values[0]
     options = parameter.grid_values() if grid or kind == "values" else None
     if options is not None:
-        words = _words(options)
+        words = list(map(repr, options))  # a list such as `[64, 32]` is no choice that Optuna can store
         return options[words.index(trial.suggest_categorical(name, words))]
     if "min" not in numbers:
         return parameter.at(trial.suggest_float(name, 0.0, 1.0))
@@ -138,22 +139,6 @@ def best_run(runs: Mapping[int, FrozenTrial], sweep: Sweep) -> int | None:
     return max(values, key=lambda number: sweep.metric.sign * (values[number] or 0.0), default=None)
 
 
-def _words(options: Iterable[Any]) -> list[str]:
-    """Choices as text: a list such as `[64, 32]` is no choice that Optuna can store."""
-    return [repr(option) for option in options]
-
-
-def _storage(url: str) -> RDBStorage:
-    return RDBStorage(
-        url,
-        # SQLite waits 5 s for another process by default, too little where many workers write.
-        engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite:") else None,
-        heartbeat_interval=HEARTBEAT_S,
-        grace_period=GRACE_S,
-        heartbeat_stale_trial_callback=requeue,
-    )
-
-
 def _check_same(sweep: Sweep, study: Study) -> None:
     """Runs must be comparable: a sweep may go on with another run_cap, but not with these changed."""
     asked = {"method": sweep.method, "metric": f"{sweep.metric.name}, {sweep.metric.goal}"}
@@ -162,8 +147,8 @@ def _check_same(sweep: Sweep, study: Study) -> None:
         study.set_user_attr("asked", asked)
     before = study.user_attrs["asked"]
     for key in {**before, **asked}:
-        if asked.get(key) != before.get(key):
-            raise SweepError(
-                f"{sweep.path}: {key}: the runs in {study.study_name!r} were made with {before.get(key)!r}, got "
-                f"{asked.get(key)!r}; give the sweep another name, or move the folder away"
-            )
+        require(
+            asked.get(key) == before.get(key),
+            f"{sweep.path}: {key}: the runs in {study.study_name!r} were made with {before.get(key)!r}, got "
+            f"{asked.get(key)!r}; give the sweep another name, or move the folder away",
+        )

@@ -16,9 +16,10 @@ from optuna.trial import Trial, TrialState
 from processes import is_gone, wait_until
 
 from lungseg.errors import SweepError
+from lungseg.runs.run import Run
 from lungseg.sweeping import local, trials
 from lungseg.sweeping.checking import load_sweep
-from lungseg.sweeping.local import Stop, Worker, run_sweep
+from lungseg.sweeping.local import Stop, Worker, epochs_of, run_sweep
 from lungseg.sweeping.spec import Sweep
 from lungseg.sweeping.trials import STORAGE, draw, open_study, requeue, run_name, runs_of
 
@@ -45,10 +46,10 @@ if os.path.exists("fail") and lr > 0.01:
     print("epoch 0", "error: train/loss is nan", "bye", sep="\\n")
     sys.exit(2)
 with open(os.path.join(run, "metrics.csv"), "w") as file:
-    file.write("epoch,step,val/score\\n")
+    file.write("epoch,step,val/score,train/loss\\n")
     for epoch in range(3):
         open(os.path.join(run, "checkpoints", "last.ckpt"), "w").close()
-        file.write("%d,%d,%r\\n" % (epoch, epoch, lr * (epoch + 1)))
+        file.write("%d,%d,%r,1\\n" % (epoch, epoch, lr * (epoch + 1)))
         file.flush()
         if os.path.exists("slow"):
             time.sleep(0.5)
@@ -109,33 +110,24 @@ def _start(text: str, count: int) -> subprocess.Popen[str]:
 
 
 def test_runs_are_ordinary_run_folders_with_the_values_as_words(capfd: pytest.CaptureFixture[str]) -> None:
-    assert _run(RANDOM, 4) == 0
+    assert _run(RANDOM, 3) == 0
     calls = _calls()
-    assert [call["run.name"] for call in calls] == [f"trial-000{number}" for number in range(4)]
+    assert [call["run.name"] for call in calls] == [f"trial-000{number}" for number in range(3)]
     assert {call["run.dir"] for call in calls} == {"runs/tiny"} and {call["run.seed"] for call in calls} == {"7"}
-    assert len({call["optim.lr"] for call in calls}) == 4
-    assert all(Path(f"runs/tiny/trial-000{number}/metrics.json").is_file() for number in range(4))
-    best = max(range(4), key=lambda number: float(calls[number]["optim.lr"]))
+    assert all(Path(f"runs/tiny/trial-000{number}/metrics.json").is_file() for number in range(3))
+    best = max(range(3), key=lambda number: float(calls[number]["optim.lr"]))
     out = capfd.readouterr().out
     assert f"best is run {best}, {3 * float(calls[best]['optim.lr']):.4f}" in out.splitlines()[-2]
-    assert "4 runs: 4 finished" in out.splitlines()[-1]
-
-
-def test_the_same_command_again_starts_nothing_and_a_larger_count_adds_new_values() -> None:
-    _run(RANDOM, 3)
-    _run(RANDOM, 3)
-    assert len(_calls()) == 3
-    _run(RANDOM, 5)
-    assert len({call["optim.lr"] for call in _calls()}) == 5
-
-
-def test_random_values_do_not_depend_on_where_the_sweep_was_interrupted() -> None:
-    _run(RANDOM, 4)
-    whole = [call["optim.lr"] for call in _calls()]
+    assert "3 runs: 3 finished" in out.splitlines()[-1]
+    # The same command again starts nothing, and a larger count adds new values.
+    assert _run(RANDOM, 3) == 0 and len(_calls()) == 3
+    assert _run(RANDOM, 4) == 0
+    values = [call["optim.lr"] for call in _calls()]
+    assert len(set(values)) == 4
+    # Where the sweep was interrupted changes no value.
     Path("calls.jsonl").unlink()
-    for count in (1, 3, 4):
-        _run(RANDOM.replace("name: tiny", "name: pieces"), count)
-    assert [call["optim.lr"] for call in _calls()] == whole
+    assert _run(RANDOM.replace("name: tiny", "name: at once"), 4) == 0
+    assert [call["optim.lr"] for call in _calls()] == values
 
 
 def test_two_processes_share_a_grid_each_point_once() -> None:
@@ -160,23 +152,19 @@ def test_a_failing_run_is_counted_and_shown_and_the_sweep_goes_on(capfd: pytest.
     assert capfd.readouterr().out.count("failed: error: train/loss is nan\n") == sum(lr > 0.01 for lr in lrs)
 
 
-def test_a_sweep_of_which_no_run_succeeds_ends_with_code_1() -> None:
-    Path("fail").touch()
-    assert _run(RANDOM.replace("min: 0.0001", "min: 0.1"), 2) == 1
-
-
-def test_a_run_that_logs_no_such_metric_has_failed() -> None:
-    _run(RANDOM.replace("val/score", "val/dice"), 1)
+def test_a_run_that_logs_no_such_metric_has_failed_and_a_sweep_without_success_ends_with_code_1() -> None:
+    assert _run(RANDOM.replace("val/score", "val/dice"), 1) == 1
     assert _states() == {0: "FAIL"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
-def test_stopping_the_sweep_leaves_no_process_and_the_same_command_continues(number: signal.Signals) -> None:
+def test_stopping_the_sweep_leaves_no_process_and_the_same_command_continues() -> None:
     Path("hold").touch()
     process = _start(RANDOM, 2)
     wait_until(Path("pids").exists, "the first run")
-    process.send_signal(number)
-    assert process.wait(100) == 128 + number
+    assert _run(RANDOM, 1) == 0  # a run that is alive elsewhere is left alone
+    assert len(_calls()) == 1 and _states() == {0: "RUNNING"}
+    process.send_signal(signal.SIGINT)
+    assert process.wait(100) == 128 + signal.SIGINT
     assert all(is_gone(int(pid)) for pid in Path("pids").read_text().split())
     assert _states() == {0: "WAITING"}
     Path("hold").unlink()
@@ -200,20 +188,10 @@ def test_a_killed_sweep_leaves_no_run_behind_and_its_run_is_continued_in_the_sam
     assert _states() == {0: "COMPLETE"}
 
 
-def test_a_run_that_is_alive_elsewhere_is_left_alone() -> None:
-    Path("hold").touch()
-    process = _start(RANDOM, 1)
-    wait_until(Path("pids").exists, "the first run")
-    assert _run(RANDOM, 1) == 0
-    assert len(_calls()) == 1 and _states() == {0: "RUNNING"}
-    process.send_signal(signal.SIGINT)
-    process.wait(100)
-
-
 def test_a_run_that_ended_just_before_the_kill_is_not_repeated() -> None:
     run = _cut_short()
     run.mkdir()
-    (run / "metrics.csv").write_text("epoch,step,val/score\n0,0,0.25\n1,1,0.5\n")
+    (run / "metrics.csv").write_text("epoch,step,val/score,train/loss\n0,0,0.25,1\n1,1,0.5,1\n")
     (run / "metrics.json").write_text('{"val/score": 0.5}')
     assert _run(RANDOM, 1) == 0
     assert not Path("calls.jsonl").exists() and _states() == {0: "COMPLETE"}
@@ -268,15 +246,16 @@ def test_workers_run_at_the_same_time_on_their_own_gpus(monkeypatch: pytest.Monk
     assert local._devices(0, 5) == {}
 
 
-def test_a_sweep_that_srun_started_is_not_a_rank_of_its_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_from_the_command_database_from_the_environment_and_a_rank_from_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("SLURM_PROCID", "3")
-    assert _run(RANDOM, 1) == 0
-    assert _calls()[0]["rank"] == "none"
-
-
-def test_runs_lie_where_the_command_says_wherever_it_says_so() -> None:
+    monkeypatch.setenv(STORAGE, "sqlite:///elsewhere.db")
     assert _run(RANDOM.replace("'${args_no_hyphens}'", "'${args_no_hyphens}', run.dir=elsewhere"), 1) == 0
+    assert _calls()[0]["rank"] == "none"
     assert _calls()[0]["run.dir"] == "elsewhere/tiny" and Path("elsewhere/tiny/trial-0000/metrics.json").is_file()
+    assert Path("elsewhere.db").is_file() and not Path("elsewhere/tiny/sweep.db").exists()
+    assert _states() == {0: "COMPLETE"}
 
 
 def test_a_sweep_ends_when_a_run_has_reached_the_target() -> None:
@@ -285,24 +264,14 @@ def test_a_sweep_ends_when_a_run_has_reached_the_target() -> None:
     assert len(_calls()) == 1
 
 
-def test_an_endless_sweep_is_told_to_be_counted() -> None:
+def test_a_sweep_has_an_end_and_one_set_of_parameters() -> None:
     with pytest.raises(SweepError, match="run_cap: missing, and a random sweep has no end; say --count N"):
         _run(RANDOM)
-    assert _run(RANDOM + "run_cap: 2\n", 9) == 0
-    assert len(_calls()) == 2
-
-
-def test_other_parameters_in_the_same_folder_are_refused() -> None:
     _run(RANDOM, 1)
     with pytest.raises(SweepError, match=r"sweep.yaml: optim.lr: the runs in 'runs/tiny' were made with 'log_uni.*min"):
         _run(RANDOM.replace("max: 1.0", "max: 0.5"), 2)
-    assert _run(RANDOM + "run_cap: 2\n") == 0
-
-
-def test_a_database_takes_the_place_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(STORAGE, "sqlite:///elsewhere.db")
-    assert _run(RANDOM, 1) == 0
-    assert Path("elsewhere.db").is_file() and not Path("runs/tiny/sweep.db").exists() and _states() == {0: "COMPLETE"}
+    assert _run(RANDOM + "run_cap: 2\n", 9) == 0  # another run_cap is no other sweep
+    assert len(_calls()) == 2
 
 
 @pytest.mark.parametrize("url", ["postgres", "nosuch://host/name", "sqlite:////no/such/folder/x.db"])
@@ -324,3 +293,9 @@ def test_a_run_that_falls_behind_is_ended_and_keeps_its_checkpoint(capfd: pytest
     run = Path("runs/tiny/trial-0001")
     assert (run / "checkpoints/last.ckpt").is_file() and not (run / "metrics.json").exists()
     assert "run 1: stopped early, after 1 epochs, val/score" in capfd.readouterr().out
+
+
+def test_an_epoch_counts_when_all_of_it_is_on_disk(tmp_path: Path) -> None:
+    rows = ["epoch,step,val/score,train/step_loss,train/loss", "0,1,,2.0,", "0,2,0.5,,1.0", "1,4,0.75,,", "2,5,0.9,,1"]
+    (tmp_path / "metrics.csv").write_text("\n".join(rows))  # the last one is being written
+    assert epochs_of(Run(tmp_path), "val/score") == {1: 0.5}

@@ -102,7 +102,7 @@ def test_mistake_at_the_top_level(tree: dict[str, Any], line: str) -> None:
         ("", "expected keys such as 'method:' at the top level, got None"),
         (
             "method: grid\nparameters:\n  optim.lr: {value: 1}\n  optim.lr: {value: 2}\n",
-            "optim.lr: stands twice, again in line 4; keep one",
+            "broken YAML at line 4, column 3: 'optim.lr' stands twice; keep one",
         ),
     ],
 )
