@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from lungseg.errors import UserError
 from lungseg.evaluation.classification import operating_thresholds, usable
+from lungseg.evaluation.results import ReliabilityBin
 from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic, divide
 from lungseg.runs.calibration import Calibration
 
@@ -21,18 +21,6 @@ BINS = 15
 """Equal-width bins of the confidence, closed above: (0, 1/15], ..., (14/15, 1]."""
 TEMPERATURES = (0.05, 20.0)
 """Range in which a temperature is sought."""
-
-
-class Reliability(NamedTuple):
-    """The reliability diagram: for each bin of the confidence, (BINS,) each."""
-
-    low: Floats
-    """Lower edge of the bin; its upper edge is the next one's."""
-    images: Integers
-    confidence: Floats
-    """Mean probability of the predicted class; NaN in an empty bin."""
-    accuracy: Floats
-    """Share of right predictions; NaN in an empty bin."""
 
 
 def calibration_scores(probs: Floats, label: Integers) -> Statistic:
@@ -59,25 +47,21 @@ def calibration_scores(probs: Floats, label: Integers) -> Statistic:
         sums = weights @ table
         total = sums[:, -1]
         errors = divide(np.abs(sums[:, :-2]).reshape(-1, 1 + size, BINS).sum(axis=2), total[:, None])
-        return {
-            "ece": errors[:, 0],
-            "ece_classwise": errors[:, 1:].mean(axis=1),
-            "brier": divide(sums[:, -2], total),
-        }
+        return {"ece": errors[:, 0], "ece_classwise": errors[:, 1:].mean(axis=1), "brier": divide(sums[:, -2], total)}
 
     return statistic
 
 
-def reliability(probs: Floats, label: Integers) -> Reliability:
-    """The reliability diagram of the predicted class; arguments as of `calibration_scores`."""
+def reliability(probs: Floats, label: Integers) -> list[ReliabilityBin]:
+    """The reliability diagram of the predicted class, with NaN for None; arguments as of `calibration_scores`."""
     known = usable(probs, label)
     probs, label = probs[known], label[known]
     confidence, correct = probs.max(axis=1), probs.argmax(axis=1) == label
     bins = _bins(confidence)
     images = np.bincount(bins, minlength=BINS)
     sums = [np.bincount(bins, weights=values, minlength=BINS) for values in (confidence, correct)]
-    whole = images.astype(np.float64)
-    return Reliability(np.arange(BINS) / BINS, images, divide(sums[0], whole), divide(sums[1], whole))
+    means = [divide(column, images.astype(np.float64)).tolist() for column in sums]
+    return list(map(ReliabilityBin, (np.arange(BINS) / BINS).tolist(), images.tolist(), *means))
 
 
 def fit_temperature(logits: Floats, label: Integers) -> float:

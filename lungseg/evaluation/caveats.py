@@ -62,7 +62,7 @@ def _masks(target: EvaluationTarget, measured: Measured) -> list[str]:
                 why = "the network predicts none"
             caveats.append(f"{kind} masks are not measured: {why}")
             continue
-        counts = mask_counts(result.found)
+        counts = mask_counts(result.scores)
         if counts["images"] < images:
             caveats.append(f"{images - counts['images']} of {images} images have no {kind} mask: not in its scores")
         touched = {name: count for name, count in counts.items() if count and name.startswith(("empty", "both"))}
@@ -76,7 +76,7 @@ def _masks(target: EvaluationTarget, measured: Measured) -> list[str]:
         caveats.append(
             f"masks are compared at the network's {size} x {size} pixels, bars of letterboxed images included"
         )
-        counts = mask_counts(next(iter(measured.masks.values())).found)
+        counts = mask_counts(next(iter(measured.masks.values())).scores)
         if counts["spacing_unknown"]:
             caveats.append(
                 f"the size of a pixel is not known of {counts['spacing_unknown']} images: no distances in mm"

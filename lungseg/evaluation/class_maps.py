@@ -26,6 +26,7 @@ from lungseg.cam.localize import (
     measure_localisation,
 )
 from lungseg.cam.lung import Evidence, describe_evidence, resize_map
+from lungseg.evaluation.classification import images_by_class, present
 from lungseg.evaluation.outputs import BatchOutputs, CamMethod
 from lungseg.evaluation.results import EvidenceSummary
 from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic, means
@@ -85,30 +86,26 @@ def measure_maps(
     per_image: list[dict[str, Any]] = []
     broken = 0
 
-    def of_batch(
-        batch_outputs: BatchOutputs, half: Integers
-    ) -> tuple[dict[str, dict[str, Tensor]], Evidence, Tensor, int]:
-        cam, lung = _map_of(batch_outputs, method, stride), batch_outputs.lung()
+    def of_batch(batch: BatchOutputs, half: Integers) -> tuple[dict[str, dict[str, Tensor]], Evidence, Tensor, int]:
+        cam, lung = _map_of(batch, method, stride), batch.lung()
         found = {}
         for name in TARGETS:
             chosen = thresholds.get(name)
             limits = None if chosen is None else np.array(chosen)[half % len(chosen)]
-            found[name] = _localise(cam, *_target_of(name, batch_outputs), limits)
-        share = infected_share(batch_outputs.mask("infection"), lung)
+            found[name] = _localise(cam, *_target_of(name, batch), limits)
+        share = infected_share(batch.mask("infection"), lung)
         return found, describe_evidence(cam, lung), share, int((~cam.isfinite().flatten(1).all(1)).sum())
 
     with ThreadPoolExecutor(cores()) as pool:
         done = pool.map(of_batch, outputs, _parted(halves, outputs))
-        for batch_outputs, (found, evidence_of, share, bad) in zip(
-            outputs, target.track(done, len(outputs)), strict=True
-        ):
+        for batch, (found, evidence_of, share, bad) in zip(outputs, target.track(done, len(outputs)), strict=True):
             for name in TARGETS:
-                scores[name].update(found[name], torch.from_numpy(batch_outputs.label), share)
+                scores[name].update(found[name], torch.from_numpy(batch.label), share)
             per_image += _rows(evidence_of, found, share)
             broken += bad
     localisation = {name: score.compute() for name, score in scores.items()}
-    label = np.concatenate([batch_outputs.label for batch_outputs in outputs])
-    evidence = _evidence_summary(per_image, _groups(label, target.classes))
+    label = np.concatenate([batch.label for batch in outputs])
+    evidence = _evidence_summary(per_image, images_by_class(label, target.classes))
     return MapMeasurements(evidence, localisation, per_image, thresholds, broken)  # type: ignore[arg-type]  # no None left
 
 
@@ -119,7 +116,7 @@ def map_statistic(results: MapMeasurements, label: Integers, classes: Sequence[s
     share = np.array([row["infected_share"] for row in results.per_image])
     sizes = (share >= SMALL_BELOW).astype(int) + (share > LARGE_ABOVE)
     lesions = {f"lesion_{size}": (sizes == i) & ~np.isnan(share) for i, size in enumerate(LESION_SIZES)}
-    return means(values, {name: flags for name, flags in (_groups(label, classes) | lesions).items() if flags.any()})
+    return means(values, present(images_by_class(label, classes) | lesions))
 
 
 def map_values(columns: dict[str, Floats]) -> dict[str, Floats]:
@@ -129,27 +126,21 @@ def map_values(columns: dict[str, Floats]) -> dict[str, Floats]:
     return {**columns, **peaks}
 
 
-def _groups(label: Integers, classes: Sequence[str]) -> dict[str, Flags]:
-    return {name: label == index for index, name in enumerate(classes)}
+def _parted(values: Integers, outputs: Sequence[BatchOutputs]) -> list[Integers]:
+    """The values (N,) of each batch's images."""
+    return np.split(values, np.cumsum([len(batch.label) for batch in outputs])[:-1])
 
 
-def _parted(values: Integers, outputs: Sequence[BatchOutputs]) -> Iterator[Integers]:
-    """The values (N,) of each batch_outputs's images."""
-    yield from np.split(values, np.cumsum([len(batch_outputs.label) for batch_outputs in outputs])[:-1])
-
-
-def _map_of(batch_outputs: BatchOutputs, method: CamMethod, stride: int) -> Tensor:
+def _map_of(batch: BatchOutputs, method: CamMethod, stride: int) -> Tensor:
     """(B, H, W) float32."""
-    return resize_map(batch_outputs.maps[method], stride, batch_outputs.size)
+    return resize_map(batch.maps[method], stride, batch.size)
 
 
-def _target_of(name: str, batch_outputs: BatchOutputs) -> tuple[Tensor, Tensor | None]:
+def _target_of(name: str, batch: BatchOutputs) -> tuple[Tensor, Tensor | None]:
     """Mask to measure against, and the lungs to crop the map to first."""
     if name == "lungs":
-        return batch_outputs.lung(), None
-    return batch_outputs.mask("infection"), batch_outputs.mask(
-        "predicted_lung"
-    ) if name == "infection_in_lungs" else None
+        return batch.lung(), None
+    return batch.mask("infection"), batch.mask("predicted_lung") if name == "infection_in_lungs" else None
 
 
 def _tuned(
@@ -162,20 +153,20 @@ def _tuned(
 ) -> list[float | None]:
     """Best threshold, or those for the first and for the second half; None where no image has such a mask."""
     if tuning is not None:
-        everything = [np.ones(len(batch_outputs.label), np.bool_) for batch_outputs in outputs]
-        return [_tune(name, method, stride, outputs, everything)]
-    parts = list(_parted(halves, outputs))
+        return [_tune(name, method, stride, outputs, [np.ones(len(batch.label), np.bool_) for batch in outputs])]
+    # No image may tune the threshold that it is scored at.
+    parts = _parted(halves, outputs)
     return [_tune(name, method, stride, outputs, [part != half for part in parts]) for half in (0, 1)]
 
 
 def _tune(
     name: str, method: CamMethod, stride: int, outputs: Sequence[BatchOutputs], chosen: Sequence[Flags]
 ) -> float | None:
-    """Best threshold on the images chosen of each batch_outputs, (B,)."""
+    """Best threshold on the images chosen of each batch, (B,)."""
     tuner = ThresholdTuner()
-    for batch_outputs, flags in zip(outputs, chosen, strict=True):
-        mask, crop = _target_of(name, batch_outputs)
-        cam = _map_of(batch_outputs, method, stride)
+    for batch, flags in zip(outputs, chosen, strict=True):
+        mask, crop = _target_of(name, batch)
+        cam = _map_of(batch, method, stride)
         used = torch.from_numpy(flags) & _measurable(cam, mask)
         if used.any():
             tuner.update(cam[used], mask[used], None if crop is None else crop[used])

@@ -1,5 +1,6 @@
 """Scores of the classifier from its probabilities: the confusion matrix, areas under curves, and operating points.
 
+Everywhere `probs` is (N, C) in [0, 1], `label` (N,) with -1 where unknown, and `classes` are the C names.
 Rules: images without a label, and images whose probabilities are not all finite, are left out and counted. The
 prediction is the most probable class, the first of equals. A score whose denominator is zero is undefined (NaN); AUROC
 and average precision of a class need images of it and of another class.
@@ -17,12 +18,22 @@ from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic, di
 
 
 def usable(probs: Floats, label: Integers) -> Flags:
-    """Images (N,) that count: a label, -1 where unknown, and probabilities (N, C) that are all finite."""
+    """Images (N,) that count: a label, and probabilities that are all finite."""
     return (label >= 0) & np.isfinite(probs).all(axis=1)
 
 
+def images_by_class(label: Integers, classes: Sequence[str]) -> dict[str, Flags]:
+    """Which images (N,) are of each true class."""
+    return {name: label == index for index, name in enumerate(classes)}
+
+
+def present(groups: dict[str, Flags]) -> dict[str, Flags]:
+    """The groups that have an image; there is nothing to say of the others."""
+    return {name: members for name, members in groups.items() if members.any()}
+
+
 def confusion_matrix(probs: Floats, label: Integers) -> Integers:
-    """Counts (C, C) of usable images, rows true, columns predicted; probs (N, C) in [0, 1], label (N,), -1 unknown."""
+    """Counts (C, C) of usable images, rows true, columns predicted."""
     size = probs.shape[1]
     return np.bincount(_cells(probs, label)[usable(probs, label)], minlength=size * size).reshape(size, size)
 
@@ -34,11 +45,6 @@ def class_scores(probs: Floats, label: Integers, classes: Sequence[str]) -> Stat
     against the rest, `sensitivity_X` (recall), `specificity_X`, `precision_X` (positive predictive value), `f1_X`.
     Undefined: sensitivity and F1 of a class without images, its precision if it is never predicted, its specificity if
     every image is of it.
-
-    Args:
-        probs: (N, C) in [0, 1].
-        label: (N,), -1 where unknown.
-        classes: (C,) names.
     """
     size, known = len(classes), usable(probs, label)
     cells = np.zeros((len(label), size * size))
@@ -51,7 +57,7 @@ def class_scores(probs: Floats, label: Integers, classes: Sequence[str]) -> Stat
 
 
 def class_caveats(probs: Floats, label: Integers, classes: Sequence[str]) -> list[str]:
-    """What was left out or is undefined, a sentence each; arguments as of `class_scores`."""
+    """What was left out or is undefined, a sentence each."""
     known, images = usable(probs, label), len(label)
     unlabelled, broken = int((label < 0).sum()), int((~np.isfinite(probs).all(axis=1)).sum())
     caveats = []
@@ -89,19 +95,25 @@ def _confusion_scores(counts: Floats, classes: Sequence[str]) -> dict[str, Float
     hits = np.diagonal(counts, axis1=1, axis2=2)
     truth, guesses = counts.sum(axis=2), counts.sum(axis=1)
     total = truth.sum(axis=1, keepdims=True)
-    of_class = {
-        "sensitivity": divide(hits, truth),
-        "specificity": divide(total - truth - guesses + hits, total - truth),
-        "precision": divide(hits, guesses),
-        "f1": np.where(truth > 0, divide(2 * hits, truth + guesses), np.nan),
-    }
-    whole = {
+    of_class = _one_against_rest(hits, truth, guesses, total)
+    # a class that has no image must not count as F1 of 0, which its wrong predictions alone would give
+    of_class["f1"] = np.where(truth > 0, divide(2 * hits, truth + guesses), np.nan)
+    overall = {
         "accuracy": divide(hits.sum(axis=1), total[:, 0]),
         "balanced_accuracy": mean_defined(of_class["sensitivity"]),
         "f1": mean_defined(of_class["f1"]),
     }
     named = {f"{s}_{name}": values[:, i] for s, values in of_class.items() for i, name in enumerate(classes)}
-    return whole | named
+    return overall | named
+
+
+def _one_against_rest(hits: Floats, truth: Floats, guesses: Floats, total: Floats) -> dict[str, Floats]:
+    """Scores (R, C) of each class from the images that are of it, are called it, and both."""
+    return {
+        "sensitivity": divide(hits, truth),
+        "specificity": divide(total - truth - guesses + hits, total - truth),
+        "precision": divide(hits, guesses),
+    }
 
 
 class Curve(NamedTuple):
@@ -128,11 +140,6 @@ def ranking_scores(probs: Floats, label: Integers, classes: Sequence[str]) -> St
     """`auroc_X` and `average_precision_X` of each class against the rest, and their means over the defined classes.
 
     `AUROC = P(s+ > s-) + P(s+ = s-) / 2`; `AP = sum_k (R_k - R_(k-1)) P_k` over the distinct scores.
-
-    Args:
-        probs: (N, C) in [0, 1].
-        label: (N,), -1 where unknown.
-        classes: (C,) names.
     """
     known = usable(probs, label)
     rankings = [_rank(probs[known, index], label[known] == index) for index in range(len(classes))]
@@ -183,8 +190,8 @@ def operating_thresholds(probs: Floats, label: Integers, sensitivity: float) -> 
     Chosen on the images it is measured on, a threshold flatters; choose it on validation images.
 
     Args:
-        probs: (N, C) in [0, 1].
-        label: (N,), -1 where unknown.
+        probs: As everywhere.
+        label: As everywhere.
         sensitivity: Least share of the images of the class with a probability at or above the threshold, in (0, 1].
 
     Returns:
@@ -196,6 +203,7 @@ def operating_thresholds(probs: Floats, label: Integers, sensitivity: float) -> 
     for index in range(len(thresholds)):
         scores = np.sort(probs[known & (label == index), index])[::-1]
         if len(scores):
+            # less a hair: a product that should be a whole number may come out just above it in floating point
             thresholds[index] = scores[max(0, int(np.ceil(sensitivity * len(scores) - 1e-9)) - 1)]
     return thresholds
 
@@ -205,11 +213,7 @@ def operating_scores(probs: Floats, label: Integers, classes: Sequence[str], thr
 
     Intervals of them hold for the threshold as it is: they do not know of the choice.
 
-    Args:
-        probs: (N, C) in [0, 1].
-        label: (N,), -1 where unknown.
-        classes: (C,) names.
-        thresholds: (C,) as `operating_thresholds` gives them; NaN leaves all three undefined.
+    The thresholds (C,) are those of `operating_thresholds`; NaN leaves all three undefined.
     """
     known = usable(probs, label)[:, None]
     positive = (label[:, None] == np.arange(len(classes))) & known
@@ -219,14 +223,9 @@ def operating_scores(probs: Floats, label: Integers, classes: Sequence[str], thr
 
     def statistic(weights: Floats) -> dict[str, Floats]:
         truth, guesses, hits, total = np.split(weights @ counts.astype(np.float64), 4, axis=1)
-        of_class = {
-            "sensitivity": divide(hits, truth),
-            "specificity": divide(total - truth - guesses + hits, total - truth),
-            "precision": divide(hits, guesses),
-        }
         return {
             f"{score}_at_threshold_{name}": np.where(set_aside[i], np.nan, values[:, i])
-            for score, values in of_class.items()
+            for score, values in _one_against_rest(hits, truth, guesses, total).items()
             for i, name in enumerate(classes)
         }
 
@@ -270,7 +269,7 @@ def _steps(score: Floats, positive: Flags) -> tuple[Floats, Floats, Floats]:
 
 def _thin(curve: Curve, points: int) -> Curve:
     """Keep points evenly spaced along the curve, by |dx| + |dy|, and both ends."""
-    way = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(curve.x)) + np.abs(np.diff(curve.y)))])
-    kept = np.unique(np.searchsorted(way, np.linspace(0, way[-1], points + 1)).clip(0, len(way) - 1))
-    kept = np.union1d(kept, [0, len(way) - 1])
+    length = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(curve.x)) + np.abs(np.diff(curve.y)))])
+    kept = np.searchsorted(length, np.linspace(0, length[-1], points + 1)).clip(0, len(length) - 1)
+    kept = np.union1d(kept, [0, len(length) - 1])
     return Curve(curve.x[kept], curve.y[kept], curve.threshold[kept])

@@ -10,24 +10,21 @@ from typing import Any
 import numpy as np
 
 from lungseg.errors import UserError
+from lungseg.evaluation.calibration import calibration_scores
 from lungseg.evaluation.class_maps import MAP_COLUMNS
+from lungseg.evaluation.classification import class_scores, images_by_class, present, ranking_scores, usable
 from lungseg.evaluation.intervals import (
     REPLICATES,
+    Difference,
+    Interval,
     bootstrap,
     bootstrap_differences,
     defined_in_both,
 )
-from lungseg.evaluation.saved import (
-    Key,
-    SavedEvaluation,
-    calibration_statistics,
-    class_statistics,
-    image_values,
-    pixel_counts,
-)
-from lungseg.evaluation.segmentation import global_scores
+from lungseg.evaluation.saved import Key, SavedEvaluation, image_values
+from lungseg.evaluation.scoreboard import HEADLINES
+from lungseg.evaluation.segmentation import PIXEL_COUNTS, global_scores
 from lungseg.evaluation.statistics import Flags, Floats, Statistic, count_defined, means
-from lungseg.evaluation.tables import HEADLINES
 
 TABLE = (
     *((f"{section}/{name}", title) for section, name, title in HEADLINES),
@@ -132,83 +129,75 @@ def _check_labels(runs: Sequence[SavedEvaluation]) -> None:
 
 def _values(run: SavedEvaluation, replicates: int) -> dict[str, dict[str, float]]:
     """Every number of a run with its interval."""
-    statistics, counts = _statistics(run, image_values(run), _classes(run), run.label >= 0)
-    found = bootstrap(statistics, len(run.rows), run.groups, replicates)
-    return {
-        name: dict(interval._asdict()) | ({"images": counts[name]} if name in counts else {})
-        for name, interval in found.items()
-        if not np.isnan(interval.value)
-    }
+    statistics, counts = _statistics(run, image_values(run), run.label >= 0)
+    return _defined(bootstrap(statistics, len(run.rows), run.groups, replicates), counts)
 
 
 def _differences(run: SavedEvaluation, first: SavedEvaluation, replicates: int) -> dict[str, dict[str, float]]:
     """Run minus baseline of what can be compared."""
-    pairs = [dict(part) for part in defined_in_both(image_values(run), image_values(first))]
-    for part in pairs:
-        for name in [name for name in part if name.startswith(_not_comparable(run, first))]:
-            del part[name]
-    known = (
-        ~np.isnan(run.probs).any(axis=1) & ~np.isnan(first.probs).any(axis=1) & (run.label >= 0) & (first.label >= 0)
+    skipped: tuple[str, ...] = ()
+    if run.image_size != first.image_size:
+        skipped += tuple(f"{prefix}{score}_px" for prefix in ("", "infection_") for score in ("hd95", "asd"))
+    if _maps(run) != _maps(first):
+        skipped += MAP_COLUMNS
+    own, baseline = (
+        {name: column for name, column in values.items() if not name.startswith(skipped)}
+        for values in defined_in_both(image_values(run), image_values(first))
     )
-    groups = _classes(first)
-    one, counts = _statistics(run, pairs[0], groups, known)
-    other, _ = _statistics(first, pairs[1], groups, known)
-    found = bootstrap_differences(one, other, len(first.rows), first.groups, replicates)
+    known = ~np.isnan(run.probs + first.probs).any(axis=1) & (run.label >= 0) & (first.label >= 0)
+    # Both by the classes of the baseline: a difference of means over other images would be no paired one.
+    run = replace(run, rows=[row | {"label": base["label"]} for row, base in zip(run.rows, first.rows, strict=True)])
+    statistics, counts = _statistics(run, own, known)
+    differences = bootstrap_differences(
+        statistics, _statistics(first, baseline, known)[0], len(first.rows), first.groups, replicates
+    )
+    return _defined(differences, counts)
+
+
+def _defined(
+    numbers: Mapping[str, Interval] | Mapping[str, Difference], counts: Mapping[str, int]
+) -> dict[str, dict[str, float]]:
+    """As plain values, with the number of images behind those that are means."""
     return {
-        name: dict(difference._asdict()) | ({"images": counts[name]} if name in counts else {})
-        for name, difference in found.items()
-        if not np.isnan(difference.value)
+        name: dict(number._asdict()) | ({"images": counts[name]} if name in counts else {})
+        for name, number in numbers.items()
+        if not np.isnan(number.value)
     }
 
 
 def _statistics(
-    run: SavedEvaluation, values: dict[str, Floats], groups: dict[str, Flags], known: Flags
+    run: SavedEvaluation, values: dict[str, Floats], known: Flags
 ) -> tuple[list[Statistic], dict[str, int]]:
     """All scores, named `section/name` as in metrics.json, and how many images are behind those that are means.
 
     Args:
         run: Whose.
         values: (N,) each, of `image_values`.
-        groups: (N,) each true class that has an image.
         known: (N,) images on which the classes are scored.
     """
-    found: list[Statistic] = []
+    statistics: list[Statistic] = []
     counts: dict[str, int] = {}
+    groups = present(images_by_class(run.label, run.classes))
     for section in ("segmentation", "class_maps"):
         part = {name: column for name, column in values.items() if (name in MAP_COLUMNS) == (section == "class_maps")}
-        found.append(_named_in(section, means(part, groups)))
+        statistics.append(_named_in(f"{section}/", means(part, groups)))
         counts |= {f"{section}/{name}": count for name, count in count_defined(part, groups).items()}
     for prefix in ("", "infection_"):
-        pixels = pixel_counts(run, prefix)
-        if pixels is not None:
-            found.append(_named_in(f"segmentation/{prefix}", global_scores(pixels)))
-    found += [_named_in("classification", statistic) for statistic in class_statistics(run, known)]
-    found += [_named_in("calibration", statistic) for statistic in calibration_statistics(run, known)]
-    return found, counts
+        pixels = {name: run.column(prefix + name) for name in PIXEL_COUNTS}
+        if not np.isnan(pixels["pixels_true"]).all():
+            statistics.append(_named_in(f"segmentation/{prefix}", global_scores(pixels)))
+    probs, label = run.probs, np.where(known, run.label, -1)
+    if usable(probs, label).any():
+        statistics += [
+            _named_in("classification/", class_scores(probs, label, run.classes)),
+            _named_in("classification/", ranking_scores(probs, label, run.classes)),
+            _named_in("calibration/", calibration_scores(probs, label)),
+        ]
+    return statistics, counts
 
 
-def _named_in(section: str, statistic: Statistic) -> Statistic:
-    prefix = section if section.endswith("_") else f"{section.removesuffix('/')}/"
+def _named_in(prefix: str, statistic: Statistic) -> Statistic:
     return lambda weights: {f"{prefix}{name}": value for name, value in statistic(weights).items()}
-
-
-def _classes(run: SavedEvaluation) -> dict[str, Flags]:
-    found: dict[str, Flags] = {name: run.label == index for index, name in enumerate(run.classes)}
-    return {name: members for name, members in found.items() if members.any()}
-
-
-def _not_comparable(run: SavedEvaluation, first: SavedEvaluation) -> tuple[str, ...]:
-    """Beginnings of the names of numbers that mean something else in each."""
-    names: list[str] = []
-    if _size(run) != _size(first):
-        names += [f"{prefix}{score}_px" for prefix in ("", "infection_") for score in ("hd95", "asd")]
-    if _maps(run) != _maps(first):
-        names += MAP_COLUMNS
-    return tuple(names)
-
-
-def _size(run: SavedEvaluation) -> int:
-    return int(run.setup.data["image_size"])
 
 
 def _maps(run: SavedEvaluation) -> tuple[str, str]:
@@ -220,14 +209,14 @@ def _about(run: SavedEvaluation) -> dict[str, Any]:
         name: getattr(run.setup, name)
         for name in ("checkpoint", "checkpoint_digest", "split", "data_name", "images", "date")
     }
-    return about | {"origin": run.setup.data_origin, "image_size": _size(run), "class_maps": run.cam_method}
+    return about | {"origin": run.setup.data_origin, "image_size": run.image_size, "class_maps": run.cam_method}
 
 
-def _notes(whole: Sequence[SavedEvaluation], kept: Sequence[SavedEvaluation]) -> list[str]:
+def _notes(runs: Sequence[SavedEvaluation], kept: Sequence[SavedEvaluation]) -> list[str]:
     """What a reader must know."""
     first, images = kept[0], len(kept[0].rows)
-    notes = [f"{len(whole)} runs on the same {images} images; differences are run minus {first.name}"]
-    for run in whole:
+    notes = [f"{len(runs)} runs on the same {images} images; differences are run minus {first.name}"]
+    for run in runs:
         if len(run.rows) > images:
             notes.append(f"{run.name}: {len(run.rows) - images} of its {len(run.rows)} images are left out")
         if run.setup.split == "val" and run.setup.data_origin != "other":
@@ -237,8 +226,8 @@ def _notes(whole: Sequence[SavedEvaluation], kept: Sequence[SavedEvaluation]) ->
     for run in kept[1:]:
         if run.setup.checkpoint_digest == first.setup.checkpoint_digest:
             notes.append(f"{run.name} and {first.name} are the same checkpoint")
-        if _size(run) != _size(first):
-            sizes = f"{_size(run)} and {_size(first)} px"
+        if run.image_size != first.image_size:
+            sizes = f"{run.image_size} and {first.image_size} px"
             notes.append(f"{run.name}: masks are compared at each network's own size ({sizes}): no distances in pixels")
         if _maps(run) != _maps(first):
             notes.append(f"{run.name}: its class maps are of another method or target: they are not compared")
@@ -256,10 +245,10 @@ def _table(content: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[dict
     """For each number of `TABLE` and each run: `name`, `title`, `run`, `baseline`, `own`, `difference`, `p_holm`."""
     rows = [
         {"name": name, "title": title, "run": run, "baseline": baseline[name], "own": content["runs"][run][name]}
-        | {"difference": found[name]}
+        | {"difference": differences[name]}
         for name, title in TABLE
-        for run, found in content["differences"].items()
-        if name in found
+        for run, differences in content["differences"].items()
+        if name in differences
     ]
     corrected = holm([row["difference"]["p_value"] for row in rows])
     return [row | {"p_holm": p} for row, p in zip(rows, corrected, strict=True)]

@@ -17,6 +17,7 @@ import numpy as np
 from lungseg.errors import UserError
 from lungseg.evaluation.calibration import Tuned, apply, choose, cross_fit, nothing
 from lungseg.evaluation.caveats import list_caveats
+from lungseg.evaluation.classification import confusion_matrix
 from lungseg.evaluation.intervals import REPLICATES
 from lungseg.evaluation.measure import Measured, image_rows, measure, run_network
 from lungseg.evaluation.outputs import CLOSED_FORM, CamMethod, MapClass, Picture
@@ -27,7 +28,6 @@ from lungseg.evaluation.scoreboard import scoreboard
 from lungseg.evaluation.sections import (
     calibration_section,
     classification_section,
-    confusion_section,
     curves_section,
     map_numbers,
     measure_faithfulness,
@@ -162,10 +162,10 @@ def _sections(target: EvaluationTarget, measured: Measured, tuned: Tuned, option
     return EvaluationResults(
         setup=_setup(target, options),
         segmentation=segmentation,
-        mask_counts={kind: MaskCounts(**mask_counts(result.found)) for kind, result in measured.masks.items()},
+        mask_counts={kind: MaskCounts(**mask_counts(result.scores)) for kind, result in measured.masks.items()},
         classification=classification,
         calibration=calibration_section(measured, tuned, draws),
-        confusion=confusion_section(measured),
+        confusion=confusion_matrix(measured.probs, measured.label).tolist(),
         curves=curves_section(measured),
         operating_points=operating_section(measured, tuned, options.sensitivity, draws),
         scoreboard=scoreboard(segmentation, classification, data),
@@ -215,12 +215,12 @@ def _with_studies(
 ) -> EvaluationResults:
     """The shortcut report and the robustness curves, which show the network changed images."""
     from lungseg.evaluation.robustness import measure_robustness
-    from lungseg.evaluation.shortcut_study import measure_shortcuts, shortcut_section
+    from lungseg.evaluation.shortcut_study import measure_shortcuts
     from lungseg.evaluation.shortcut_verdict import verdict
 
     if options.shortcuts:
-        shown = measure_shortcuts(target, say, options.shortcut_images)
-        results = replace(results, shortcuts=shortcut_section(shown), verdict=verdict(shown))
+        shortcuts, shown = measure_shortcuts(target, say, options.shortcut_images)
+        results = replace(results, shortcuts=shortcuts, verdict=verdict(shown))
     if options.robustness:
         results = replace(results, robustness=measure_robustness(target, say, options.robustness))
     return results

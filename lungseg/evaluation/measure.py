@@ -42,7 +42,7 @@ class MaskResults:
 
     index: Integers
     """(K,) images of the split that have a true mask."""
-    found: dict[str, NDArray[Any]]
+    scores: dict[str, NDArray[Any]]
     """(K,) each: what `measure_masks` gives."""
 
 
@@ -104,24 +104,24 @@ def measure(
         ValueError: Unknown method or layer.
     """
     outputs, tuning = run_network(target, cam_methods, map_class, show, say)
-    halves = target.halves()
+    halves, maps = target.halves(), {}
     say("masks")
     masks = _measure_masks(target, outputs)
-    maps = {}
     for method in cam_methods:
         say(f"class maps of {method.method} at {method.layer}")
         maps[method] = measure_maps(target, method, outputs, tuning, halves)
+    # Val of another data set must not choose a temperature: the one kept with the model is what a user gets.
     val = tuning if target.data_origin != "other" else None
     return Measured(
         classes=target.classes,
         samples=target.samples,
-        logits=np.concatenate([batch_outputs.logits for batch_outputs in outputs]),
-        label=np.concatenate([batch_outputs.label for batch_outputs in outputs]),
+        logits=np.concatenate([batch.logits for batch in outputs]),
+        label=np.concatenate([batch.label for batch in outputs]),
         masks=masks,
-        broken_masks=sum(int(np.count_nonzero(~batch_outputs.finite_masks)) for batch_outputs in outputs),
+        broken_masks=sum(int(np.count_nonzero(~batch.finite_masks)) for batch in outputs),
         maps=maps,
-        val_logits=np.concatenate([batch_outputs.logits for batch_outputs in val]) if val else None,
-        val_label=np.concatenate([batch_outputs.label for batch_outputs in val]) if val else None,
+        val_logits=np.concatenate([batch.logits for batch in val]) if val else None,
+        val_label=np.concatenate([batch.label for batch in val]) if val else None,
         halves=halves,
     )
 
@@ -144,43 +144,29 @@ def run_network(
 
 
 def _measure_masks(target: EvaluationTarget, outputs: Sequence[BatchOutputs]) -> dict[str, MaskResults]:
-    """Score the predicted masks of all images that have a true one; images are shared out over the cores."""
-    spacing, starts = read_spacings(target.samples, target.config.data), _starts(outputs)
-    kinds = [
-        kind
-        for kind in ("lung", "infection")
-        if any(f"predicted_{kind}" in batch_outputs.packed for batch_outputs in outputs)
-    ]
-    parts: dict[str, list[tuple[Integers, dict[str, NDArray[Any]]]]] = {kind: [] for kind in kinds}
+    """Score the predicted masks of all images that have a true one."""
+    spacing = read_spacings(target.samples, target.config.data)
+    ends = np.cumsum([len(batch.label) for batch in outputs])
 
-    def of_batch(number: int) -> dict[str, tuple[Integers, dict[str, NDArray[Any]]]]:
-        batch_outputs, found = outputs[number], {}
-        for kind in kinds:
-            known = batch_outputs.known[kind]
-            if known.any():
-                true, predicted = (
-                    batch_outputs.mask(kind).numpy()[known],
-                    batch_outputs.mask(f"predicted_{kind}").numpy()[known],
-                )
-                index = starts[number] + np.flatnonzero(known)
-                found[kind] = index, measure_masks(predicted, true, spacing[index], lungs=kind == "lung")
-        return found
+    def of_batch(batch: BatchOutputs, end: int) -> dict[str, dict[str, NDArray[Any]]]:
+        scores = {}
+        for kind in ("lung", "infection"):
+            known = np.flatnonzero(batch.known[kind])
+            if len(known) and f"predicted_{kind}" in batch.packed:
+                predicted, true = (batch.mask(name).numpy()[known] for name in (f"predicted_{kind}", kind))
+                index = end - len(batch.label) + known
+                scores[kind] = {"index": index} | measure_masks(predicted, true, spacing[index], kind == "lung")
+        return scores
 
+    # Threads suffice: OpenCV and the search for nearest pixels, which take the time, let go of the interpreter.
     with ThreadPoolExecutor(cores()) as pool:
-        for done in target.track(pool.map(of_batch, range(len(outputs))), len(outputs)):
-            for kind, part in done.items():
-                parts[kind].append(part)
-    return {kind: _joined(found) for kind, found in parts.items() if found}
-
-
-def _joined(parts: Sequence[tuple[Integers, dict[str, NDArray[Any]]]]) -> MaskResults:
-    found = {name: np.concatenate([part[name] for _, part in parts]) for name in parts[0][1]}
-    return MaskResults(np.concatenate([index for index, _ in parts]), found)
-
-
-def _starts(outputs: Sequence[BatchOutputs]) -> list[int]:
-    """Place in the split of each batch_outputs's first image."""
-    return [0, *np.cumsum([len(batch_outputs.label) for batch_outputs in outputs]).tolist()][:-1]
+        parts = list(target.track(pool.map(of_batch, outputs, ends), len(outputs)))
+    results = {}
+    for kind in ("lung", "infection"):
+        if of_kind := [part[kind] for part in parts if kind in part]:
+            joined = {name: np.concatenate([part[name] for part in of_kind]) for name in of_kind[0]}
+            results[kind] = MaskResults(joined.pop("index"), joined)
+    return results
 
 
 def read_spacings(samples: Sequence[Sample], config: DataConfig) -> Floats:
@@ -188,16 +174,17 @@ def read_spacings(samples: Sequence[Sample], config: DataConfig) -> Floats:
 
     Where only the spacing at the detector is stored, distances are magnified (`dicom.DicomImage.spacing_mm`).
     """
-    found = np.full((len(samples), 2), np.nan)
+    spacings = np.full((len(samples), 2), np.nan)
     for index, sample in enumerate(samples):
         if not is_dicom(sample.image):
             continue
         image = read_dicom(sample.image)
         if image.spacing_mm is not None:
-            shape = (image.pixels.shape[0], image.pixels.shape[1])
+            shape = image.pixels.shape[0], image.pixels.shape[1]
             content = Letterbox.of(shape, config.image_size, config.keep_aspect).content
-            found[index] = [mm * n / m for mm, n, m in zip(image.spacing_mm, shape, content, strict=True)]
-    return found
+            # a letterboxed image has fewer or more pixels than the file, so each of them is larger or smaller
+            spacings[index] = [mm * n / m for mm, n, m in zip(image.spacing_mm, shape, content, strict=True)]
+    return spacings
 
 
 def image_rows(measured: Measured, method: CamMethod, tuned: Tuned | None = None) -> list[dict[str, Any]]:
@@ -239,7 +226,7 @@ def _mask_columns(measured: Measured) -> dict[str, list[float | int]]:
     columns: dict[str, list[float | int]] = {}
     for kind, result in measured.masks.items():
         prefix = "" if kind == "lung" else f"{kind}_"
-        for name, values in result.found.items():
+        for name, values in result.scores.items():
             column: list[float | int] = [math.nan] * len(measured.samples)
             for index, value in zip(result.index, values.tolist(), strict=True):
                 column[index] = value

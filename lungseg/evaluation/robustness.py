@@ -18,16 +18,18 @@ from lungseg.evaluation.outputs import evidence_shares, lungs_of
 from lungseg.evaluation.perturbations import PERTURBATIONS
 from lungseg.evaluation.results import RobustnessCurve, RobustnessPoint, RobustnessResults
 from lungseg.evaluation.statistics import Integers, means
-from lungseg.evaluation.target import EvaluationTarget, batches_of, choose_images
+from lungseg.evaluation.target import EvaluationTarget, show_images
 from lungseg.models.metrics import mask_dice
 from lungseg.models.network import LungOutput
 from lungseg.runs.progress import no_word
 
 SCORES = ("accuracy", "balanced_accuracy", "dice", "evidence_in_lungs", "flipped")
-Rows = dict[str, NDArray[Any]]
-"""Of N images at one strength: `class_probs` (N, C) in [0, 1], `dice` (N,) of the predicted lungs with the true ones,
-rotated with the image, NaN where these are not known, and `evidence_in_lungs` (N,), the share of the evidence for the
-class now predicted that lies in the lungs (true ones, else those predicted at strength 0), NaN where there is none."""
+Rows = dict[tuple[str, float, str], NDArray[Any]]
+"""By perturbation, strength and what is measured of N images: `class_probs` (N, C) in [0, 1], `dice` (N,) of the
+predicted lungs with the true ones, rotated with the image, NaN where these are not known, and `evidence_in_lungs` (N,),
+the share of the evidence for the class now predicted that lies in the lungs (true ones, else those predicted at
+strength 0), NaN where there is none."""
+_MEASURED = ("class_probs", "dice", "evidence_in_lungs")
 _UNCHANGED = ("", 0.0)
 REPLICATES = 2_000
 PASSES = 1 + sum(len(perturbation.strengths) for perturbation in PERTURBATIONS.values())
@@ -37,29 +39,24 @@ PASSES = 1 + sum(len(perturbation.strengths) for perturbation in PERTURBATIONS.v
 def measure_robustness(
     target: EvaluationTarget, say: Callable[[str], None] = no_word, images: int | None = None
 ) -> RobustnessResults:
-    """Run the network on every perturbation of every image; `PASSES` forward passes an image.
+    """Run the network on every perturbation of every image.
 
     Images whose class probabilities are not finite at some strength are left out and counted. Accuracies are over the
     images with a label. Every curve starts with the same point at strength 0.
-
-    Args:
-        target: Network and data.
-        say: Told what is being done.
-        images: Take so many only, spread over the classes; None takes all of the split.
     """
-    chosen, parts = show_perturbed(target, say, images)
-    rows = {
-        key: {name: np.concatenate([part[key][name] for part in parts]) for name in parts[0][key]} for key in parts[0]
-    }
-    finite = np.all([np.isfinite(row["class_probs"]).all(axis=1) for row in rows.values()], axis=0)
-    rows = {key: {name: values[finite] for name, values in row.items()} for key, row in rows.items()}
-    samples = [target.samples[index] for index, use in zip(chosen, finite, strict=True) if use]
-    before = rows[_UNCHANGED]["class_probs"].argmax(axis=1)
-    points = {key: _point(key[1], row, samples, before, target.classes) for key, row in rows.items()}
+    samples, rows = show_perturbed(target, say, images)
+    # One set of images for all points: a curve must not change because other images are behind its next point.
+    finite = np.all([np.isfinite(v).all(axis=1) for (*_, what), v in rows.items() if what == "class_probs"], axis=0)
+    samples = [sample for sample, use in zip(samples, finite, strict=True) if use]
+    before = rows[*_UNCHANGED, "class_probs"][finite].argmax(axis=1)
+
+    def point(name: str, strength: float) -> RobustnessPoint:
+        measured = {what: rows[name, strength, what][finite] for what in _MEASURED}
+        return _point(strength, measured, samples, before, target.classes)
+
+    unchanged = point(*_UNCHANGED)
     curves = {
-        name: RobustnessCurve(
-            perturbation.unit, [points[_UNCHANGED], *(points[name, strength] for strength in perturbation.strengths)]
-        )
+        name: RobustnessCurve(perturbation.unit, [unchanged, *(point(name, s) for s in perturbation.strengths)])
         for name, perturbation in PERTURBATIONS.items()
     }
     return RobustnessResults(len(samples), int(np.count_nonzero(~finite)), curves)
@@ -67,47 +64,41 @@ def measure_robustness(
 
 def show_perturbed(
     target: EvaluationTarget, say: Callable[[str], None] = no_word, images: int | None = None
-) -> tuple[list[int], list[dict[tuple[str, float], Rows]]]:
-    """The forward passes of `measure_robustness`, shared by the processes: places in the split, and rows a batch."""
-    chosen = choose_images(target, images)
-    say(f"robustness on {len(chosen)} images of {target.split}, {PASSES} passes each")
-    return chosen, target.processes.share(lambda batch: _measure(target, batch), batches_of(target, chosen))
+) -> tuple[list[Sample], Rows]:
+    """The `PASSES` forward passes an image; arguments and result as of `show_images`."""
+    study = f"robustness on {{}}, {PASSES} passes each"
+    return show_images(target, lambda batch: _measure(target, batch), study, say, images)
 
 
-def join_rows(parts: Sequence[dict[tuple[str, float], Rows]]) -> dict[tuple[str, float], Rows]:
-    """The rows of all batches as one, by perturbation and strength."""
-    return {
-        key: {name: np.concatenate([part[key][name] for part in parts]) for name in rows}
-        for key, rows in parts[0].items()
-    }
-
-
-def _measure(target: EvaluationTarget, batch: Batch) -> dict[tuple[str, float], Rows]:
-    """For each perturbation and strength, rows of a batch: `class_probs` (B, C), `dice`, `evidence_in_lungs` (B,)."""
+def _measure(target: EvaluationTarget, batch: Batch) -> dict[tuple[str, float, str], Tensor]:
     images, known = batch["image"], batch["has_lung"]
     with torch.no_grad():
         output = target.network(images)
+        # Lungs predicted on a changed image would hide that the map has left them: those of strength 0 hold for all.
         lung = lungs_of(batch, output)
-        found = {_UNCHANGED: _rows(output, lung, known, target.network.stride)}
+        rows = _rows(_UNCHANGED, output, lung, known, target.network.stride)
         for name, perturbation in PERTURBATIONS.items():
             for strength in perturbation.strengths:
                 changed, moved = perturbation.apply(images, lung, strength, batch["id"])
-                found[name, strength] = _rows(target.network(changed), moved, known, target.network.stride)
-    return found
+                rows |= _rows((name, strength), target.network(changed), moved, known, target.network.stride)
+    return rows
 
 
-def _rows(output: LungOutput, lung: Tensor, known: Tensor, stride: int) -> Rows:
-    """What one pass says; lung (B, H, W) bool is the mask to hold it against, the true one where known (B,) bool."""
-    rows = {
-        "class_probs": output.class_logits.double().softmax(1),
-        "dice": mask_dice(output.mask_logits[:, 0] > 0, lung).where(known, torch.nan),
-        "evidence_in_lungs": evidence_shares(output, lung, stride),
-    }
-    return {name: values.cpu().numpy() for name, values in rows.items()}
+def _rows(
+    key: tuple[str, float], output: LungOutput, lung: Tensor, known: Tensor, stride: int
+) -> dict[tuple[str, float, str], Tensor]:
+    """Of one pass; lung (B, H, W) bool is the mask to hold it against, the true one where known (B,) bool."""
+    dice = mask_dice(output.mask_logits[:, 0] > 0, lung).where(known, torch.nan)
+    values = output.class_logits.double().softmax(1), dice, evidence_shares(output, lung, stride)
+    return {(*key, what): value for what, value in zip(_MEASURED, values, strict=True)}
 
 
 def _point(
-    strength: float, rows: Rows, samples: Sequence[Sample], before: Integers, classes: tuple[str, ...]
+    strength: float,
+    rows: dict[str, NDArray[Any]],
+    samples: Sequence[Sample],
+    before: Integers,
+    classes: tuple[str, ...],
 ) -> RobustnessPoint:
     """A point of a curve from the rows of all images; before (N,) is the class predicted at strength 0."""
     now = rows["class_probs"].argmax(axis=1)

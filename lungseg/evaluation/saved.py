@@ -8,19 +8,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lungseg.errors import UserError
-from lungseg.evaluation.calibration import calibration_scores
 from lungseg.evaluation.class_maps import MAP_COLUMNS, map_values
-from lungseg.evaluation.classification import class_scores, ranking_scores, usable
 from lungseg.evaluation.plain_data import from_plain
 from lungseg.evaluation.results import EvaluationResults, EvaluationSetup
 from lungseg.evaluation.segmentation import OVERLAP_SCORES, SIDES, SURFACE_SCORES
-from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic
+from lungseg.evaluation.statistics import Floats, Integers
 
 _BY_SIDE = OVERLAP_SCORES + SURFACE_SCORES
 MASK_SCORES = (
@@ -56,6 +52,11 @@ class SavedEvaluation:
     def keys(self) -> list[Key]:
         """(N,) which image each row is of."""
         return [(row["id"], row["digest"]) for row in self.rows]
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels at which the network saw the images."""
+        return int(self.setup.data["image_size"])
 
     @property
     def groups(self) -> list[str | None]:
@@ -129,7 +130,9 @@ def read_evaluation(run: Path, name: str) -> SavedEvaluation:
     if not rows or not {"digest", "group", "label"} <= rows[0].keys():
         raise UserError(f"{folder / ROWS_FILE}: is of another version of lungseg; evaluate the run again")
     results = read_results(folder)
-    named = run.resolve() if not itself or run.resolve().parent.name != "evaluation" else run.resolve().parents[1]
+    # `RUN/evaluation/test` is called as its run: all runs have a folder `test`
+    place = run.resolve()
+    named = place.parents[1] if itself and place.parent.name == "evaluation" else place
     return SavedEvaluation(named.name, folder, results.setup, next(iter(results.class_maps)), rows)
 
 
@@ -138,31 +141,12 @@ def image_values(saved: SavedEvaluation) -> dict[str, Floats]:
 
     Infection masks are scored only where there is infection: elsewhere an empty mask scores 1.
     """
-    there = set(saved.rows[0])
+    there = saved.rows[0]
     infected = saved.column("infection_pixels_true") > 0
     values = {name: saved.column(name) for name in MASK_SCORES if name in there}
-    for name in MASK_SCORES:
-        if f"infection_{name}" in there:
-            values[f"infection_{name}_infected"] = np.where(infected, saved.column(f"infection_{name}"), np.nan)
-    maps = [name for name in saved.rows[0] if name in MAP_COLUMNS]
-    return {**values, **map_values({name: saved.column(name) for name in maps})}
-
-
-def pixel_counts(saved: SavedEvaluation, prefix: str) -> dict[str, NDArray[Any]] | None:
-    """`pixels_overlap`, ... (N,) of the lung masks (prefix: none) or `infection_`; None if not measured."""
-    names = ("pixels_overlap", "pixels_predicted", "pixels_true")
-    found = {name: saved.column(prefix + name) for name in names}
-    return None if np.isnan(found["pixels_true"]).all() else found
-
-
-def class_statistics(saved: SavedEvaluation, known: Flags) -> list[Statistic]:
-    """Scores of the classes over the images (N,) that are known; none if there is none."""
-    label = np.where(known, saved.label, -1)
-    arguments = saved.probs, label, saved.classes
-    return [class_scores(*arguments), ranking_scores(*arguments)] if usable(saved.probs, label).any() else []
-
-
-def calibration_statistics(saved: SavedEvaluation, known: Flags) -> list[Statistic]:
-    """Errors of calibration of the probabilities as they are, as `class_statistics`."""
-    label = np.where(known, saved.label, -1)
-    return [calibration_scores(saved.probs, label)] if usable(saved.probs, label).any() else []
+    values |= {
+        f"infection_{name}_infected": np.where(infected, saved.column(f"infection_{name}"), np.nan)
+        for name in MASK_SCORES
+        if f"infection_{name}" in there
+    }
+    return values | map_values({name: saved.column(name) for name in there if name in MAP_COLUMNS})

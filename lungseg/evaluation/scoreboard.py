@@ -17,6 +17,24 @@ TAHIR = "Tahir et al., Comput. Biol. Med. 139:105002 (2021), best network"
 _PAPER_DATA = "COVID-QU-Ex, test data"
 _TAHIR_DATA = "COVID-QU-Ex"
 NOT_MEASURED = "not measured"
+HEADLINES = (
+    ("segmentation", "dice", "Lung dice, mean over images"),
+    ("segmentation", "dice_global", "Lung dice, over all pixels"),
+    ("segmentation", "iou", "Lung IoU, mean over images"),
+    ("segmentation", "pixel_accuracy", "Pixel accuracy of the lung mask"),
+    ("segmentation", "hd95_px", "95 % Hausdorff distance, pixels"),
+    ("segmentation", "hd95_mm", "95 % Hausdorff distance, mm"),
+    ("segmentation", "asd_px", "Average surface distance, pixels"),
+    ("segmentation", "asd_mm", "Average surface distance, mm"),
+    ("segmentation", "infection_dice_infected", "Infection dice, mean over images with infection"),
+    ("segmentation", "infection_iou_infected", "Infection IoU, mean over images with infection"),
+    ("classification", "accuracy", "Accuracy of the class, images"),
+    ("classification", "balanced_accuracy", "Balanced accuracy"),
+    ("classification", "f1", "F1, mean over classes"),
+    ("classification", "auroc", "AUROC, mean over classes"),
+    ("classification", "average_precision", "Average precision, mean over classes"),
+)
+"""Section, name and title of the numbers of the summary and of the LaTeX table."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,9 +24,10 @@ from lungseg.evaluation.calibration import Tuned, calibration_scores, reliabilit
 from lungseg.evaluation.class_maps import map_statistic
 from lungseg.evaluation.classification import (
     class_scores,
-    confusion_matrix,
+    images_by_class,
     operating_scores,
     precision_recall_curve,
+    present,
     ranking_scores,
     roc_curve,
     usable,
@@ -39,10 +41,9 @@ from lungseg.evaluation.results import (
     Curves,
     FaithfulnessResults,
     OperatingPoints,
-    ReliabilityBin,
 )
 from lungseg.evaluation.segmentation import global_scores, mask_scores
-from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic, count_defined, means
+from lungseg.evaluation.statistics import Flags, Statistic, count_defined, means
 from lungseg.evaluation.target import EvaluationTarget
 
 
@@ -53,11 +54,13 @@ def segmentation_section(measured: Measured, replicates: int) -> Numbers:
     """
     numbers: Numbers = {}
     for kind, result in measured.masks.items():
-        groups = _present(_classes_of(measured.label[result.index], measured.classes))
+        groups = images_by_class(measured.label[result.index], measured.classes)
         if kind == "infection":
-            groups |= _present({"infected": result.found["pixels_true"] > 0})
+            groups["infected"] = result.scores["pixels_true"] > 0
         prefix = "" if kind == "lung" else f"{kind}_"
-        numbers |= {f"{prefix}{name}": n for name, n in _mask_numbers(measured, result, groups, replicates).items()}
+        numbers |= {
+            f"{prefix}{name}": n for name, n in _mask_numbers(measured, result, present(groups), replicates).items()
+        }
     return numbers
 
 
@@ -78,13 +81,13 @@ def calibration_section(measured: Measured, tuned: Tuned, replicates: int) -> Ca
     scaled = softmax(measured.logits / tuned.temperature[:, None])
     if usable(scaled, label).any():
         after = numbers_of(_bootstrap([calibration_scores(scaled, label)], measured, replicates))
-        reliability_after = _reliability(scaled, label)
+        reliability_after = reliability(scaled, label)
     return CalibrationResults(
         temperature=tuned.stored.temperature if tuned.stored else math.nan,
         used=[choice.temperature for choice in tuned.choices],
         fitted_on=tuned.on,
         before=numbers_of(_bootstrap([calibration_scores(probs, label)], measured, replicates)),
-        reliability=_reliability(probs, label),
+        reliability=reliability(probs, label),
         after=after,
         reliability_after=reliability_after,
     )
@@ -121,12 +124,6 @@ def curves_section(measured: Measured) -> Curves:
     return curves
 
 
-def confusion_section(measured: Measured) -> list[list[int]]:
-    """Counts, rows true, columns predicted."""
-    matrix: list[list[int]] = confusion_matrix(measured.probs, measured.label).tolist()
-    return matrix
-
-
 def map_numbers(measured: Measured, method: CamMethod, replicates: int) -> Numbers:
     """Means of what was measured of one CAM method."""
     statistic = map_statistic(measured.maps[method], measured.label, measured.classes)
@@ -135,10 +132,10 @@ def map_numbers(measured: Measured, method: CamMethod, replicates: int) -> Numbe
 
 def _mask_numbers(measured: Measured, result: MaskResults, groups: dict[str, Flags], replicates: int) -> Numbers:
     """Scores of one kind of mask over the images that have a true one."""
-    values = mask_scores(result.found)
+    values = mask_scores(result.scores)
     unknown = [name for name in values if "_mm" in name and np.isnan(values[name].astype(np.float64)).all()]
     values = {name: column for name, column in values.items() if name not in unknown}
-    statistics = [means(values, groups), global_scores(result.found)]
+    statistics = [means(values, groups), global_scores(result.scores)]
     belong = [measured.samples[index].group for index in result.index]
     intervals = bootstrap(statistics, len(result.index), belong, replicates)
     return numbers_of(intervals, count_defined(values, groups))
@@ -146,20 +143,6 @@ def _mask_numbers(measured: Measured, result: MaskResults, groups: dict[str, Fla
 
 def _bootstrap(statistics: Sequence[Statistic], measured: Measured, replicates: int) -> dict[str, Interval]:
     return bootstrap(statistics, len(measured.label), measured.groups, replicates)
-
-
-def _classes_of(label: Integers, classes: Sequence[str]) -> dict[str, Flags]:
-    return {name: label == index for index, name in enumerate(classes)}
-
-
-def _present(groups: dict[str, Flags]) -> dict[str, Flags]:
-    """The groups that have an image; there is nothing to say of the others."""
-    return {name: members for name, members in groups.items() if members.any()}
-
-
-def _reliability(probs: Floats, label: Integers) -> list[ReliabilityBin]:
-    columns = [values.tolist() for values in reliability(probs, label)]
-    return [ReliabilityBin(*row) for row in zip(*columns, strict=True)]
 
 
 RANDOMISED = 16
@@ -188,18 +171,14 @@ def measure_faithfulness(
         cam = resize_map(cam, layer_stride(target.network, method.layer), (part.shape[-2], part.shape[-1]))
         curves.append(faithfulness(target.network, part, cam, classes, batch_size=batch_size))
     values = {name: torch.cat([getattr(curve, name) for curve in curves]) for name in curves[0]._fields}
+    means_of: dict[str, Any] = {
+        name if value.ndim == 1 else f"{name}_curve": value.mean(0).tolist() for name, value in values.items()
+    }
     return FaithfulnessResults(
         images=len(batch),
         intervals=_faithfulness_intervals(values),
         randomisation=_randomisation(target, method, batch[:RANDOMISED]),
-        deletion_area=float(values["deletion_area"].mean()),
-        insertion_area=float(values["insertion_area"].mean()),
-        random_deletion_area=float(values["random_deletion_area"].mean()),
-        random_insertion_area=float(values["random_insertion_area"].mean()),
-        deletion_curve=values["deletion"].mean(0).tolist(),
-        insertion_curve=values["insertion"].mean(0).tolist(),
-        random_deletion_curve=values["random_deletion"].mean(0).tolist(),
-        random_insertion_curve=values["random_insertion"].mean(0).tolist(),
+        **means_of,
     )
 
 

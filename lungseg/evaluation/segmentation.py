@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lungseg.evaluation.lungs_apart import count_components, count_holes, part_like, part_lungs
-from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic, divide
+from lungseg.evaluation.statistics import Flags, Floats, Statistic, divide
 
 OVERLAP_SCORES = ("dice", "iou", "sensitivity", "precision")
+PIXEL_COUNTS = ("pixels_overlap", "pixels_predicted", "pixels_true")
 SURFACE_SCORES = ("hd95_px", "asd_px", "hd95_mm", "asd_mm")
 SIDES = ("image_left", "image_right")
 """Of the image as it is drawn, not of the patient."""
@@ -38,22 +39,20 @@ def measure_masks(
         pixel accuracy also as `dice_image_left`, ...: int64: `components`, `holes` of the predicted masks,
         `components_true`, `holes_true`; `pixels_overlap`, `pixels_predicted`, `pixels_true`.
     """
-    pixels = _count_pixels(predicted, true)
-    found: dict[str, NDArray[Any]] = _overlap_scores(pixels)
-    found["pixel_accuracy"] = (predicted == true).mean(axis=(1, 2))
-    rows = [_shape_of(predicted[i], true[i], _spacing(spacing_mm, i), lungs) for i in range(len(true))]
-    found |= {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    return found | pixels
+    overlaps = (np.count_nonzero(masks, axis=(1, 2)) for masks in (predicted & true, predicted, true))
+    pixels = dict(zip(PIXEL_COUNTS, overlaps, strict=True))
+    scores = _ratios(*pixels.values()) | {"pixel_accuracy": (predicted == true).mean(axis=(1, 2))}
+    spacings = [None] * len(true) if spacing_mm is None else [_known(spacing) for spacing in spacing_mm]
+    rows = [_shape_of(*masks, lungs) for masks in zip(predicted, true, spacings, strict=True)]
+    return scores | {name: np.array([row[name] for row in rows]) for name in rows[0]} | pixels
 
 
-def global_scores(found: dict[str, NDArray[Any]]) -> Statistic:
+def global_scores(scores: dict[str, NDArray[Any]]) -> Statistic:
     """`dice_global`, `iou_global`, `sensitivity_global`, `precision_global`: over the pixels of all images together.
 
-    Args:
-        found: What `measure_masks` gave, of one batch or of several joined; 1 where there is no pixel to count.
+    They follow from what `measure_masks` gave, of one batch or of several joined; 1 where there is no pixel to count.
     """
-    names = ("pixels_overlap", "pixels_predicted", "pixels_true")
-    table = np.stack([found[name] for name in names], axis=1).astype(np.float64)
+    table = np.stack([scores[name] for name in PIXEL_COUNTS], axis=1).astype(np.float64)
 
     def statistic(weights: Floats) -> dict[str, Floats]:
         overlap, predicted, true = (weights @ table).T
@@ -62,39 +61,27 @@ def global_scores(found: dict[str, NDArray[Any]]) -> Statistic:
     return statistic
 
 
-def mask_scores(found: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def mask_scores(scores: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Of what `measure_masks` gave, what a mean over images makes sense of: all but the counts of pixels."""
-    return {name: values for name, values in found.items() if not name.startswith("pixels_")}
+    return {name: values for name, values in scores.items() if not name.startswith("pixels_")}
 
 
-def mask_counts(found: dict[str, NDArray[Any]]) -> dict[str, int]:
+def mask_counts(scores: dict[str, NDArray[Any]]) -> dict[str, int]:
     """How many images the rules for empty masks and unknown spacings touched: `images`, `empty_truth`, ..."""
-    predicted, true = found["pixels_predicted"], found["pixels_true"]
+    predicted, true = scores["pixels_predicted"], scores["pixels_true"]
     flags = {
         "empty_truth": true == 0,
         "empty_prediction": predicted == 0,
         "both_empty": (true == 0) & (predicted == 0),
         "surface_undefined": (true == 0) | (predicted == 0),
-        "spacing_unknown": np.isnan(found["hd95_mm"]) & ~np.isnan(found["hd95_px"]),
+        "spacing_unknown": np.isnan(scores["hd95_mm"]) & ~np.isnan(scores["hd95_px"]),
     }
     return {"images": len(true)} | {name: int(np.count_nonzero(flag)) for name, flag in flags.items()}
 
 
-def _count_pixels(predicted: Flags, true: Flags) -> dict[str, Integers]:
-    counts = {"overlap": predicted & true, "predicted": predicted, "true": true}
-    return {f"pixels_{name}": np.count_nonzero(mask, axis=(1, 2)) for name, mask in counts.items()}
-
-
-def _overlap_scores(pixels: dict[str, Integers]) -> dict[str, NDArray[Any]]:
-    """`OVERLAP_SCORES` (B,) from counts of pixels (B,)."""
-    overlap, predicted, true = (
-        pixels[name].astype(np.float64) for name in ("pixels_overlap", "pixels_predicted", "pixels_true")
-    )
-    return dict(_ratios(overlap, predicted, true))
-
-
-def _ratios(overlap: Floats, predicted: Floats, true: Floats) -> dict[str, Floats]:
-    """`OVERLAP_SCORES` by the rules for empty masks; all arguments of one shape."""
+def _ratios(*pixels: NDArray[np.generic]) -> dict[str, NDArray[Any]]:
+    """`OVERLAP_SCORES` by the rules for empty masks, from `PIXEL_COUNTS`, all of one shape."""
+    overlap, predicted, true = (counts.astype(np.float64) for counts in pixels)
     ratios = {
         "dice": divide(2 * overlap, predicted + true),
         "iou": divide(overlap, predicted + true - overlap),
@@ -105,10 +92,8 @@ def _ratios(overlap: Floats, predicted: Floats, true: Floats) -> dict[str, Float
     return {name: np.where(np.isnan(ratio), empty, ratio) for name, ratio in ratios.items()}
 
 
-def _spacing(spacing_mm: Floats | None, index: int) -> tuple[float, float] | None:
-    if spacing_mm is None or not np.isfinite(spacing_mm[index]).all():
-        return None
-    return float(spacing_mm[index, 0]), float(spacing_mm[index, 1])
+def _known(spacing_mm: Floats) -> tuple[float, float] | None:
+    return (float(spacing_mm[0]), float(spacing_mm[1])) if np.isfinite(spacing_mm).all() else None
 
 
 def _shape_of(
@@ -123,20 +108,12 @@ def _shape_of(
         "holes_true": count_holes(true),
     }
     if lungs:
-        row |= _by_side(predicted, true, spacing_mm)
-    return row
-
-
-def _by_side(predicted: Flags, true: Flags, spacing_mm: tuple[float, float] | None) -> dict[str, float]:
-    """Scores of each lung of one image."""
-    truth = part_lungs(true)
-    guess = part_like(predicted, truth)
-    row: dict[str, float] = {}
-    for side, lungs in zip(SIDES, zip(guess, truth, strict=True), strict=True):
-        overlap = _overlap_scores(_count_pixels(lungs[0][None], lungs[1][None]))
-        scores = {name: float(value[0]) for name, value in overlap.items()}
-        scores |= measure_surfaces(*_cropped(*lungs), spacing_mm)
-        row |= {f"{name}_{side}": value for name, value in scores.items()}
+        truth = part_lungs(true)
+        for side, *masks in zip(SIDES, part_like(predicted, truth), truth, strict=True):
+            overlap = _ratios(*(np.array(np.count_nonzero(mask)) for mask in (masks[0] & masks[1], *masks)))
+            row |= {f"{name}_{side}": float(value) for name, value in overlap.items()}
+            surfaces = measure_surfaces(*_cropped(*masks), spacing_mm)
+            row |= {f"{name}_{side}": value for name, value in surfaces.items()}
     return row
 
 
@@ -172,6 +149,7 @@ def measure_surfaces(predicted: Flags, true: Flags, spacing_mm: tuple[float, flo
         Distances of 0 or more. All NaN if either mask is empty; those in mm also without a spacing.
     """
     outlines = outline(predicted), outline(true)
+    # pixels that are not square need a search of their own: another neighbour may be the nearest
     pixels = _scores(*outlines)
     millimetres = (math.nan, math.nan)
     if spacing_mm is not None and spacing_mm[0] == spacing_mm[1]:
@@ -192,9 +170,9 @@ def _scores(predicted: Floats, true: Floats) -> tuple[float, float]:
     """HD95 and ASD of two outlines (P, 2), in their unit."""
     if not len(predicted) or not len(true):
         return math.nan, math.nan
-    ways = _nearest(predicted, true), _nearest(true, predicted)
-    hd95 = max(float(np.quantile(way, 0.95)) for way in ways)
-    return hd95, float(np.concatenate(ways).mean())
+    distances = _nearest(predicted, true), _nearest(true, predicted)
+    hd95 = max(float(np.quantile(one_way, 0.95)) for one_way in distances)
+    return hd95, float(np.concatenate(distances).mean())
 
 
 def _nearest(points: Floats, others: Floats) -> Floats:

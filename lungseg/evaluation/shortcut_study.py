@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,135 +19,100 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lungseg.data.batch import Batch
+from lungseg.data.sample import Sample
 from lungseg.evaluation.classification import class_scores, ranking_scores
 from lungseg.evaluation.intervals import Interval, bootstrap, numbers_of
 from lungseg.evaluation.outputs import evidence_shares, lungs_of
 from lungseg.evaluation.results import ShortcutResults, ViewResults
 from lungseg.evaluation.shortcut_views import MARGIN, VIEWS, LungDistance, keep, measure_distance
 from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic, means
-from lungseg.evaluation.target import EvaluationTarget, batches_of, choose_images
+from lungseg.evaluation.target import EvaluationTarget, show_images
 from lungseg.runs.progress import no_word
 
 DILATIONS = (0.0, MARGIN, 0.05, 0.1, 0.2)
 """Radii of the curves, shares of the side; `MARGIN` is that of the views `lungs` and `blanked`."""
 REPLICATES = 2_000
-_UNDEFINED = Interval(math.nan, math.nan, math.nan, 0)
 SCORES = ("accuracy", "balanced_accuracy", "auroc", "true_class_prob")
-
-
-class _ViewSpec(NamedTuple):
-    """One picture that the network is shown of each image."""
-
-    margin: float | None
-    kept: Callable[[LungDistance], Tensor]
-
-
-SHOWN_VIEWS = {name: _ViewSpec(None if name == "full" else MARGIN, kept) for name, kept in VIEWS.items()} | {
-    f"{name} {margin:g}": _ViewSpec(margin, partial(VIEWS[name], margin=margin))
+"""`true_class_prob` is the mean probability of the true class."""
+SHOWN_VIEWS: dict[str, tuple[float | None, Callable[[LungDistance], Tensor]]] = {
+    name: (None if name == "full" else MARGIN, kept) for name, kept in VIEWS.items()
+} | {
+    f"{name} {margin:g}": (margin, partial(VIEWS[name], margin=margin))
     for name in ("lungs", "blanked")
     for margin in DILATIONS
     if margin != MARGIN
 }
-"""By name, `full` first."""
+"""By name, `full` first: the dilation of the lungs, and what is kept of an image."""
 PASSES = len(SHOWN_VIEWS)
 """Forward passes an image."""
 
 
 @dataclass(frozen=True)
-class ViewMeasurements:
-    """What the network makes of one view of every image."""
-
-    margin: float | None
-    """Dilation of the lungs, a share of the side; None where none comes in."""
-    kept: float
-    """Mean share of the pixels that is shown."""
-    class_probs: Floats
-    """(N, C) in [0, 1]."""
-    scores: dict[str, Interval]
-    """`SCORES`; `true_class_prob` is the mean probability of the true class."""
-
-
-@dataclass(frozen=True)
-class ShortcutMeasurements:
-    """The hide-and-seek test of N images, all those with a label, lungs, and finite probabilities in every view."""
+class ShownImages:
+    """What a verdict is found from: N images, all those with a label, lungs, and finite probabilities in every view."""
 
     classes: tuple[str, ...]
-    ids: list[str]
-    groups: list[str | None]
+    samples: list[Sample]
     label: Integers
     """(N,)."""
     lung_known: Flags
     """(N,): the true lungs were hidden or shown; else those predicted on the full image."""
-    views: dict[str, ViewMeasurements]
-    """`full`, `lungs`, `blanked`, `box`, `border`: the keys of `shortcut_views.VIEWS`."""
-    lungs_curve: list[ViewMeasurements]
-    """The lungs alone, dilated by each of `DILATIONS`."""
-    blanked_curve: list[ViewMeasurements]
-    """The same dilated lungs blanked."""
     evidence_in_lungs: Floats
     """(N,) share of the predicted class's evidence on the full image; NaN where the map holds none."""
     lung_area: Floats
     """(N,) share of the pixels: a uniform map's share of evidence."""
+    probs: dict[str, Floats]
+    """(N, C) in [0, 1] for each of `SHOWN_VIEWS`."""
+    scores: dict[str, dict[str, Interval]]
+    """`SCORES` for each of `SHOWN_VIEWS`; NaN where there is no image."""
     left_out: dict[str, int]
-    """Images by what they lack: `label`, `lungs`, `finite probabilities`."""
+    """Other images by what they lack: `label`, `lungs`, `finite probabilities`."""
 
 
 def measure_shortcuts(
     target: EvaluationTarget, say: Callable[[str], None] = no_word, images: int | None = None
-) -> ShortcutMeasurements:
-    """Show the network the views of every labelled image of the split; `PASSES` forward passes an image.
-
-    Args:
-        target: Network and data.
-        say: Told what is being done.
-        images: Take so many only, spread over the classes; None takes all of the split.
-    """
-    chosen, parts = show_views(target, say, images)
-    samples = [target.samples[index] for index in chosen]
-    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    groups = np.array([sample.group for sample in samples], dtype=object)
+) -> tuple[ShortcutResults, ShownImages]:
+    """Show the network the views of every labelled image; arguments as of `show_images`."""
+    samples, rows = show_views(target, say, images)
     lacking = {
-        "label": found["label"] < 0,
-        "lungs": found["lung_area"] == 0,
-        "finite probabilities": ~np.all([np.isfinite(found[name]).all(axis=1) for name in SHOWN_VIEWS], axis=0),
+        "label": rows["label"] < 0,
+        "lungs": rows["lung_area"] == 0,
+        "finite probabilities": ~np.all([np.isfinite(rows[name]).all(axis=1) for name in SHOWN_VIEWS], axis=0),
     }
+    # One set of images for all views: the verdict compares them, image by image.
     used = ~np.any(list(lacking.values()), axis=0)
-    label, named = found["label"][used], [group for group, use in zip(groups, used, strict=True) if use]
-    views = {name: _view(name, found, used, label, named, target.classes) for name in SHOWN_VIEWS}
-    return ShortcutMeasurements(
+    samples = [sample for sample, use in zip(samples, used, strict=True) if use]
+    rows = {name: values[used] for name, values in rows.items()}
+    shown = ShownImages(
         classes=target.classes,
-        ids=[sample.id for sample, use in zip(samples, used, strict=True) if use],
-        groups=named,
-        label=label,
-        lung_known=found["lung_known"][used],
-        views={name: views[name] for name in VIEWS},
-        lungs_curve=_curve(views, "lungs"),
-        blanked_curve=_curve(views, "blanked"),
-        evidence_in_lungs=found["evidence_in_lungs"][used],
-        lung_area=found["lung_area"][used],
+        samples=samples,
+        probs={name: rows[name] for name in SHOWN_VIEWS},
+        scores={name: _intervals(rows[name], rows["label"], samples, target.classes) for name in SHOWN_VIEWS},
         left_out={name: int(np.count_nonzero(flags)) for name, flags in lacking.items()},
+        **{name: rows[name] for name in ("label", "lung_known", "evidence_in_lungs", "lung_area")},
     )
-
-
-def shortcut_section(measured: ShortcutMeasurements) -> ShortcutResults:
-    """The views with their intervals."""
-    return ShortcutResults(
-        images=len(measured.ids),
-        left_out=measured.left_out,
-        lungs_predicted=int((~measured.lung_known).sum()),
-        views={name: _view_results(view) for name, view in measured.views.items()},
-        lungs_curve=[_view_results(view) for view in measured.lungs_curve],
-        blanked_curve=[_view_results(view) for view in measured.blanked_curve],
+    kept = {name: float(rows[f"{name} kept"].mean()) if samples else math.nan for name in SHOWN_VIEWS}
+    views = {
+        name: ViewResults(margin, kept[name], numbers_of(shown.scores[name]))
+        for name, (margin, _) in SHOWN_VIEWS.items()
+    }
+    results = ShortcutResults(
+        images=len(samples),
+        left_out=shown.left_out,
+        lungs_predicted=int((~shown.lung_known).sum()),
+        views={name: views[name] for name in VIEWS},
+        lungs_curve=[views["lungs" if margin == MARGIN else f"lungs {margin:g}"] for margin in DILATIONS],
+        blanked_curve=[views["blanked" if margin == MARGIN else f"blanked {margin:g}"] for margin in DILATIONS],
     )
+    return results, shown
 
 
 def show_views(
     target: EvaluationTarget, say: Callable[[str], None] = no_word, images: int | None = None
-) -> tuple[list[int], list[dict[str, NDArray[Any]]]]:
-    """The forward passes of `measure_shortcuts`, shared by the processes: places in the split, and rows a batch."""
-    chosen = choose_images(target, images)
-    say(f"hide-and-seek on {len(chosen)} images of {target.split}, {PASSES} passes each")
-    return chosen, target.processes.share(lambda batch: _run_batch(target, batch), batches_of(target, chosen))
+) -> tuple[list[Sample], dict[str, NDArray[Any]]]:
+    """The `PASSES` forward passes an image; arguments and result as of `show_images`."""
+    study = f"hide-and-seek on {{}}, {PASSES} passes each"
+    return show_images(target, lambda batch: _run_batch(target, batch), study, say, images)
 
 
 def view_scores(class_probs: Floats, label: Integers, classes: tuple[str, ...]) -> Statistic:
@@ -166,46 +131,28 @@ def view_scores(class_probs: Floats, label: Integers, classes: tuple[str, ...]) 
     return statistic
 
 
-def _run_batch(target: EvaluationTarget, batch: Batch) -> dict[str, NDArray[Any]]:
+def _run_batch(target: EvaluationTarget, batch: Batch) -> dict[str, Tensor]:
     """Everything measured of a batch, a row an image; class probabilities (B, C) by the name of the view."""
     images = batch["image"]
-    found: dict[str, Tensor] = {}
+    rows: dict[str, Tensor] = {}
     with torch.no_grad():
         output = target.network(images)
         lung = lungs_of(batch, output)
         distance = measure_distance(lung)
-        for name, view in SHOWN_VIEWS.items():
-            kept = view.kept(distance)
+        for name, (_, kept_of) in SHOWN_VIEWS.items():
+            kept = kept_of(distance)
+            # keeping all of an image changes nothing, so the pass above serves as that of the full view
             logits = output.class_logits if name == "full" else target.network(keep(images, kept)).class_logits
-            found[name] = logits.double().softmax(1)
-            found[f"{name} kept"] = kept.double().mean(dim=(1, 2))
-    found["evidence_in_lungs"] = evidence_shares(output, lung, target.network.stride)
-    found["lung_area"] = lung.double().mean(dim=(1, 2))
-    found["label"] = torch.where(batch["has_label"], batch["label"], -1)
-    found["lung_known"] = batch["has_lung"]
-    return {name: values.cpu().numpy() for name, values in found.items()}
+            rows[name] = logits.double().softmax(1)
+            rows[f"{name} kept"] = kept.double().mean(dim=(1, 2))
+    rows["evidence_in_lungs"] = evidence_shares(output, lung, target.network.stride)
+    rows["lung_area"] = lung.double().mean(dim=(1, 2))
+    rows["label"] = torch.where(batch["has_label"], batch["label"], -1)
+    return rows | {"lung_known": batch["has_lung"]}
 
 
-def _view(
-    name: str,
-    found: dict[str, NDArray[Any]],
-    used: Flags,
-    label: Integers,
-    groups: list[str | None],
-    classes: tuple[str, ...],
-) -> ViewMeasurements:
-    """The scores of a view on the images used; NaN without any."""
-    probs = found[name][used]
-    if not len(label):
-        return ViewMeasurements(SHOWN_VIEWS[name].margin, math.nan, probs, dict.fromkeys(SCORES, _UNDEFINED))
-    scores = bootstrap([view_scores(probs, label, classes)], len(label), groups, REPLICATES)
-    return ViewMeasurements(SHOWN_VIEWS[name].margin, float(found[f"{name} kept"][used].mean()), probs, scores)
-
-
-def _curve(views: dict[str, ViewMeasurements], name: str) -> list[ViewMeasurements]:
-    """The view of that name at each of `DILATIONS`."""
-    return [views[name if margin == MARGIN else f"{name} {margin:g}"] for margin in DILATIONS]
-
-
-def _view_results(view: ViewMeasurements) -> ViewResults:
-    return ViewResults(view.margin, view.kept, numbers_of(view.scores))
+def _intervals(probs: Floats, label: Integers, samples: list[Sample], classes: tuple[str, ...]) -> dict[str, Interval]:
+    if not samples:
+        return dict.fromkeys(SCORES, Interval(math.nan, math.nan, math.nan, 0))
+    groups = [sample.group for sample in samples]
+    return bootstrap([view_scores(probs, label, classes)], len(samples), groups, REPLICATES)

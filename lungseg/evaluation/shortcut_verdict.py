@@ -6,7 +6,7 @@ import numpy as np
 
 from lungseg.evaluation.intervals import Interval, bootstrap, numbers_of
 from lungseg.evaluation.results import Flag, Verdict
-from lungseg.evaluation.shortcut_study import REPLICATES, ShortcutMeasurements, view_scores
+from lungseg.evaluation.shortcut_study import REPLICATES, ShownImages, view_scores
 from lungseg.evaluation.statistics import Floats, Statistic, divide
 
 CLEARLY_LEFT, HARDLY_LEFT = 0.15, 0.3
@@ -33,25 +33,27 @@ LIMITS = (
 )
 
 
-def verdict(results: ShortcutMeasurements, seed: int = 0) -> Verdict:
+def verdict(shown: ShownImages, seed: int = 0) -> Verdict:
     """Judge by `RULE`.
 
     Args:
-        results: Of `measure_shortcuts`.
+        shown: Of `measure_shortcuts`.
         seed: Of the bootstrap, which draws whole groups where they are known.
     """
-    units = _independent(results)
+    units = _independent(shown)
     present = [count for count in units.values() if count]
     if len(present) < 2 or min(present) < LEAST_UNITS:
         counts = ", ".join(f"{name} {count}" for name, count in units.items())
         few = f"too few to judge: {counts}; two classes and {LEAST_UNITS} images (or patients) of each are needed"
         return Verdict("unclear", [few], RULE, LIMITS, {})
-    left = bootstrap([_skill_left(results)], len(results.label), results.groups, REPLICATES, seed)
-    chance, full = 1 / len(present), results.views["full"].scores["balanced_accuracy"]
-    reasons = [*_decisive(results, left), *_circumstances(results)]
+    left = bootstrap(
+        [_skill_left(shown)], len(shown.label), [sample.group for sample in shown.samples], REPLICATES, seed
+    )
+    chance, full = 1 / len(present), shown.scores["full"]["balanced_accuracy"]
+    reasons = [*_decisive(shown, left), *_circumstances(shown)]
     if not full.low > chance + LEAST_SKILL:
         unskilled = (
-            f"on full images the balanced accuracy is {_told(full)}, chance {chance:.2f}: too little skill on these "
+            f"on full images the balanced accuracy is {_words(full)}, chance {chance:.2f}: too little skill on these "
             "images to ask where it comes from (a shortcut that training images hold and these do not looks so)"
         )
         return Verdict("unclear", [unskilled, *reasons], RULE, LIMITS, numbers_of(left))
@@ -63,20 +65,18 @@ def verdict(results: ShortcutMeasurements, seed: int = 0) -> Verdict:
     return Verdict(flag, reasons, RULE, LIMITS, numbers_of(left))
 
 
-def _independent(results: ShortcutMeasurements) -> dict[str, int]:
+def _independent(shown: ShownImages) -> dict[str, int]:
     """How many images of each class there are, those of one group counted once."""
-    found: dict[str, set[str]] = {name: set() for name in results.classes}
-    for label, name, group in zip(results.label, results.ids, results.groups, strict=True):
-        found[results.classes[label]].add(f"image {name}" if group is None else f"group {group}")
-    return {name: len(units) for name, units in found.items()}
+    units: dict[str, set[str]] = {name: set() for name in shown.classes}
+    for label, sample in zip(shown.label, shown.samples, strict=True):
+        units[shown.classes[label]].add(f"image {sample.id}" if sample.group is None else f"group {sample.group}")
+    return {name: len(names) for name, names in units.items()}
 
 
-def _skill_left(results: ShortcutMeasurements) -> Statistic:
+def _skill_left(shown: ShownImages) -> Statistic:
     """Share of the skill on full images that is left with the lungs blanked; undefined where full images show none."""
-    one_hot = np.eye(len(results.classes))[results.label]
-    full, blanked = (
-        view_scores(results.views[name].class_probs, results.label, results.classes) for name in ("full", "blanked")
-    )
+    one_hot = np.eye(len(shown.classes))[shown.label]
+    full, blanked = (view_scores(shown.probs[name], shown.label, shown.classes) for name in ("full", "blanked"))
 
     def statistic(weights: Floats) -> dict[str, Floats]:
         with_lungs, without = full(weights), blanked(weights)
@@ -92,39 +92,39 @@ def _skill_left(results: ShortcutMeasurements) -> Statistic:
     return statistic
 
 
-def _decisive(results: ShortcutMeasurements, left: dict[str, Interval]) -> list[str]:
+def _decisive(shown: ShownImages, left: dict[str, Interval]) -> list[str]:
     """What the rule looks at, the score with more skill left first."""
     words = {"balanced_accuracy": "balanced accuracy", "auroc": "AUROC"}
-    full, blanked = (results.views[name].scores for name in ("full", "blanked"))
+    full, blanked = (shown.scores[name] for name in ("full", "blanked"))
     return [
-        f"with the lungs blanked, {words[score]} {_told(blanked[score])}, on full images {_told(full[score])}: "
-        f"{_told(left[score])} of the skill is left"
+        f"with the lungs blanked, {words[score]} {_words(blanked[score])}, on full images {_words(full[score])}: "
+        f"{_words(left[score])} of the skill is left"
         for score in sorted(left, key=lambda name: -np.nan_to_num(left[name].low))
     ]
 
 
-def _circumstances(results: ShortcutMeasurements) -> list[str]:
+def _circumstances(shown: ShownImages) -> list[str]:
     """What else a reader wants to know; none of it decides."""
-    scores = {name: view.scores["balanced_accuracy"] for name, view in results.views.items()}
+    scores = {name: intervals["balanced_accuracy"] for name, intervals in shown.scores.items()}
     lungs, box, border = (scores[name] for name in ("lungs", "box", "border"))
     said = [
-        f"the lungs alone give a balanced accuracy of {_told(lungs)}"
+        f"the lungs alone give a balanced accuracy of {_words(lungs)}"
         + (", less than all but the lungs" if lungs.high < scores["blanked"].low else ""),
-        f"all outside the lungs' bounding box gives {_told(box)}, the border alone {_told(border)}",
+        f"all outside the lungs' bounding box gives {_words(box)}, the border alone {_words(border)}",
     ]
-    shown = results.evidence_in_lungs[~np.isnan(results.evidence_in_lungs)]
-    if len(shown):
-        evidence, area = float(shown.mean()), float(results.lung_area.mean())
+    evidence_of = shown.evidence_in_lungs[~np.isnan(shown.evidence_in_lungs)]
+    if len(evidence_of):
+        evidence, area = float(evidence_of.mean()), float(shown.lung_area.mean())
         near = "no more than" if evidence <= area else "more than"
         said.append(
             f"{evidence:.2f} of the evidence lies in the lungs, {near} the {area:.2f} of a uniform map"
             + (" (no proof: what a map shows in the lungs may be seen from beyond them)" if evidence > area else "")
         )
-    if predicted := int(np.count_nonzero(~results.lung_known)):
-        said.append(f"of {predicted} of {len(results.label)} images the lungs are predicted: disease may change them")
-    said += [f"{count} images without {what} are left out" for what, count in results.left_out.items() if count]
+    if predicted := int(np.count_nonzero(~shown.lung_known)):
+        said.append(f"of {predicted} of {len(shown.label)} images the lungs are predicted: disease may change them")
+    said += [f"{count} images without {what} are left out" for what, count in shown.left_out.items() if count]
     return said
 
 
-def _told(interval: Interval) -> str:
+def _words(interval: Interval) -> str:
     return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ from lungseg.models.checkpoint import load_network
 from lungseg.models.network import LungNetwork
 from lungseg.runs.progress import Track, silent
 from lungseg.runs.run import Run
+
+K = TypeVar("K")
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,11 @@ class EvaluationTarget:
         self.data.setup("validate" if split == "val" else "test")
         loader = self.data.val_dataloader() if split == "val" else self.data.test_dataloader()
         for batch in self.track(loader):
-            moved = {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-            yield unpack(moved)
+            yield self.on_device(batch)
+
+    def on_device(self, batch: Mapping[str, Any]) -> Batch:
+        """A collated batch where the network is, unpacked there: packed it is a quarter of the bytes to move."""
+        return unpack({k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()})
 
     def halves(self) -> NDArray[np.int64]:
         """Half (N,), 0 or 1, that each image of the split is in: every other one, what belongs together in the same."""
@@ -141,26 +146,49 @@ def load_target(
     )
 
 
-def choose_images(target: EvaluationTarget, images: int | None) -> list[int]:
-    """Positions in the split of so many images spread over the classes; None, or more than there are: all.
+def show_images(
+    target: EvaluationTarget,
+    of_batch: Callable[[Batch], dict[K, Tensor]],
+    study: str,
+    say: Callable[[str], None],
+    images: int | None,
+) -> tuple[list[Sample], dict[K, NDArray[Any]]]:
+    """Run a study that shows the network changed images; the forward passes are shared by the processes.
+
+    Args:
+        target: Network and data.
+        of_batch: Runs the network on a batch on the device; each tensor it gives has a row an image.
+        study: What is done, in words; `{}` stands for the images.
+        say: Given these words.
+        images: Show so many only, spread over the classes; None, or more than there are, shows all of the split.
+
+    Returns:
+        The images shown, and their rows on rank zero; no rows on other processes.
 
     Raises:
-        ValueError: Fewer than one image.
+        UserError: Fewer than one image.
     """
-    if images is None or images >= len(target.samples):
-        return list(range(len(target.samples)))
-    if images < 1:
-        raise UserError(f"images: a network must be shown 1 or more images, got {images}")
-    return sorted(spread_over_classes(target.samples, images))
+    chosen = list(range(len(target.samples)))
+    if images is not None and images < len(chosen):
+        if images < 1:
+            raise UserError(f"images: a network must be shown 1 or more images, got {images}")
+        chosen = sorted(spread_over_classes(target.samples, images))
+    say(study.format(f"{len(chosen)} images of {target.split}"))
+
+    def on_cpu(batch: Batch) -> dict[K, NDArray[Any]]:
+        return {name: values.cpu().numpy() for name, values in of_batch(batch).items()}
+
+    parts = target.processes.share(on_cpu, _batches_of(target, chosen))
+    rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+    return [target.samples[index] for index in chosen], rows
 
 
-def batches_of(target: EvaluationTarget, chosen: Sequence[int]) -> Iterator[Batch]:
-    """Batches of the images chosen, on the device; of all of them, by the split's own loader."""
+def _batches_of(target: EvaluationTarget, chosen: Sequence[int]) -> Iterator[Batch]:
     if len(chosen) == len(target.samples):
+        # the split's own loader reads ahead with workers, which pays off for the whole split only
         yield from target.batches()
         return
     dataset, size = target.data.dataset(target.split), target.config.data.batch_size
     starts = range(0, len(chosen), size)
     for start in target.track(starts, len(starts)):
-        batch = default_collate([dataset[0, index] for index in chosen[start : start + size]])
-        yield unpack({k: v.to(target.device) if isinstance(v, Tensor) else v for k, v in batch.items()})
+        yield target.on_device(default_collate([dataset[0, index] for index in chosen[start : start + size]]))

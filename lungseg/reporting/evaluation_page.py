@@ -6,10 +6,9 @@ from typing import Any
 
 from lungseg.evaluation.intervals import Numbers
 from lungseg.evaluation.results import EvaluationResults
-from lungseg.evaluation.tables import COLUMNS
 from lungseg.reporting.chart_files import Chart
 from lungseg.reporting.evaluation_files import Content
-from lungseg.reporting.formatting import class_counts, headlines, title_of
+from lungseg.reporting.formatting import LOCALISATION_COLUMNS, class_counts, headlines, title_of
 from lungseg.reporting.gallery import gallery_values
 from lungseg.reporting.pages import render
 from lungseg.reporting.sentences import summary_sentences, wrong_at_most
@@ -46,7 +45,7 @@ def evaluation_page(content: Content, charts: Mapping[str, Sequence[Chart]], fol
         class_numbers=results.classification | _calibration_numbers(results),
         never_wrong=never_wrong,
         may_be_wrong=wrong_at_most(never_wrong),
-        localisation=COLUMNS,
+        localisation=LOCALISATION_COLUMNS,
         studies={name: maps.faithfulness for name, maps in results.class_maps.items() if maps.faithfulness},
         gallery=gallery_values(content, folder, names),
         pairs=_pairs,

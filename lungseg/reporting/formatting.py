@@ -5,11 +5,20 @@ from typing import NamedTuple
 
 from lungseg.evaluation.intervals import Number
 from lungseg.evaluation.results import EvaluationResults
-from lungseg.evaluation.scoreboard import ScoreboardRow
-from lungseg.evaluation.tables import HEADLINES
+from lungseg.evaluation.scoreboard import HEADLINES, ScoreboardRow
 
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _LATEX |= {letter: f"\\{letter}" for letter in "&%$#_{}"}
+LOCALISATION_COLUMNS = (
+    ("in lungs", "evidence", "evidence_in_lungs"),
+    ("hit", "infection", "hit"),
+    ("hit, cropped", "infection_in_lungs", "hit"),
+    ("IoU Otsu, cropped", "infection_in_lungs", "iou_otsu"),
+    ("IoU tuned, cropped", "infection_in_lungs", "iou_tuned"),
+    ("energy", "infection", "energy"),
+    ("AP", "infection", "average_precision"),
+)
+"""Of the table of class maps: heading, what a map was measured against, and score."""
 Measured = Number | ScoreboardRow  # What has a value with an interval, each None where it is undefined.
 
 

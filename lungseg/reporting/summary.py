@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lungseg.evaluation.results import CalibrationResults, ClassMapResults, EvaluationResults, RobustnessResults
-from lungseg.evaluation.tables import COLUMNS, HEADLINES, table_lines
-from lungseg.reporting.formatting import format_interval, headlines
+from lungseg.evaluation.scoreboard import HEADLINES
+from lungseg.reporting.formatting import LOCALISATION_COLUMNS, format_interval, headlines
 
 EVIDENCE = ("evidence_in_lungs", "Evidence in lungs before crop")
 
@@ -77,48 +76,54 @@ def _line(title: str, words: str) -> str:
     return f"{title:<48}  {words}"
 
 
-def _calibration(found: CalibrationResults) -> list[str]:
-    lines = [_line("Calibration error (ECE)", format_interval(found.before.get("ece"), 4, "-"))]
-    if found.after is not None:
-        fitted = " and ".join(f"{value:.3f}" for value in found.used if value is not None)
-        lines.append(_line(f"  at temperature {fitted}", format_interval(found.after.get("ece"), 4, "-")))
+def _calibration(calibration: CalibrationResults) -> list[str]:
+    lines = [_line("Calibration error (ECE)", format_interval(calibration.before.get("ece"), 4, "-"))]
+    if calibration.after is not None:
+        fitted = " and ".join(_number(value) for value in calibration.used if value is not None)
+        lines.append(_line(f"  at temperature {fitted}", format_interval(calibration.after.get("ece"), 4, "-")))
     return lines
 
 
 def _maps(class_maps: Mapping[str, ClassMapResults], classes: Sequence[str]) -> list[str]:
     """The CAM methods side by side, evidence by class, and whether the maps say what the network does."""
     first = next(iter(class_maps.values()))
-    whole = first.evidence["all"]
+    evidence = first.evidence["all"]
     by_class = [
         f"{name} {format_interval(first.intervals.get(f'evidence_in_lungs_{name}'), 3, '-')}" for name in classes
     ]
-    area = "" if whole.lung_area is None else f"; a uniform map would have {whole.lung_area:.3f}"
+    area = "" if evidence.lung_area is None else f"; a uniform map would have {evidence.lung_area:.3f}"
     lines = [
         "",
-        *table_lines({name: _localisation(maps) for name, maps in class_maps.items()}),
+        *_localisation(class_maps),
         f"evidence in lungs before crop, by true class: {', '.join(by_class)}{area}",
-        f"images whose evidence is mostly outside the lungs: {whole.outside} (column evidence_outside)",
+        f"images whose evidence is mostly outside the lungs: {evidence.outside} (column evidence_outside)",
     ]
-    for name, maps in class_maps.items():
-        study = maps.faithfulness
-        if study is None:
-            continue
-        stages = ", ".join(
-            f"{stage} {'-' if value is None else f'{value:.2f}'}" for stage, value in study.randomisation.items()
-        )
-        lines.append(
-            f"{name}: deletion {study.deletion_area:.3f} (misplaced map {study.random_deletion_area:.3f}), "
-            f"insertion {study.insertion_area:.3f} ({study.random_insertion_area:.3f}); "
-            f"rank correlation once unlearned down to: {stages}"
-        )
+    for name, study in ((name, maps.faithfulness) for name, maps in class_maps.items()):
+        if study is not None:
+            stages = ", ".join(f"{stage} {_number(value, 2)}" for stage, value in study.randomisation.items())
+            lines.append(
+                f"{name}: deletion {study.deletion_area:.3f} (misplaced map {study.random_deletion_area:.3f}), "
+                f"insertion {study.insertion_area:.3f} ({study.random_insertion_area:.3f}); "
+                f"rank correlation once unlearned down to: {stages}"
+            )
     return lines
 
 
-def _localisation(maps: ClassMapResults) -> dict[str, float]:
-    """The numbers of `COLUMNS`, NaN where not measured."""
-    names = {heading: score if of == "evidence" else f"{of}_{score}" for heading, of, score in COLUMNS}
-    numbers = {heading: maps.intervals.get(name) for heading, name in names.items()}
-    return {heading: math.nan if n is None or n.value is None else n.value for heading, n in numbers.items()}
+def _localisation(class_maps: Mapping[str, ClassMapResults]) -> list[str]:
+    """A line of headings and a line a CAM method with the numbers of `LOCALISATION_COLUMNS`."""
+    table = [["", *(heading for heading, _, _ in LOCALISATION_COLUMNS)]]
+    for method, maps in class_maps.items():
+        names = [score if of == "evidence" else f"{of}_{score}" for _, of, score in LOCALISATION_COLUMNS]
+        table.append([method, *(_number(n.value if (n := maps.intervals.get(name)) else None) for name in names)])
+    first, *others = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        "  ".join([name.ljust(first), *(cell.rjust(width) for cell, width in zip(cells, others, strict=True))])
+        for name, *cells in table
+    ]
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _verdict(results: EvaluationResults) -> list[str]:
@@ -133,14 +138,13 @@ def _verdict(results: EvaluationResults) -> list[str]:
     ]
 
 
-def _robustness(found: RobustnessResults) -> list[str]:
+def _robustness(robustness: RobustnessResults) -> list[str]:
     """Balanced accuracy from the image as it is to the strongest change of each kind."""
-    if not found.images:
+    if not robustness.images:
         return []
-    lines = ["", f"balanced accuracy as images get worse ({found.images} images; intervals: metrics.json)"]
-    for name, curve in found.curves.items():
-        values = [point.scores["balanced_accuracy"].value for point in curve.points]
-        steps = [f"{point.strength:g}" for point in curve.points]
-        cells = ", ".join(f"{s}: {'-' if v is None else f'{v:.3f}'}" for s, v in zip(steps, values, strict=True))
+    lines = ["", f"balanced accuracy as images get worse ({robustness.images} images; intervals: metrics.json)"]
+    for name, curve in robustness.curves.items():
+        values = [(point.strength, point.scores["balanced_accuracy"].value) for point in curve.points]
+        cells = ", ".join(f"{strength:g}: {_number(value)}" for strength, value in values)
         lines.append(f"  {name:<9} {cells}   ({curve.unit})")
     return lines

@@ -19,7 +19,7 @@ from lungseg.config.loading import config_dict
 from lungseg.errors import UserError
 from lungseg.evaluation.intervals import Number
 from lungseg.evaluation.results import EvaluationResults
-from lungseg.evaluation.tables import HEADLINES
+from lungseg.evaluation.scoreboard import HEADLINES
 from lungseg.runs.metrics_csv import MetricsCsv
 from lungseg.runs.run import Run
 from lungseg.runs.whole_files import write_text

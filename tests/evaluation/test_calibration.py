@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -74,19 +76,24 @@ def test_a_weight_counts_an_image_that_often() -> None:
 
 def test_the_diagram_gives_the_error_back() -> None:
     logits, label = draw()
-    diagram, found = reliability(softmax(logits), label), score_set(calibration_scores(softmax(logits), label), 400)
-    filled = diagram.images > 0
-    gaps = np.abs(diagram.accuracy - diagram.confidence)[filled]
-    assert (diagram.images[filled] * gaps).sum() / 400 == pytest.approx(found["ece"])
-    assert diagram.images.sum() == 400 and not filled[:4].any()  # of three classes the likeliest has 1/3 or more
-    assert np.isnan(diagram.accuracy[~filled]).all() and np.isnan(diagram.confidence[~filled]).all()
-    assert ((diagram.low <= diagram.confidence) & (diagram.confidence <= diagram.low + 1 / BINS))[filled].all()
+    bins, found = reliability(softmax(logits), label), score_set(calibration_scores(softmax(logits), label), 400)
+    low, images, confidence, accuracy = map(np.array, zip(*(dataclasses.astuple(one) for one in bins), strict=True))
+    filled = images > 0
+    gaps = np.abs(accuracy - confidence)[filled]
+    assert (images[filled] * gaps).sum() / 400 == pytest.approx(found["ece"])
+    assert images.sum() == 400 and not filled[:4].any()  # of three classes the likeliest has 1/3 or more
+    assert np.isnan(accuracy[~filled]).all() and np.isnan(confidence[~filled]).all()
+    assert ((low <= confidence) & (confidence <= low + 1 / BINS))[filled].all()
+
+
+def _images(probs: np.ndarray, label: np.ndarray) -> list[int]:
+    return [one.images for one in reliability(probs, label)]
 
 
 def test_a_bin_is_closed_above() -> None:
     probs = np.array([[1.0, 0.0], [0.6, 0.4], [0.6 + 1e-9, 0.4]])
-    images = reliability(probs, np.zeros(3, np.int64)).images
-    assert np.flatnonzero(images).tolist() == [8, 9, 14] and images.sum() == 3
+    images = _images(probs, np.zeros(3, np.int64))
+    assert np.flatnonzero(images).tolist() == [8, 9, 14] and sum(images) == 3
 
 
 @pytest.mark.filterwarnings("error")
@@ -97,12 +104,12 @@ def test_only_usable_images_count() -> None:
     kept = np.delete(np.arange(50), [4, 7])
     expected = score_set(calibration_scores(probs[kept], label[kept]), 48)
     assert score_set(calibration_scores(probs, label), 50) == pytest.approx(expected)
-    assert reliability(probs, label).images.sum() == 48
+    assert sum(_images(probs, label)) == 48
     logits[4] = np.nan
     assert fit_temperature(logits, label) == fit_temperature(logits[kept], label[kept])
     nothing = np.full(50, -1)
     assert all(np.isnan(value) for value in score_set(calibration_scores(probs, nothing), 50).values())
-    assert reliability(probs, nothing).images.sum() == 0
+    assert sum(_images(probs, nothing)) == 0
 
 
 def test_the_temperature_minimises_the_likelihood_loss() -> None:

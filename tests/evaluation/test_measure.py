@@ -57,7 +57,7 @@ def test_logits_labels_and_masks_are_those_of_the_network(measured: Measured, ev
     expected = measure_masks((mask_logits > 0).numpy(), lung.numpy(), lungs=True)
     assert measured.masks.keys() == {"lung"}  # this network predicts no infection
     assert measured.masks["lung"].index.tolist() == list(range(6))
-    for name, values in measured.masks["lung"].found.items():
+    for name, values in measured.masks["lung"].scores.items():
         assert values == pytest.approx(expected[name], nan_ok=True), name
 
 
@@ -104,7 +104,7 @@ def test_rows_hold_what_was_measured(measured: Measured) -> None:
         assert row["predicted"] == measured.classes[predicted]
         assert row["correct"] is (row["predicted"] == row["label"])
         assert row["confidence"] == pytest.approx(measured.probs[i, predicted])
-        assert row["dice"] == measured.masks["lung"].found["dice"][i]
+        assert row["dice"] == measured.masks["lung"].scores["dice"][i]
         assert isinstance(row["pixels_true"], int) and row["has_infection_mask"] is True
 
 
@@ -112,7 +112,7 @@ def test_rows_hold_what_was_measured(measured: Measured) -> None:
 def test_outputs_that_are_not_finite_are_marked_and_never_scored(target: EvaluationTarget) -> None:
     found = measure(broken(target))
     assert found.broken_logits.all() and found.broken_masks == 6 and found.maps[CLOSED_FORM].broken == 6
-    assert found.masks["lung"].found["dice"].tolist() == [0.0] * 6
+    assert found.masks["lung"].scores["dice"].tolist() == [0.0] * 6
     row = image_rows(found, CLOSED_FORM)[0]
     assert row["predicted"] == "" and np.isnan(row["correct"]) and np.isnan(row["prob_Normal"])
     assert np.isnan(row["evidence_in_lungs"]) and np.isnan(row["lungs_hit"])

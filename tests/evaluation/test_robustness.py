@@ -15,7 +15,7 @@ from lungseg.evaluation.distributed import ProcessGroup
 from lungseg.evaluation.perturbations import PERTURBATIONS, rotate
 from lungseg.evaluation.plain_data import to_plain
 from lungseg.evaluation.results import RobustnessResults
-from lungseg.evaluation.robustness import PASSES, SCORES, Rows, measure_robustness, show_perturbed
+from lungseg.evaluation.robustness import PASSES, SCORES, measure_robustness, show_perturbed
 from lungseg.evaluation.target import EvaluationTarget, load_target
 from lungseg.models.network import LungOutput
 from lungseg.runs.whole_files import without_nan
@@ -72,12 +72,12 @@ def toy(lung: Tensor = LUNG, batch_size: int = 5, **changes: Any) -> EvaluationT
     )
 
 
-def rows_of(target: EvaluationTarget, images: int | None = None) -> dict[tuple[str, float], Rows]:
+def rows_of(target: EvaluationTarget, images: int | None = None) -> dict[tuple[str, float], dict[str, Any]]:
     """Everything measured, a row an image, by perturbation and strength."""
-    _, parts = show_perturbed(target, images=images)
-    return {
-        key: {name: np.concatenate([part[key][name] for part in parts]) for name in parts[0][key]} for key in parts[0]
-    }
+    rows: dict[tuple[str, float], dict[str, Any]] = {}
+    for (name, strength, what), values in show_perturbed(target, images=images)[1].items():
+        rows.setdefault((name, strength), {})[what] = values
+    return rows
 
 
 def scores(results: RobustnessResults, name: str, score: str) -> list[Any]:
@@ -169,8 +169,9 @@ def test_images_with_an_output_that_is_not_finite_are_left_out_and_counted() -> 
 
 def test_a_real_network_goes_through_and_a_part_of_the_images_gives_their_rows(untrained: Path) -> None:
     target = load_target(untrained, [], "val")
-    chosen, _ = show_perturbed(target, images=3)
-    assert len({target.samples[index].label for index in chosen}) == len(chosen) == 3
+    samples, _ = show_perturbed(target, images=3)
+    assert len({sample.label for sample in samples}) == len(samples) == 3
+    chosen = [target.samples.index(sample) for sample in samples]
     whole, part = rows_of(target), rows_of(target, images=3)
     for key in whole:
         assert whole[key]["class_probs"][chosen] == pytest.approx(part[key]["class_probs"], abs=1e-5)

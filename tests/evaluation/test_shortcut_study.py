@@ -88,18 +88,18 @@ def toy(read: Callable[[Tensor], Tensor], told_by: str, batch_size: int = 7, **c
 
 
 def balanced(target: EvaluationTarget) -> dict[str, float]:
-    return {name: view.scores["balanced_accuracy"].value for name, view in measure_shortcuts(target).views.items()}
+    return {name: view.scores["balanced_accuracy"].value for name, view in measure_shortcuts(target)[0].views.items()}
 
 
 def test_a_network_that_looks_at_a_corner_needs_no_lungs() -> None:
     third = pytest.approx(1 / 3)
     target = toy(corner, "corner")
     assert balanced(target) == {"full": 1, "lungs": third, "blanked": 1, "box": 1, "border": 1}
-    results = measure_shortcuts(target)
+    results, shown = measure_shortcuts(target)
     # the corner is 10 pixels from the lungs, 0.3125 of the side: hidden by no dilation when blanked, never shown else
     assert [view.scores["accuracy"].value for view in results.blanked_curve] == [1] * len(DILATIONS)
     assert [view.scores["accuracy"].value for view in results.lungs_curve] == [third] * len(DILATIONS)
-    found = verdict(results)
+    found = verdict(shown)
     assert found.flag == "shortcut"
     assert "less than all but the lungs" in found.reasons[2]
 
@@ -108,29 +108,30 @@ def test_a_network_that_looks_at_the_lungs_knows_nothing_without_them() -> None:
     third = pytest.approx(1 / 3)
     target = toy(lungs_mean, "lungs")
     assert balanced(target) == {"full": 1, "lungs": 1, "blanked": third, "box": third, "border": third}
-    results = measure_shortcuts(target)
+    results, shown = measure_shortcuts(target)
     assert [view.scores["auroc"].value for view in results.blanked_curve] == [0.5] * len(DILATIONS)
-    found = verdict(results)
+    found = verdict(shown)
     assert found.flag == "no sign"
     assert [found.skill_left[name].high for name in found.skill_left] == pytest.approx([0, 0], abs=1e-12)
 
 
 def test_scores_of_a_view_are_those_of_its_probabilities() -> None:
-    view = measure_shortcuts(toy(corner, "corner")).views["lungs"]
+    _, shown = measure_shortcuts(toy(corner, "corner"))
+    scores = shown.scores["lungs"]
     # every corner is filled with the lungs' grey 0.5: logits -25, 0, -25
     sure = 1 / (1 + 2 * np.exp(-25))
-    assert view.class_probs[:, 1] == pytest.approx(np.full(36, sure))
-    assert set(view.scores) == set(SCORES)
-    assert view.scores["true_class_prob"].value == pytest.approx((sure + 2 * (1 - sure) / 2) / 3)
-    low, high = view.scores["accuracy"][1:3]
+    assert shown.probs["lungs"][:, 1] == pytest.approx(np.full(36, sure))
+    assert set(scores) == set(SCORES)
+    assert scores["true_class_prob"].value == pytest.approx((sure + 2 * (1 - sure) / 2) / 3)
+    low, high = scores["accuracy"][1:3]
     assert low < 1 / 3 < high
 
 
 def test_shares_of_pixels_evidence_and_area_are_counted() -> None:
-    results = measure_shortcuts(toy(corner, "corner"))
+    results, shown = measure_shortcuts(toy(corner, "corner"))
     area = 2 * 16 * 8 / SIZE**2
-    assert results.lung_area == pytest.approx(np.full(36, area))
-    assert results.evidence_in_lungs == pytest.approx(np.full(36, 0.25))
+    assert shown.lung_area == pytest.approx(np.full(36, area))
+    assert shown.evidence_in_lungs == pytest.approx(np.full(36, 0.25))
     # a margin of 0.02 is 0.64 pixels here: nothing beyond the lungs
     assert results.views["lungs"].kept == pytest.approx(area) and results.views["blanked"].kept == pytest.approx(
         1 - area
@@ -149,17 +150,17 @@ def test_every_image_takes_the_passes_that_are_told() -> None:
 
 def test_the_same_network_gives_the_same_results_in_any_batches() -> None:
     first, second = (measure_shortcuts(toy(lungs_mean, "lungs", size)) for size in (36, 5))
-    for name in first.views:
-        assert np.array_equal(first.views[name].class_probs, second.views[name].class_probs)
-        assert first.views[name].scores == second.views[name].scores
+    assert first[0] == second[0]
+    for name in SHOWN_VIEWS:
+        assert np.array_equal(first[1].probs[name], second[1].probs[name])
 
 
 def test_true_lungs_are_taken_where_known_else_the_predicted_ones() -> None:
     known = torch.arange(36) < 12
-    results = measure_shortcuts(toy(lungs_mean, "lungs", has_lung=known))
+    results, shown = measure_shortcuts(toy(lungs_mean, "lungs", has_lung=known))
     # where unknown, the network calls dark pixels lung: those of class 0, and of others none, which leaves them out
-    assert results.lung_known.tolist() == [True] * 12 + [False] * 8
-    assert set(results.label[12:].tolist()) == {0}
+    assert shown.lung_known.tolist() == [True] * 12 + [False] * 8 and results.lungs_predicted == 8
+    assert set(shown.label[12:].tolist()) == {0}
     assert results.left_out == {"label": 0, "lungs": 16, "finite probabilities": 0}
 
 
@@ -172,23 +173,23 @@ def test_images_without_a_label_or_finite_probabilities_are_left_out_and_counted
     for batch in target.batches():
         batch["image"][:, 0, 31, 31] = 1.0  # a view of the images: the first of all, seen in some views only
         break
-    results = measure_shortcuts(target)
+    results, shown = measure_shortcuts(target)
     assert results.left_out == {"label": 4, "lungs": 0, "finite probabilities": 7}
-    assert results.ids == [f"{i:02d}.png" for i in range(7, 36)]
+    assert [sample.id for sample in shown.samples] == [f"{i:02d}.png" for i in range(7, 36)]
 
 
 def test_a_set_without_labels_gives_no_numbers_and_no_crash() -> None:
-    results = measure_shortcuts(toy(corner, "corner", has_label=torch.zeros(36, dtype=torch.bool)))
-    assert results.ids == [] and np.isnan(results.views["full"].scores["accuracy"].value)
-    found = verdict(results)
+    results, shown = measure_shortcuts(toy(corner, "corner", has_label=torch.zeros(36, dtype=torch.bool)))
+    assert results.images == 0 and shown.samples == [] and np.isnan(results.views["full"].scores["accuracy"].value)
+    found = verdict(shown)
     assert found.flag == "unclear" and "too few" in found.reasons[0]
 
 
 def test_a_real_network_goes_through(untrained: Path) -> None:
     target = load_target(untrained, [], "val")
-    results = measure_shortcuts(target)
-    assert results.ids == [sample.id for sample in target.samples]
-    assert all(np.allclose(view.class_probs.sum(axis=1), 1) for view in results.views.values())
+    _, shown = measure_shortcuts(target)
+    assert shown.samples == target.samples
+    assert all(np.allclose(probs.sum(axis=1), 1) for probs in shown.probs.values())
     with torch.no_grad():
         probs = torch.cat([target.network(batch["image"]).class_logits.softmax(1) for batch in target.batches()])
-    assert results.views["full"].class_probs == pytest.approx(probs.double().numpy(), abs=1e-6)
+    assert shown.probs["full"] == pytest.approx(probs.double().numpy(), abs=1e-6)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lungseg.evaluation.intervals import bootstrap
-from lungseg.evaluation.shortcut_study import ShortcutMeasurements, ViewMeasurements, view_scores
+from lungseg.data.sample import Sample
+from lungseg.evaluation.intervals import Interval, bootstrap
+from lungseg.evaluation.shortcut_study import ShownImages, view_scores
 from lungseg.evaluation.shortcut_verdict import LIMITS, RULE, verdict
 from lungseg.evaluation.shortcut_views import VIEWS
 
@@ -22,39 +24,35 @@ def _probs(label: np.ndarray, right: float, seed: int) -> np.ndarray:
     return probs
 
 
-def _results(
-    full: float, blanked: float, each: int = 40, groups: list[str | None] | None = None
-) -> ShortcutMeasurements:
+def _results(full: float, blanked: float, each: int = 40, groups: list[str | None] | None = None) -> ShownImages:
     """Results of a network that knows the class in these shares of the images."""
     label = np.tile(np.arange(3), each)
     groups = groups if groups is not None else [None] * len(label)
     shares = dict.fromkeys(VIEWS, blanked) | {"full": full, "lungs": full}
-    views = {}
-    for seed, (name, right) in enumerate(shares.items()):
-        probs = _probs(label, right, seed)
-        scores = bootstrap([view_scores(probs, label, CLASSES)], len(label), groups, 500)
-        views[name] = ViewMeasurements(None if name == "full" else 0.02, 0.5, probs, scores)
-    return ShortcutMeasurements(
+    probs = {name: _probs(label, right, seed) for seed, (name, right) in enumerate(shares.items())}
+    return ShownImages(
         classes=CLASSES,
-        ids=[str(index) for index in range(len(label))],
-        groups=groups,
+        samples=[Sample(str(i), Path("x"), None, None, i % 3, "test", group=group) for i, group in enumerate(groups)],
         label=label,
         lung_known=np.ones(len(label), np.bool_),
-        views=views,
-        lungs_curve=[views["lungs"]],
-        blanked_curve=[views["blanked"]],
+        probs=probs,
+        scores={n: bootstrap([view_scores(p, label, CLASSES)], len(label), groups, 500) for n, p in probs.items()},
         evidence_in_lungs=np.full(len(label), 0.2),
         lung_area=np.full(len(label), 0.25),
         left_out={"label": 0, "lungs": 2, "finite probabilities": 0},
     )
 
 
+def _with_blanked(shown: ShownImages, probs: np.ndarray, scores: dict[str, Interval]) -> ShownImages:
+    changes = {"probs": shown.probs | {"blanked": probs}, "scores": shown.scores | {"blanked": scores}}
+    return dataclasses.replace(shown, **changes)
+
+
 def test_skill_left_is_the_share_of_what_exceeds_chance() -> None:
     results = _results(1.0, 0.5)
-    score = {name: results.views[name].scores for name in ("full", "blanked")}
     found = verdict(results).skill_left
     for name, chance in (("balanced_accuracy", 1 / 3), ("auroc", 0.5)):
-        full, blanked = score["full"][name].value, score["blanked"][name].value
+        full, blanked = results.scores["full"][name].value, results.scores["blanked"][name].value
         assert full == 1
         assert found[name].value == pytest.approx((blanked - chance) / (full - chance))
 
@@ -74,8 +72,7 @@ def test_a_constant_guess_leaves_exactly_nothing() -> None:
     results = _results(1.0, 0.0)
     probs = np.tile([0.6, 0.3, 0.1], (120, 1))
     scores = bootstrap([view_scores(probs, results.label, CLASSES)], 120, None, 500)
-    views = results.views | {"blanked": ViewMeasurements(0.02, 0.5, probs, scores)}
-    left = verdict(dataclasses.replace(results, views=views)).skill_left
+    left = verdict(_with_blanked(results, probs, scores)).skill_left
     assert [(n.value, n.low, n.high) for n in left.values()] == [pytest.approx((0, 0, 0), abs=1e-12)] * 2
 
 
@@ -84,9 +81,7 @@ def test_a_bias_to_one_class_does_not_hide_what_the_probabilities_rank() -> None
     probs = 0.05 * np.eye(3)[results.label] + [0.0, 0.0, 0.9]
     scores = bootstrap([view_scores(probs, results.label, CLASSES)], 120, None, 500)
     assert scores["balanced_accuracy"].value == pytest.approx(1 / 3)
-    found = verdict(
-        dataclasses.replace(results, views=results.views | {"blanked": ViewMeasurements(0.02, 0.5, probs, scores)})
-    )
+    found = verdict(_with_blanked(results, probs, scores))
     assert found.flag == "shortcut" and "AUROC 1.00" in found.reasons[0]
 
 
@@ -109,9 +104,7 @@ def test_too_few_images_are_not_judged(each: int) -> None:
 def test_images_of_one_class_or_none_are_not_judged() -> None:
     results = _results(1.0, 1.0)
     for label in (np.zeros(120, np.int64), np.zeros(0, np.int64)):
-        few = dataclasses.replace(
-            results, label=label, ids=results.ids[: len(label)], groups=results.groups[: len(label)]
-        )
+        few = dataclasses.replace(results, label=label, samples=results.samples[: len(label)])
         assert verdict(few).flag == "unclear"
 
 

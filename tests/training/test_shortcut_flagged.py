@@ -24,6 +24,6 @@ def test_a_network_trained_on_the_planted_shortcut_is_flagged_and_one_trained_wi
         words = [f"data.phantom.shortcut={planted}", f"data.phantom.dir={tmp_path / planted}", "model.pooling=average"]
         words += ["wandb.mode=disabled", "run.report=false", f"run.name={planted}"]
         folder = fit(load_config(REPOSITORY / "configs" / "demo.yaml", words))
-        found[planted] = verdict(measure_shortcuts(load_target(folder, [], "val")))
+        found[planted] = verdict(measure_shortcuts(load_target(folder, [], "val"))[1])
     assert found["train"].flag == "shortcut", found["train"].reasons
     assert found["none"].flag == "no sign", found["none"].reasons
