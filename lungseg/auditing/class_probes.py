@@ -19,8 +19,7 @@ from lungseg.data.sample import Sample
 VIEWS = ("thumbnail", "border", "lungs blanked")
 BORDER_PX = 3  # Width of the border, of 32 pixels.
 FOLDS = 5
-MOST_IMAGES = 12_000
-"""Of more images as many are used, spread evenly over the list: enough to tell chance from a shortcut."""
+MOST_IMAGES = 12_000  # Of more, as many are used, spread evenly over the list: enough to tell chance from a shortcut.
 DEVIATIONS = 3.0
 LEAST_ABOVE = 0.1
 """A view is a shortcut if its balanced accuracy is above chance by more than this and by more than `DEVIATIONS`

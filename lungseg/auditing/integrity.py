@@ -34,8 +34,9 @@ THUMBNAIL_PX = 32
 # The limits were read off 4,660 masks of COVID-QU-Ex, so that none of its sound masks counts as a fault.
 MOST_FRAME = 0.5
 """Share of the frame's pixels in the mask above which it is whole, full or inverted; at most 0.2 in those masks."""
-MOST_OUTSIDE = 0.01
-"""Share of an infection mask that may lie outside the lung: a pixel of the outline. None does in those masks."""
+MOST_OUTSIDE = (
+    0.01  # Share of an infection mask that may lie outside the lung: a pixel of the outline. None does there.
+)
 
 Grey = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -55,8 +56,7 @@ class Inspection(NamedTuple):
     faults: list[Fault]
     signature: Signature | None  # None where the image cannot be read or is blank.
     lung_digest: bytes | None  # Hash of the lung mask, None without one.
-    cover: Grey | None
-    """(THUMBNAIL_PX, THUMBNAIL_PX) uint8: share of each cell that is lung, of 255; None without a lung mask."""
+    cover: Grey | None  # Share of each cell of a thumbnail that is lung, of 255; None without a lung mask.
     shape: tuple[int, int] | None  # Height and width of the image.
 
 

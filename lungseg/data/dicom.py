@@ -30,18 +30,13 @@ _JPEG_SYNTAXES = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57
 
 @dataclass(frozen=True, eq=False)
 class DicomImage:
-    """One X-ray, ready to look at.
+    """One X-ray, ready to look at."""
 
-    Attributes:
-        pixels: (H, W) uint8, 0 black to 255 white, after modality rescale, VOI and inversion of MONOCHROME1.
-        spacing_mm: Height and width of a pixel in mm, or None. In order: PixelSpacing, ImagerPixelSpacing (at the
-            detector, so magnified), NominalScannedPixelSpacing.
-        contrast: What set the range: a VOI LUT, a window, or (neither there, or useless) the content itself.
-    """
-
-    pixels: npt.NDArray[np.uint8]
+    pixels: npt.NDArray[np.uint8]  # (H, W), 0 black to 255 white, after rescale, VOI and inversion of MONOCHROME1.
     spacing_mm: tuple[float, float] | None
-    contrast: Contrast
+    """Height and width of a pixel in mm, or None. In order: PixelSpacing, ImagerPixelSpacing (at the detector, so
+    magnified), NominalScannedPixelSpacing."""
+    contrast: Contrast  # What set the range: a VOI LUT, a window, or (neither there, or useless) the content itself.
 
 
 class UnreadableError(Exception):

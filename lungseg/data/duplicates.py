@@ -7,8 +7,6 @@ beside the cache.
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -24,15 +22,13 @@ from lungseg.runs.whole_files import write_whole
 VERSION = 1  # Raised whenever the search would find others in the same files.
 ALIKE = 0.75  # Cosine from which whole images are framed alike: altered copies have 0.88, others mostly below 0.7.
 _MANY = 1000  # fewer images are all compared as wholes too: that takes no time
-_CHUNK = 64  # pairs confirmed by a thread at once
 
 
 @dataclass(frozen=True)
 class Leak:
     """Two samples that show one exposure."""
 
-    kind: Literal["exact", "near"]
-    """Equal pixels, or equal but for encoding, size, crop, brightness, contrast or writing on it."""
+    kind: Literal["exact", "near"]  # Equal pixels, or equal but for encoding, size, crop, grey values or writing on it.
     likeness: float  # 1 for exact copies, else `likeness.likeness`, `NEAR_LUNGS` at least.
     first: Sample
     second: Sample
@@ -122,9 +118,9 @@ def _near_pairs(signatures: Sequence[Signature], quiet: bool) -> list[tuple[int,
         views = [signature.lungs if what == "lungs" else signature.image for signature in signatures]
         frames = {at: frame for at, frame in enumerate(views) if frame is not None and not is_blank(frame)}
         pairs = _candidates(frames, has_lungs if what == "images" else [])
-        chunks = [pairs[start : start + _CHUNK] for start in range(0, len(pairs), _CHUNK)]
-        results = in_threads(partial(_likenesses, frames), chunks, f"comparing {what}", quiet)
-        for pair, value in zip(pairs, chain.from_iterable(results), strict=True):
+        both = [(frames[i], frames[j]) for i, j in pairs]
+        results = in_threads(lambda two: likeness(*two), both, f"comparing {what}", quiet)
+        for pair, value in zip(pairs, results, strict=True):
             if value >= least:
                 found[pair] = max(value, found.get(pair, 0.0))
     return [(i, j, value) for (i, j), value in found.items()]
@@ -138,7 +134,3 @@ def _candidates(frames: Mapping[int, Frame], has_lungs: Sequence[bool]) -> list[
     found = ((names[i], names[j], cosine) for i, j, cosine in neighbours(list(frames.values())))
     few = len(frames) < _MANY or not has_lungs
     return sorted({(i, j) for i, j, cosine in found if few or cosine >= ALIKE or not (has_lungs[i] and has_lungs[j])})
-
-
-def _likenesses(frames: Mapping[int, Frame], pairs: Sequence[tuple[int, int]]) -> list[float]:
-    return [likeness(frames[i], frames[j]) for i, j in pairs]

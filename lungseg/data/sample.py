@@ -22,8 +22,7 @@ class Sample:
     label: int | None
     split: Split
     group: str | None = None  # Patient or study; images of one group never part between splits.
-    fit_masks: bool = False
-    """Masks may have another size than the image, of the same aspect ratio: the data set is published so."""
+    fit_masks: bool = False  # Masks are published in another size than their image, of the same aspect ratio.
 
 
 def spread_over_classes(samples: Sequence[Sample], count: int) -> list[int]:

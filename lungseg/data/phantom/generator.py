@@ -20,8 +20,7 @@ from lungseg.errors import UserError
 VERSION = 1  # Raised whenever a seed gives another picture; part of a set's folder name.
 INFECTION_SHARE = 0.25  # The infection mask is where the opacity exceeds this share of its peak.
 _BODY, _EXPOSURE, _NOISE, _MARKS, _DISEASE = range(5)
-_FRAME = Pose(tilt_deg=0.0, zoom=1.0, shift=-0.5)
-"""Film coordinates: x and y in shares of the side from the upper left corner."""
+_FRAME = Pose(tilt_deg=0.0, zoom=1.0, shift=-0.5)  # Film coordinates: shares of the side from the upper left corner.
 _CODE_PLACES = ((0.10, 0.10), (0.90, 0.10), (0.50, 0.905))
 """Where the shortcut stands for each label: over a shoulder, over the other, below the heart."""
 _DRAWN_PX = 256  # smaller images are drawn at this side and averaged down
@@ -33,8 +32,7 @@ class Phantom:
 
     image: NDArray[np.uint8]  # (S, S) uint8, bright is dense.
     lung: NDArray[np.bool_]  # (S, S) bool: the lung fields without heart, midline and what lies below the diaphragm.
-    infection: NDArray[np.bool_]
-    """(S, S) bool, inside `lung`: opacity above `INFECTION_SHARE` of its peak; empty for Normal."""
+    infection: NDArray[np.bool_]  # (S, S) bool in `lung`: opacity above `INFECTION_SHARE` of its peak; none for Normal.
     label: int  # Index into `CLASSES`.
 
 
