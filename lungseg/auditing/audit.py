@@ -1,21 +1,58 @@
-"""The audit of a data set: everything that the modules beside it can find, in one pass over its files."""
+"""The audit of a data set in one pass over its files: faults, copies, shortcuts, and what it holds.
 
-from collections import Counter
-from collections.abc import Sequence
+Of COVID-QU-Ex the counts of both trees stand beside the published ones, and images in both trees are compared.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from lungseg.auditing import inventory
 from lungseg.auditing.class_probes import Probe, probe_shortcuts
-from lungseg.auditing.integrity import THUMBNAIL_PX, Fault, Inspection, inspect, thumbnail
-from lungseg.auditing.inventory import Cell
+from lungseg.auditing.integrity import THUMBNAIL_PX, Fault, Inspection, inspect, name_of, thumbnail
 from lungseg.data.duplicates import Leak, copies_in_train, find_leaks, group_copies
-from lungseg.data.index import read_index
-from lungseg.data.sample import Sample
+from lungseg.data.folders import IMAGE_FOLDERS, MASK_FOLDERS, SIDES_FOLDER, Folders, Reading, join, lung_files
+from lungseg.data.images import IMAGE_SUFFIXES
+from lungseg.data.index import find_covidqu, read_covidqu, read_index
+from lungseg.data.layouts import class_labels
+from lungseg.data.sample import CLASSES, SPLITS, Sample
 from lungseg.runs.progress import in_threads
+
+PUBLISHED: Mapping[str, tuple[tuple[int, int, int], ...]] = {
+    "lung": ((7658, 7208, 6849), (1903, 1802, 1712), (2395, 2253, 2140)),
+    "infection": ((1864, 932, 932), (466, 233, 233), (583, 292, 291)),
+}
+"""Images of each tree of COVID-QU-Ex, a row a split, a column a class (Tahir et al. 2021)."""
+NEARLY = 0.01  # Share of the published count within which another count means that files were lost or added.
+
+NO_LUNG_MASK = "image without a lung mask"
+NO_INFECTION_MASK = "image without an infection mask"
+NO_IMAGE = "mask without an image"
+COUNT = "count that differs a little from the published one"
+OTHER_IMAGE = "image that differs between the two trees"
+OTHER_MASK = "lung mask that differs between the two trees"
+
+
+class Tree(NamedTuple):
+    """One tree of COVID-QU-Ex, or all of another data set."""
+
+    folder: str  # Relative to the root; '.' for the root.
+    kind: str  # `lung` or `infection`; empty for another layout.
+    samples: list[Sample]
+
+
+class Cell(NamedTuple):
+    """How many images a class has in a split of a tree."""
+
+    tree: str
+    split: str
+    name: str  # Class name, or `no class`.
+    images: int
+    published: int | None  # None where nothing is published.
 
 
 @dataclass(frozen=True)
@@ -61,22 +98,22 @@ def audit(root: Path, quiet: bool = False) -> Audit:
     """
     root = Path(root).expanduser()
     reading = read_index(root)
-    trees = inventory.list_trees(root, reading)
+    trees = list_trees(root, reading)
     base = root if root.is_dir() else root.parent
     samples = [sample for tree in trees for sample in tree.samples]
     results = in_threads(partial(inspect, root=base), samples, "reading images", quiet)
     by_id = {sample.id: inspection for sample, inspection in zip(samples, results, strict=True)}
     merged = list({sample.id: sample for sample in reading.samples}.values())
     inspections = [by_id[sample.id] for sample in merged]
-    twins, differing = inventory.match_twins(base, merged, trees, by_id)
-    cells = inventory.count_cells(trees)
+    twins, differing = match_twins(base, merged, trees, by_id)
+    cells = count_cells(trees)
     # A set, for an image that both trees hold is inspected in each of them.
     faults = {
         *(fault for inspection in by_id.values() for fault in inspection.faults),
         *differing,
-        *inventory.count_faults(cells),
-        *inventory.missing_masks(trees),
-        *(inventory.stray_masks(root, trees) if root.is_dir() else ()),
+        *count_faults(cells),
+        *missing_masks(trees),
+        *(stray_masks(root, trees) if root.is_dir() else ()),
     }
     sizes = Counter(f"{shape[1]}x{shape[0]}" for inspection in inspections if (shape := inspection.shape))
     return Audit(
@@ -86,13 +123,116 @@ def audit(root: Path, quiet: bool = False) -> Audit:
         images=len(merged),
         sizes=dict(sizes.most_common()),
         cells=cells,
-        problems=[problem for problem in reading.problems if not problem.startswith(f"{inventory.NO_LUNG_MASK}:")],
+        problems=[problem for problem in reading.problems if not problem.startswith(f"{NO_LUNG_MASK}:")],
         faults=sorted(faults),
         in_both_trees=sum(first.split == second.split for first, second in twins),
         moved=[Leak("exact", 1.0, *twin) for twin in twins if twin[0].split != twin[1].split],
         leaks=find_leaks(merged, [inspection.signature for inspection in inspections], quiet),
         probes=_probe(merged, inspections),
     )
+
+
+def list_trees(root: Path, reading: Reading) -> list[Tree]:
+    """Read each tree of COVID-QU-Ex by itself; another layout is one tree."""
+    if reading.layout != "COVID-QU-Ex":
+        return [Tree(".", "", reading.samples)]
+    folders, labels = Folders(root), class_labels()
+    trees = []
+    for folder in find_covidqu(folders, labels):
+        samples = read_covidqu(folders, labels, [folder]).samples
+        kind = "infection" if any(sample.infection for sample in samples) else "lung"
+        trees.append(Tree(folder or ".", kind, samples))
+    return trees
+
+
+def count_cells(trees: Sequence[Tree]) -> list[Cell]:
+    """Count the images of each tree, split and class; with published numbers, empty cells too."""
+    cells = []
+    for tree in trees:
+        counts = Counter((sample.split, sample.label) for sample in tree.samples)
+        published = PUBLISHED.get(tree.kind)
+        for row, split in enumerate(SPLITS):
+            for label in (*range(len(CLASSES)), None):
+                expected = published[row][label] if published and label is not None else None
+                if counts[split, label] or expected is not None:
+                    name = "no class" if label is None else CLASSES[label]
+                    cells.append(Cell(tree.folder, split, name, counts[split, label], expected))
+    return cells
+
+
+def count_faults(cells: Sequence[Cell]) -> Iterator[Fault]:
+    """Name the cells whose count is nearly the published one; who works on a subset on purpose is further off."""
+    for cell in cells:
+        if cell.published and 0 < abs(cell.images - cell.published) <= NEARLY * cell.published:
+            folder = f"{cell.split}/{cell.name}" if cell.tree == "." else f"{cell.tree}/{cell.split}/{cell.name}"
+            yield Fault(COUNT, folder, f"{cell.images:,} images, published are {cell.published:,}")
+
+
+def missing_masks(trees: Sequence[Tree]) -> Iterator[Fault]:
+    """Name the images without a mask that others in their folder have; COVID-QU-Ex has a lung mask for each."""
+    for tree in trees:
+        masked = {sample.image.parent for sample in tree.samples if sample.lung}
+        infected = {sample.image.parent for sample in tree.samples if sample.infection}
+        for sample in tree.samples:
+            if sample.lung is None and (tree.kind or sample.image.parent in masked):
+                yield Fault(NO_LUNG_MASK, sample.id)
+            if sample.infection is None and sample.image.parent in infected:
+                yield Fault(NO_INFECTION_MASK, sample.id)
+
+
+def stray_masks(root: Path, trees: Sequence[Tree]) -> Iterator[Fault]:
+    """Name the files in folders of masks that belong to no image."""
+    used: set[Path | None] = set()
+    for sample in (sample for tree in trees for sample in tree.samples):
+        used |= {sample.infection, *(lung_files(sample.lung) if sample.lung else ())}
+    folders = Folders(root)
+    for folder in _mask_folders(folders):
+        for name in sorted(folders.files(folder)):
+            path = root / folder / name
+            if name.casefold().endswith(IMAGE_SUFFIXES) and path not in used:
+                yield Fault(NO_IMAGE, name_of(path, root))
+
+
+def match_twins(
+    root: Path, merged: Sequence[Sample], trees: Sequence[Tree], inspections: Mapping[str, Inspection]
+) -> tuple[list[tuple[Sample, Sample]], list[Fault]]:
+    """Match what was left out when the trees were merged with what stands for it, by class, name and pixels.
+
+    `merged` has each image once; inspections are those of all trees, by sample id. Returned are the pairs of equal
+    pixels, as in the data set (that of the lung tree) and as in the infection tree, whatever their splits; and faults
+    of images or lung masks that are not equal.
+    """
+    kept = {sample.id for sample in merged}
+    named: dict[tuple[int | None, str], list[Sample]] = defaultdict(list)
+    for sample in merged:
+        named[sample.label, sample.image.stem.casefold()].append(sample)
+    twins, faults = [], []
+    for sample in (sample for tree in trees for sample in tree.samples if sample.id not in kept):
+        here = inspections[sample.id]
+        if not here.signature:
+            continue  # an image that cannot be read is a fault of its own
+        namesakes = named[sample.label, sample.image.stem.casefold()]
+        others = [(other, inspections[other.id].signature) for other in namesakes]
+        same = [other for other, there in others if there and there.digest == here.signature.digest]
+        if not same:
+            faults.append(Fault(OTHER_IMAGE, sample.id, "no image of its class and name in the lung tree equals it"))
+            continue
+        first = next((other for other in same if other.split == sample.split), same[0])
+        twins.append((first, sample))
+        masks = here.lung_digest, inspections[first.id].lung_digest
+        if sample.lung and None not in masks and masks[0] != masks[1]:
+            faults.append(Fault(OTHER_MASK, name_of(sample.lung, root)))
+    return twins, faults
+
+
+def _mask_folders(folders: Folders, folder: str = "", depth: int = 0) -> Iterator[str]:
+    """Folders that hold masks: mask folders, and those of one side each in `ManualMask`."""
+    for name in folders.dirs(folder):
+        inside = join(folder, name)
+        if name.casefold() in MASK_FOLDERS or folder.rpartition("/")[2].casefold() == SIDES_FOLDER:
+            yield inside
+        elif depth < 8 and name.casefold() not in IMAGE_FOLDERS:
+            yield from _mask_folders(folders, inside, depth + 1)
 
 
 def _probe(samples: Sequence[Sample], inspections: Sequence[Inspection]) -> list[Probe]:

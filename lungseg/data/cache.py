@@ -60,11 +60,11 @@ class ImageCache:
         split = samples[0].split if samples else "empty"
         key = cache_key(samples, image_size, keep_aspect)
         cache = cls(folder / f"{split}-{len(samples)}-{image_size}px-{key}{SUFFIX}", len(samples), image_size)
-        if not cache._is_complete():
+        if not cache.is_complete():
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 with lock(cache.path):
-                    if not cache._is_complete():  # another process may have built it while this one waited
+                    if not cache.is_complete():  # another process may have built it while this one waited
                         _build(cache.path, samples, image_size, keep_aspect)
             except OSError as error:
                 hint = "set data.cache_dir or LUNGSEG_CACHE to another folder, or data.cache=false"
@@ -94,7 +94,8 @@ class ImageCache:
         """Leave the mapping behind: another process maps the file itself."""
         return {**self.__dict__, "_map": None}
 
-    def _is_complete(self) -> bool:
+    def is_complete(self) -> bool:
+        """Whether the file is there, with all its rows."""
         try:
             return self.path.stat().st_size == self.count * row_bytes(self.image_size)
         except OSError:

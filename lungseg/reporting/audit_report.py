@@ -8,8 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from lungseg.auditing.audit import Audit
-from lungseg.auditing.inventory import Cell
+from lungseg.auditing.audit import Audit, Cell
 from lungseg.data.duplicates import Leak
 from lungseg.data.sample import CLASSES, Sample
 from lungseg.errors import UserError

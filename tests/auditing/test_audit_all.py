@@ -12,8 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from lungseg.auditing import integrity, inventory
-from lungseg.auditing.audit import Audit, audit
+from lungseg.auditing import integrity
+from lungseg.auditing.audit import (
+    NO_IMAGE,
+    NO_INFECTION_MASK,
+    NO_LUNG_MASK,
+    OTHER_IMAGE,
+    OTHER_MASK,
+    Audit,
+    audit,
+)
 from lungseg.config import PhantomConfig
 from lungseg.data.images import read_image
 from lungseg.data.phantom.phantom_set import write_phantoms
@@ -133,9 +141,9 @@ def test_phantom_set_is_clean_and_its_images_are_in_both_trees(sound: Path) -> N
 @pytest.mark.parametrize(
     ("tree", "gone", "kind", "named"),
     [
-        (LUNG, "lung masks", inventory.NO_LUNG_MASK, "images"),
-        (INFECTION, "infection masks", inventory.NO_INFECTION_MASK, "images"),
-        (INFECTION, "images", inventory.NO_IMAGE, "lung masks"),
+        (LUNG, "lung masks", NO_LUNG_MASK, "images"),
+        (INFECTION, "infection masks", NO_INFECTION_MASK, "images"),
+        (INFECTION, "images", NO_IMAGE, "lung masks"),
     ],
 )
 def test_missing_half_of_a_pair_is_named_by_the_other(root: Path, tree: str, gone: str, kind: str, named: str) -> None:
@@ -167,7 +175,7 @@ def test_image_and_mask_that_differ_between_the_trees_are_named(root: Path) -> N
     save(root / image, read_image(root / first(root, INFECTION, "Test/Normal/images")) // 2)
     save(root / mask, cv2.dilate(read_image(root / mask), np.ones((3, 3), np.uint8)))
     result = audit(root, quiet=True)
-    assert faults_of(result) == [(inventory.OTHER_IMAGE, image), (inventory.OTHER_MASK, mask)]
+    assert faults_of(result) == [(OTHER_IMAGE, image), (OTHER_MASK, mask)]
     assert result.in_both_trees == 11
 
 
@@ -209,7 +217,7 @@ def test_manifest_is_audited_by_the_names_in_it(root: Path) -> None:
     manifest = root / "list.csv"
     manifest.write_text(f"image,lung,label\n{image},{mask},Normal\n{image},,Normal\ngone.png,,\n")
     result = audit(manifest, quiet=True)
-    assert faults_of(result) == [(integrity.UNREADABLE, "gone.png"), (inventory.NO_LUNG_MASK, image)]
+    assert faults_of(result) == [(integrity.UNREADABLE, "gone.png"), (NO_LUNG_MASK, image)]
     assert any(problem.startswith("image named before: 1 on line 3") for problem in result.problems)
 
 

@@ -12,10 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
-from lungseg.auditing.audit import Audit
+from lungseg.auditing.audit import Audit, Cell
 from lungseg.auditing.class_probes import Probe
 from lungseg.auditing.integrity import Fault
-from lungseg.auditing.inventory import Cell
 from lungseg.data.duplicates import Leak
 from lungseg.data.sample import Sample, Split
 from lungseg.reporting.audit_report import (

@@ -1,4 +1,4 @@
-"""Trees, counts beside the published ones, and masks that belong to nothing; whole audits are in test_audit_all."""
+"""The trees, their counts beside the published ones, masks that belong to nothing; the rest is in test_audit_all."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lungseg.auditing.integrity import Fault
-from lungseg.auditing.inventory import (
+from lungseg.auditing.audit import (
     COUNT,
     NO_IMAGE,
     NO_INFECTION_MASK,
@@ -21,6 +20,7 @@ from lungseg.auditing.inventory import (
     missing_masks,
     stray_masks,
 )
+from lungseg.auditing.integrity import Fault
 from lungseg.data.index import read_index
 from lungseg.data.sample import CLASSES, SPLITS, Sample
 
