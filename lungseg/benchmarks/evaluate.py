@@ -63,10 +63,10 @@ def run(quick: bool = False) -> Iterator[str]:
     options = Options(faithfulness=3, robustness=3, bootstraps=50) if quick else Options()
     yield f"{images} images of {size} px, {options.bootstraps} bootstraps, {cores()} cores, seconds by the clock:"
     with tempfile.TemporaryDirectory() as folder:
-        watch = _measure(Path(folder), images, size, distinct, options)
-    for name, whole, inside in watch.steps():
+        stopwatch = _measure(Path(folder), images, size, distinct, options)
+    for name, whole, inside in stopwatch.steps():
         yield f"{name:<62}{whole - inside:7.1f} s{inside:9.1f} s in the network"
-    rest = sum(whole - inside for _, whole, inside in watch.steps())
+    rest = sum(whole - inside for _, whole, inside in stopwatch.steps())
     import resource  # not on Windows, where the rest of this package can still be imported
 
     unit = 2**20 if sys.platform == "darwin" else 2**10
@@ -86,16 +86,16 @@ def _measure(folder: Path, images: int, size: int, distinct: int, options: Optio
     data.setup("test")
     torch.manual_seed(0)
     network = LungNetwork(TINY, len(CLASSES)).eval()
-    watch = Stopwatch(network)
+    stopwatch = Stopwatch(network)
     run = Run(folder)
     run.best_checkpoint.parent.mkdir()
     torch.save(network.state_dict(), run.best_checkpoint)
     config = Config(data=data.config, model=TINY)
     target = EvaluationTarget(run, network, tuple(CLASSES), config, data, "test", torch.device("cpu"))
     pictures = PictureWriter(folder / "evaluation")
-    evaluate(target, options, folder / "evaluation", pictures.add, watch.say)
-    watch.say("page and figures")
+    evaluate(target, options, folder / "evaluation", pictures.add, stopwatch.say)
+    stopwatch.say("page and figures")
     pictures.close()
     write_report(folder / "evaluation")
-    watch.say("")
-    return watch
+    stopwatch.say("")
+    return stopwatch

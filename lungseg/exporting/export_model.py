@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from lungseg.errors import ExportError, UserError
 from lungseg.exporting import graph
-from lungseg.exporting.precision import to_fp16, to_int8
-from lungseg.exporting.quantisation_drop import DropImages, DropScores, compare, find_images
+from lungseg.exporting.precision import DropImages, DropScores, compare, find_images, to_fp16, to_int8
 from lungseg.exporting.self_check import LIMIT, Arrays, ExportedModel, SelfCheck, check_file
 from lungseg.inference.onnx_backend import open_session
 from lungseg.inference.torch_backend import load_torch

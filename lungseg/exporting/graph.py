@@ -19,14 +19,12 @@ from lungseg import __version__
 from lungseg.cam.lung import evidence_in_lungs, mask_to_lung, resize_map
 from lungseg.errors import UserError
 from lungseg.models.network import LungNetwork
-from lungseg.runs.model_info import ModelInfo, info_to_json
+from lungseg.runs.model_info import KEY, ModelInfo, info_to_json
 from lungseg.runs.progress import only_errors
 
 INPUT = "image"
-KEY = "lungseg"
-"""Under which a file holds what is known of its model, as `info_to_json` writes it."""
 EXTRA_FILE = f"{KEY}.json"
-"""The same in a .pt2 file."""
+"""What `KEY` is in a .pt2 file."""
 OPSET = 21
 DIMENSIONS = ("batch", "height", "width")
 """Of the input; any from 1 on."""

@@ -24,14 +24,9 @@ Row = dict[str, Any]
 
 
 class Journal:
-    """The lines of an output folder, or of one shard of its files, open for more; one process at a time.
+    """The lines of an output folder, which is made if need be, or of one shard of its files, open for more.
 
-    Args:
-        folder: The output; made if need be.
-        shard: `(i, n)`: the journal of the i-th of n processes that share the files; None: that of all files.
-
-    Raises:
-        UserError: Another process is writing it.
+    Shard `(i, n)` is that of the i-th of n processes that share the files. A UserError if another process writes it.
     """
 
     def __init__(self, folder: Path, shard: tuple[int, int] | None = None):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lungseg.errors import UserError
 from lungseg.inference.backend import Outputs
-from lungseg.runs.model_info import ModelInfo, info_from_json
+from lungseg.runs.model_info import KEY, ModelInfo, info_from_json
 
 Session = Callable[[NDArray[np.uint16]], list[NDArray[Any]]]
 """Images (B, H, W) to the outputs asked for."""
@@ -107,7 +107,7 @@ def _load_openvino(path: Path, threads: int) -> OnnxBackend:
 
 def _info(path: Path, metadata: dict[str, str]) -> ModelInfo:
     try:
-        return info_from_json(metadata["lungseg"])
+        return info_from_json(metadata[KEY])
     except KeyError:
         raise UserError(f"{path}: ONNX, but not of lungseg; give a file of python -m lungseg.export") from None
     except ValueError as error:

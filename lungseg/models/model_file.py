@@ -17,12 +17,9 @@ from safetensors.torch import save
 from lungseg.config import ModelConfig
 from lungseg.errors import UserError
 from lungseg.models.network import LungNetwork
-from lungseg.runs.model_info import ModelInfo, info_from_json, info_to_json
+from lungseg.runs.model_info import KEY, ModelInfo, info_from_json, info_to_json
 from lungseg.runs.run import HUB_CONFIG, HUB_WEIGHTS
 from lungseg.runs.whole_files import write_json, write_text, write_whole
-
-KEY = "lungseg"
-"""Of the header's metadata."""
 
 
 def write_model_file(path: Path, network: LungNetwork, info: ModelInfo, half: bool = False) -> None:

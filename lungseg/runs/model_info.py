@@ -6,6 +6,9 @@ from typing import Any
 
 from lungseg.errors import UserError
 
+KEY = "lungseg"
+"""Under which a model file holds what `info_to_json` gives."""
+
 
 @dataclass(frozen=True)
 class ModelInfo:
@@ -22,7 +25,7 @@ class ModelInfo:
 
 
 def info_from_json(text: str) -> ModelInfo:
-    """What is stored with a model under the key `lungseg`, as a JSON object.
+    """What is stored with a model under `KEY`, as a JSON object.
 
     Raises:
         ValueError: Not of a format that this version knows; the caller names the file.

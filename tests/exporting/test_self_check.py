@@ -13,7 +13,7 @@ import torch
 from lungseg.errors import ExportError
 from lungseg.exporting.export_model import _passed
 from lungseg.exporting.graph import DeployedNetwork
-from lungseg.exporting.quantisation_drop import compare, find_images
+from lungseg.exporting.precision import compare, find_images
 from lungseg.exporting.self_check import Arrays, ExportedModel, check_file
 from lungseg.inference.torch_backend import TorchBackend, load_torch
 from lungseg.runs.model_info import ModelInfo
