@@ -4,8 +4,6 @@ Drop X-rays (PNG, JPEG, TIFF, BMP, DICOM) and see lungs, probabilities, class ma
 machine only; nothing is sent elsewhere and nothing kept on disk. Needs the extra `app`. Not a medical device.
 """
 
-from __future__ import annotations
-
 import argparse
 
 from lungseg.command import add_model_argument, run_command

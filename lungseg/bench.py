@@ -1,7 +1,5 @@
 """Measure speed against the alternatives, and what the input checks find: `python -m lungseg.bench [data ...]`."""
 
-from __future__ import annotations
-
 import argparse
 from importlib import import_module
 from pathlib import Path
@@ -17,8 +15,7 @@ BENCHMARKS = {
     "input_checks": "what share of good, turned, inverted, cropped and foreign images the input checks flag",
 }
 """What each module of `lungseg.benchmarks` measures."""
-_OPTIONS = ("checkpoint", "data")
-"""Of `input_checks` alone."""
+_OPTIONS = ("checkpoint", "data")  # Of `input_checks` alone.
 
 
 def main(arguments: argparse.Namespace) -> int:

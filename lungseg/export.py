@@ -5,8 +5,6 @@ probabilities, class maps and the map inside the lungs with its evidence share o
 network does.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Takes PNG, JPEG, TIFF, BMP and DICOM files, folders of them and patterns. Writes
 predictions.jsonl; what is done is not done again. A file that cannot be read is named and skipped (exit code 1).
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

@@ -4,8 +4,6 @@ All in one process and on one core, timed in turns, in CPU time, with random wei
 all alike, and time does not depend on the weights.
 """
 
-from __future__ import annotations
-
 import math
 import tempfile
 import time

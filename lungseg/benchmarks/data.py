@@ -4,8 +4,6 @@ Both draw the same augmentations with the same strengths and are timed in turns,
 touches both alike.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence

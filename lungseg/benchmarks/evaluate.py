@@ -3,8 +3,6 @@
 The network is small and has learned nothing; the time inside it is measured apart, and the rest is what counts.
 """
 
-from __future__ import annotations
-
 import sys
 import tempfile
 import time
@@ -30,8 +28,7 @@ from lungseg.reporting.report_run import write_report
 from lungseg.runs.progress import cores
 from lungseg.runs.run import Run
 
-TARGET_S = 60.0
-"""Seconds that the rest is to stay below on two cores that do nothing else."""
+TARGET_S = 60.0  # Seconds that the rest is to stay below on two cores that do nothing else.
 
 
 class Stopwatch:

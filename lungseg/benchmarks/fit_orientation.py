@@ -4,8 +4,6 @@ Two thirds of Train and 200 phantoms are learned from; the limits in `inference.
 last third. Only numbers averaged over thousands of images are stored; no mask and no network takes part.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 from pathlib import Path

@@ -5,8 +5,6 @@ model, whose statistics of edges and sizes are those of photographs (Lee, Mumfor
 Computer Vision 41, 2001); lateral views by a drawing.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -157,8 +155,7 @@ CHANGES: dict[str, Change] = {
     "lateral view (a drawing)": lateral,
 }
 """By the name in the table; each takes a good image (H, W) and gives one of any size."""
-EVERY_IMAGE = 6
-"""So many of these are made of every image, the others of at most `MOST_PLANTED`, spread evenly."""
+EVERY_IMAGE = 6  # So many of these are made of every image, the others of at most `MOST_PLANTED`, spread evenly.
 MOST_PLANTED = 150
 _WANTED = {"good": "at most 3 %"} | dict.fromkeys(list(CHANGES)[1:5], "at least 95 %")
 

@@ -4,8 +4,6 @@
 package grad-cam; prints a line an image and writes nothing.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

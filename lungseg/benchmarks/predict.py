@@ -4,8 +4,6 @@ Forward passes are timed in one process, in turns: on one core in CPU time, and 
 timed by the clock from start to end, as a user waits for them. Weights are random: time does not depend on them.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """The frame of benchmarks: what is compared runs in turns, and the first is the yardstick of the others."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

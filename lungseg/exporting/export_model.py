@@ -1,7 +1,5 @@
 """Exporting a model: the content of the file is made, checked against the network, and only then written."""
 
-from __future__ import annotations
-
 import dataclasses
 import io
 import json

@@ -4,8 +4,6 @@ Recorded by torch.export, it is kept as it is (.pt2) or translated to ONNX. The 
 matrices in it, so that a graph of tensors alone can resize images of any size.
 """
 
-from __future__ import annotations
-
 import importlib
 import io
 import json
@@ -23,11 +21,9 @@ from lungseg.runs.model_info import KEY, ModelInfo, info_to_json
 from lungseg.runs.progress import only_errors
 
 INPUT = "image"
-EXTRA_FILE = f"{KEY}.json"
-"""What `KEY` is in a .pt2 file."""
+EXTRA_FILE = f"{KEY}.json"  # What `KEY` is in a .pt2 file.
 OPSET = 21
-DIMENSIONS = ("batch", "height", "width")
-"""Of the input; any from 1 on."""
+DIMENSIONS = ("batch", "height", "width")  # Of the input; any from 1 on.
 _LARGEST = 2**16
 _NOISY = ("torch.onnx", "torch.export", "torch._dynamo", "onnxscript", "onnx_ir")
 
@@ -35,24 +31,16 @@ _NOISY = ("torch.onnx", "torch.export", "torch._dynamo", "onnxscript", "onnx_ir"
 class GraphOutputs(NamedTuple):
     """What an exported file gives for B images of H x W pixels; S is the network's size, C the number of classes."""
 
-    mask_probs: Tensor
-    """(B, S, S) float32 in [0, 1]: probability of lung."""
-    class_probs: Tensor
-    """(B, C) float32, rows summing to 1, calibrated by the temperature."""
-    class_maps: Tensor
-    """(B, C, h, w) float32 raw maps, any sign."""
-    label: Tensor
-    """(B,) int64: index of the predicted class."""
-    lung_map: Tensor
-    """(B, S, S) float32 in [0, 1]: map of the predicted class inside the lungs, by its maximum there."""
+    mask_probs: Tensor  # (B, S, S) float32 in [0, 1]: probability of lung.
+    class_probs: Tensor  # (B, C) float32, rows summing to 1, calibrated by the temperature.
+    class_maps: Tensor  # (B, C, h, w) float32 raw maps, any sign.
+    label: Tensor  # (B,) int64: index of the predicted class.
+    lung_map: Tensor  # (B, S, S) float32 in [0, 1]: map of the predicted class inside the lungs, by its maximum there.
     evidence_in_lungs: Tensor
     """(B,) float32 in [0, 1]: share of the map's positive evidence in the lungs, before the crop; NaN without any."""
-    mask_probs_full: Tensor
-    """(B, H, W) float32: `mask_probs` at the image's own size."""
-    lung_map_full: Tensor
-    """(B, H, W) float32: `lung_map` at the image's own size."""
-    square: Tensor
-    """(B, S, S) uint8: what the network saw."""
+    mask_probs_full: Tensor  # (B, H, W) float32: `mask_probs` at the image's own size.
+    lung_map_full: Tensor  # (B, H, W) float32: `lung_map` at the image's own size.
+    square: Tensor  # (B, S, S) uint8: what the network saw.
 
 
 class DeployedNetwork(nn.Module):
@@ -113,14 +101,10 @@ def to_8bit(image: Tensor) -> Tensor:
 class Resampling(NamedTuple):
     """Matrices that bring an image (H, W) to the square S, `rows @ image @ columns.T`, and a map of it back."""
 
-    rows: Tensor
-    """(S, H) float32; zero where the bars are."""
-    columns: Tensor
-    """(S, W) float32."""
-    rows_back: Tensor
-    """(H, S) float32."""
-    columns_back: Tensor
-    """(W, S) float32."""
+    rows: Tensor  # (S, H) float32; zero where the bars are.
+    columns: Tensor  # (S, W) float32.
+    rows_back: Tensor  # (H, S) float32.
+    columns_back: Tensor  # (W, S) float32.
     halves: Tensor
     """bool scalar: both sides shrink by exactly 2, which OpenCV rounds half up, and anything else half to even."""
 

@@ -3,8 +3,6 @@
 The loss is dice and accuracy on images that the file was not made with, beside those of the full one.
 """
 
-from __future__ import annotations
-
 import importlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,11 +25,9 @@ from lungseg.runs.model_info import ModelInfo
 from lungseg.runs.progress import only_errors
 from lungseg.runs.run import Run
 
-CALIBRATION_IMAGES = 64
-"""Training images that set the ranges of int8."""
+CALIBRATION_IMAGES = 64  # Training images that set the ranges of int8.
 _PHANTOMS = 60
-_LEAST_VALUES = 256
-"""Smaller tensors stay float32: they weigh nothing."""
+_LEAST_VALUES = 256  # Smaller tensors stay float32: they weigh nothing.
 _QUANTISED = ["Conv", "Add", "Concat", "Resize", "Relu", "Clip"]
 """All that lies between the network's convolutions, so that values stay integers from one to the next."""
 
@@ -104,18 +100,15 @@ class DropImages(NamedTuple):
 
     name: str
     batches: Callable[[], Iterator[Batch]]
-    calibration: Callable[[], list[NDArray[np.uint8]]]
-    """Other images (S, S), for int8."""
-    caveat: str = ""
-    """Why they are not the run's own, if they are not."""
+    calibration: Callable[[], list[NDArray[np.uint8]]]  # Other images (S, S), for int8.
+    caveat: str = ""  # Why they are not the run's own, if they are not.
 
 
 class DropScores(NamedTuple):
     """Means over the images; NaN where none has the target."""
 
     images: int
-    dice: float
-    """Of each image by itself; 1 where both masks are empty."""
+    dice: float  # Of each image by itself; 1 where both masks are empty.
     pixel_accuracy: float
     accuracy: float
 

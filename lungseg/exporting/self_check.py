@@ -1,7 +1,5 @@
 """Whether a file gives what the network gives: every output, on images of several sizes and depths."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -18,8 +16,7 @@ from lungseg.inference.preprocess import to_picture
 from lungseg.models.network import LungNetwork
 from lungseg.runs.model_info import ModelInfo
 
-LIMIT = 1e-4
-"""Largest difference of an output; of class maps in units of their largest value, where that is above 1."""
+LIMIT = 1e-4  # Largest difference of an output; of class maps in units of their largest value, where that is above 1.
 
 Arrays = dict[str, NDArray[Any]]
 ExportedModel = Callable[[NDArray[np.uint16]], Arrays]
@@ -31,10 +28,8 @@ class SelfCheck(NamedTuple):
 
     differences: dict[str, float]
     """Largest of each output against the network on the very square that the file made of the image."""
-    levels: int
-    """Largest difference of that square from the project's own letterbox, grey levels of 255."""
-    share: float
-    """Share in [0, 1] of the square's pixels that differ at all, mean of the images."""
+    levels: int  # Largest difference of that square from the project's own letterbox, grey levels of 255.
+    share: float  # Share in [0, 1] of the square's pixels that differ at all, mean of the images.
 
     @property
     def worst(self) -> str:

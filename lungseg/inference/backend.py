@@ -1,7 +1,5 @@
 """What runs a network, whatever made it: the protocol that PyTorch's, onnxruntime's and OpenVINO's backend fulfil."""
 
-from __future__ import annotations
-
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -13,10 +11,8 @@ from lungseg.runs.model_info import ModelInfo
 class Outputs(NamedTuple):
     """What one pass gives for B images of side S and C classes."""
 
-    mask_probs: NDArray[np.float32]
-    """(B, S, S) float32 in [0, 1]: probability of lung."""
-    class_probs: NDArray[np.float32]
-    """(B, C) float32, rows summing to 1, calibrated by the temperature."""
+    mask_probs: NDArray[np.float32]  # (B, S, S) float32 in [0, 1]: probability of lung.
+    class_probs: NDArray[np.float32]  # (B, C) float32, rows summing to 1, calibrated by the temperature.
     class_maps: NDArray[np.float32]
     """(B, C, h, w) float32 raw maps, any sign; each pixel covers `map_stride` x `map_stride` of the input, of which
     h * map_stride - S rows and as many columns are padding below and to the right."""
@@ -25,8 +21,7 @@ class Outputs(NamedTuple):
 class Backend(Protocol):
     """A loaded model. May be called from several threads at once."""
 
-    info: ModelInfo
-    """What is known of the model."""
+    info: ModelInfo  # What is known of the model.
 
     def __call__(self, images: NDArray[np.uint8]) -> Outputs:
         """Run the network on images (B, S, S) uint8, S = `info.image_size`, B >= 1, as `preprocess` makes them."""

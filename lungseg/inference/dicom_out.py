@@ -3,8 +3,6 @@
 Both belong to the input's study and bear its patient: an archive files them by that, and by nothing else.
 """
 
-from __future__ import annotations
-
 import io
 import warnings
 from importlib.util import find_spec

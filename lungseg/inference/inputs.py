@@ -1,7 +1,5 @@
 """What is to be predicted: files, folders and patterns become a list of files, each with a name that no other has."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 from glob import glob, has_magic
@@ -12,15 +10,13 @@ from lungseg.data.dicom import is_dicom
 from lungseg.data.images import IMAGE_SUFFIXES
 from lungseg.errors import UserError
 
-RESULTS = ("masks", "overlays", "dicom")
-"""Folders of the output, where inputs are never looked for."""
+RESULTS = ("masks", "overlays", "dicom")  # Folders of the output, where inputs are never looked for.
 
 
 class Input(NamedTuple):
     """One file."""
 
-    id: str
-    """Path relative to the folder that holds all inputs, with forward slashes."""
+    id: str  # Path relative to the folder that holds all inputs, with forward slashes.
     path: Path
 
     @property

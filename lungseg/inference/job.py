@@ -4,8 +4,6 @@ Several devices are one process each, with every n-th file. Prediction needs no 
 processes together but the output folder: none waits for another, and the loss of one costs its shard alone.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -43,29 +41,23 @@ class Options:
     inputs: tuple[str, ...]
     output: Path
     checkpoint: Path | None = None
-    device: str = "auto"
-    """One, or several with commas: a process each."""
+    device: str = "auto"  # One, or several with commas: a process each.
     batch_size: int = 16
     tta: bool = False
     threshold: float = 0.5
     dicom_out: bool = False
-    shard: str | None = None
-    """`I/N`: every N-th file, from the I-th on."""
+    shard: str | None = None  # `I/N`: every N-th file, from the I-th on.
 
 
 class Outcome(NamedTuple):
     """What came of it, in numbers of files."""
 
     inputs: int
-    before: int
-    """Done by an earlier run."""
+    before: int  # Done by an earlier run.
     done: int
-    skipped: int
-    """Could not be read."""
-    flagged: int
-    """With at least one flag, earlier ones included."""
-    lost: list[str]
-    """Devices whose process did not reach its end."""
+    skipped: int  # Could not be read.
+    flagged: int  # With at least one flag, earlier ones included.
+    lost: list[str]  # Devices whose process did not reach its end.
 
 
 def predict(options: Options) -> Outcome:

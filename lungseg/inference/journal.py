@@ -1,7 +1,5 @@
 """predictions.jsonl: a line an image the moment it is done, so that a rerun continues; predictions.csv made of it."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -17,8 +15,7 @@ from lungseg.inference.inputs import Input
 from lungseg.runs.whole_files import write_text, write_whole
 
 JSONL, CSV, SETTINGS = "predictions.jsonl", "predictions.csv", "settings.json"
-SHARDS = "predictions.part-*.jsonl"
-"""Journals of processes that share the files, until they are collected."""
+SHARDS = "predictions.part-*.jsonl"  # Journals of processes that share the files, until they are collected.
 
 Row = dict[str, Any]
 

@@ -1,7 +1,5 @@
 """The backend of ONNX files of `python -m lungseg.export`: onnxruntime, or OpenVINO; no torch in the process."""
 
-from __future__ import annotations
-
 import importlib
 import os
 from collections.abc import Callable
@@ -15,8 +13,7 @@ from lungseg.errors import UserError
 from lungseg.inference.backend import Outputs
 from lungseg.runs.model_info import KEY, ModelInfo, info_from_json
 
-Session = Callable[[NDArray[np.uint16]], list[NDArray[Any]]]
-"""Images (B, H, W) to the outputs asked for."""
+Session = Callable[[NDArray[np.uint16]], list[NDArray[Any]]]  # Images (B, H, W) to the outputs asked for.
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "mps": "CoreMLExecutionProvider"}
 
 

@@ -1,7 +1,5 @@
 """What is predicted of one image: plain NumPy at the image's own size, with the picture and the files made of it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,26 +11,21 @@ from numpy.typing import NDArray
 from lungseg.reporting.drawing import PREDICTED_COLOUR, draw_map, draw_outline, in_lung_units, shrink
 from lungseg.runs.whole_files import write_json, write_whole
 
-OVERLAY_PX = 1024
-"""Longer side, at most, of the overlays that are written; a mask has the image's own size."""
+OVERLAY_PX = 1024  # Longer side, at most, of the overlays that are written; a mask has the image's own size.
 
 
 class Flag(NamedTuple):
     """A reason to look before trusting a prediction."""
 
-    name: str
-    """One word for programs, such as `inverted`."""
-    reason: str
-    """One sentence for people, with the number behind it."""
-    value: float
-    """That number."""
+    name: str  # One word for programs, such as `inverted`.
+    reason: str  # One sentence for people, with the number behind it.
+    value: float  # That number.
 
 
 class LungAreas(NamedTuple):
     """The area of each lung, the patient's left and right."""
 
-    left: float
-    """In a frontal view on the right of the image."""
+    left: float  # In a frontal view on the right of the image.
     right: float
 
 
@@ -41,21 +34,16 @@ class Prediction:
     """What is predicted of one image of H x W pixels and C classes."""
 
     classes: tuple[str, ...]
-    probabilities: NDArray[np.float32]
-    """(C,) float32, summing to 1, calibrated by the model's temperature."""
-    image: NDArray[np.uint8]
-    """(H, W) uint8, as it was read: 0 black to 255 white."""
-    mask: NDArray[np.bool_]
-    """(H, W) bool: the lungs."""
-    class_map: NDArray[np.float32]
-    """(H, W) float32: raw class map of the predicted class, any sign."""
+    probabilities: NDArray[np.float32]  # (C,) float32, summing to 1, calibrated by the model's temperature.
+    image: NDArray[np.uint8]  # (H, W) uint8, as it was read: 0 black to 255 white.
+    mask: NDArray[np.bool_]  # (H, W) bool: the lungs.
+    class_map: NDArray[np.float32]  # (H, W) float32: raw class map of the predicted class, any sign.
     evidence_in_lungs: float | None
     """Share in [0, 1] of the positive evidence inside the lungs, before any crop; None where there is none."""
     lung_area_px: LungAreas
     lung_area_cm2: LungAreas | None
     """None where the size of a pixel is not known. DICOM files mostly know it at the detector: magnified."""
-    flags: tuple[Flag, ...]
-    """Empty where nothing speaks against the image."""
+    flags: tuple[Flag, ...]  # Empty where nothing speaks against the image.
 
     @property
     def label(self) -> int:

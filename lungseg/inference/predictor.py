@@ -1,12 +1,10 @@
 """`Predictor`: an image, a path, or many of them in; predictions out. The network may be of any backend."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,19 +18,15 @@ from lungseg.inference.preprocess import Picture, enlarge_map, evidence_in_lungs
 from lungseg.runs.model_info import ModelInfo
 from lungseg.runs.run import Run
 
-One = str | Path | NDArray[Any]
-"""A PIL image will do as an array."""
+One = str | Path | NDArray[Any]  # A PIL image will do as an array.
 
 
 class SquarePrediction(NamedTuple):
     """What the network says of one image, in its own square of side S."""
 
-    mask_probs: NDArray[np.float32]
-    """(S, S) float32 in [0, 1]."""
-    class_probs: NDArray[np.float32]
-    """(C,) float32."""
-    class_map: NDArray[np.float32]
-    """(S, S) float32, of the class with the highest probability."""
+    mask_probs: NDArray[np.float32]  # (S, S) float32 in [0, 1].
+    class_probs: NDArray[np.float32]  # (C,) float32.
+    class_map: NDArray[np.float32]  # (S, S) float32, of the class with the highest probability.
 
 
 class Predictor:
@@ -53,14 +47,14 @@ class Predictor:
         self.backend, self.tta, self.threshold, self.batch_size = backend, tta, threshold, batch_size
 
     @classmethod
-    def load(cls, path: str | Path | None = None, device: str = "auto", **options: Any) -> Predictor:
+    def load(cls, path: str | Path | None = None, device: str = "auto", **options: Any) -> Self:
         """Load a model as `load_backend` does, with its errors; `options` are `tta`, `threshold` and `batch_size`."""
         return cls(load_backend(path, device), **options)
 
     @classmethod
     def from_pretrained(
         cls, name: str | Path, device: str = "auto", revision: str | None = None, **options: Any
-    ) -> Predictor:
+    ) -> Self:
         """Load a folder of `save_pretrained`, or `OWNER/NAME` from the Hugging Face Hub; see `find_hub_folder`."""
         with _without_wandb():
             from lungseg.models.model_file import find_hub_folder

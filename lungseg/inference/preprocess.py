@@ -1,7 +1,5 @@
 """From a file or an array to what the network takes, as in training, and from its maps back to the image's size."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,10 +17,8 @@ from lungseg.runs.model_info import ModelInfo
 class Picture(NamedTuple):
     """An image decoded."""
 
-    pixels: NDArray[np.uint8]
-    """(H, W) uint8, 0 black to 255 white."""
-    spacing_mm: tuple[float, float] | None = None
-    """Height and width of a pixel in mm, where the file knows it."""
+    pixels: NDArray[np.uint8]  # (H, W) uint8, 0 black to 255 white.
+    spacing_mm: tuple[float, float] | None = None  # Height and width of a pixel in mm, where the file knows it.
 
 
 def read_picture(path: Path) -> Picture:

@@ -1,7 +1,5 @@
 """The backend of PyTorch: networks of runs and of .safetensors files, on any device."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from numpy.typing import NDArray

@@ -1,7 +1,5 @@
 """Checkpoints of runs, as plain tensors and plain values: checking and loading them; no code in them is ever run."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import pickle

@@ -3,8 +3,6 @@
 In the layout of the Hugging Face Hub such a file lies in a folder, with that JSON beside it and a model card.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import re

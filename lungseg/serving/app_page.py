@@ -3,8 +3,6 @@
 `gr` is the library Gradio, handed in: it is optional, and must be imported with telemetry off (`server.py`).
 """
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Sequence
 from html import escape
@@ -18,8 +16,7 @@ from lungseg.serving.cases import CLOSED_FORM, METHODS, Case, Reader
 from lungseg.serving.rendering import NOTICE, describe, draw_viewer, list_notices, pack
 
 MOST_FILES = 20
-MOST_MB = 64
-"""Size of one file."""
+MOST_MB = 64  # Size of one file.
 OPACITY = 75
 PREDICTED = "predicted"
 _HOUR_S = 3600

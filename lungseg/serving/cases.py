@@ -3,8 +3,6 @@
 A map of another class costs no pass, one of a gradient method costs one and is kept.
 """
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,13 +40,10 @@ METHODS = {
 class Case:
     """One X-ray after its pass through the network."""
 
-    name: str
-    """Of the file, without folders."""
+    name: str  # Of the file, without folders.
     picture: Picture
-    square: NDArray[np.uint8]
-    """(S, S) uint8: what the network saw."""
-    outputs: Outputs
-    """Of this image alone: B is 1."""
+    square: NDArray[np.uint8]  # (S, S) uint8: what the network saw.
+    outputs: Outputs  # Of this image alone: B is 1.
     maps: dict[tuple[str, int], NDArray[np.float32]] = field(default_factory=dict)
     """Maps (S, S) float32 that were asked for, by method and class."""
 

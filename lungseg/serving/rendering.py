@@ -4,8 +4,6 @@ The picture is the X-ray under its map and outlines, as layers of one SVG. Opaci
 browser (`page.css`): moving the slider asks the server nothing.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import json

@@ -1,7 +1,5 @@
 """The server of the page: on this machine only unless asked otherwise, without telemetry, and nothing kept on disk."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import signal

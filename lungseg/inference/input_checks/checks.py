@@ -5,8 +5,6 @@ on the faults of one network. The limits were read off the Train split of COVID-
 not learned from.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -21,24 +19,18 @@ from lungseg.inference.prediction import Flag
 
 IMAGE_FLAGS = ("blank", "not_chest", "rotated", "inverted", "mirrored", "cropped")
 """Names of flags that the image alone gives."""
-LEAST_CONTRAST = 12
-"""Grey values between the 1st and the 99th percentile below which an image is blank."""
-MOST_DISTANCE = 1.75
-"""`Likeness.distance` of 998 in 1,000 X-rays is below 1.69."""
+LEAST_CONTRAST = 12  # Grey values between the 1st and the 99th percentile below which an image is blank.
+MOST_DISTANCE = 1.75  # `Likeness.distance` of 998 in 1,000 X-rays is below 1.69.
 LIKELY = 0.5
 """Probability of a turned, an inverted or a cropped image: above it for 1 to 4 in 1,000 upright X-rays each."""
-MIRRORED = 0.95
-"""The same of a mirrored one, whose signs are weak: above it for 4 in 1,000."""
+MIRRORED = 0.95  # The same of a mirrored one, whose signs are weak: above it for 4 in 1,000.
 LEAST_AREA, MOST_AREA = 0.05, 0.6
 """Share of the image that lungs take: between 0.057 and 0.548 in 800 masks of COVID-QU-Ex."""
-NOTHING = 0.005
-"""Share of the image below which a mask is specks, no lungs."""
-MOST_CUT = 0.5
-"""Share of one edge of the image that lies in the lungs; above it in 4 of 3,728 masks."""
+NOTHING = 0.005  # Share of the image below which a mask is specks, no lungs.
+MOST_CUT = 0.5  # Share of one edge of the image that lies in the lungs; above it in 4 of 3,728 masks.
 COLUMNS, ROWS = (0.25, 0.7), (0.17, 0.68)
 """Where the centroid of the lungs lies, in widths and heights: 0.328 to 0.634 and 0.222 to 0.627 in 998 of 1,000."""
-MOST_SLOPE = 0.6
-"""How much higher one lung's centroid lies than the other's, in distances between them: at most 0.51."""
+MOST_SLOPE = 0.6  # How much higher one lung's centroid lies than the other's, in distances between them: at most 0.51.
 LEAST_MIDLINE, LEAST_MIDLINE_CONTRAST = 0.14, 0.08
 """Width and brightness of what lies between the lungs (`Midline`); at least 0.154 and 0.099 in 1,243 true masks."""
 _SIDE_PX = 256
@@ -47,8 +39,7 @@ _SIDE_PX = 256
 class Midline(NamedTuple):
     """How wide and how bright what lies between the lungs is."""
 
-    width: float
-    """Median over the rows that hold both lungs of its share in the width from lung to lung."""
+    width: float  # Median over the rows that hold both lungs of its share in the width from lung to lung.
     contrast: float
     """How much brighter it is than the lungs, in [-1, 1]: the difference of mean ranks of the image's pixels."""
 

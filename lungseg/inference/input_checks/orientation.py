@@ -6,8 +6,6 @@ rates all 16 orientations of it. What was learned lies in `orientation.npz`, whi
 `python -m lungseg.benchmarks.fit_orientation` makes.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,12 +24,9 @@ Array = NDArray[np.float32]
 class Orientation(NamedTuple):
     """What was done to an upright X-ray, in this order."""
 
-    mirrored: bool
-    """Left and right exchanged."""
-    quarter_turns: int
-    """Anticlockwise, 0 to 3."""
-    inverted: bool
-    """Black and white exchanged."""
+    mirrored: bool  # Left and right exchanged.
+    quarter_turns: int  # Anticlockwise, 0 to 3.
+    inverted: bool  # Black and white exchanged.
 
 
 ORIENTATIONS = tuple(
@@ -45,31 +40,21 @@ class Known(NamedTuple):
 
     upright: Array
     """(F,) weights: the product with the numbers of an image is the logit that it lies upright, among the 16."""
-    cropped: Array
-    """(F + 1,) weights and bias: the logit of a crop that leaves a third to a half of each side."""
-    mean: Array
-    """(F,)."""
-    axes: Array
-    """(K, F): principal components, orthonormal."""
-    usual: Array
-    """(1,): root mean square of the distance from the plane of these."""
+    cropped: Array  # (F + 1,) weights and bias: the logit of a crop that leaves a third to a half of each side.
+    mean: Array  # (F,).
+    axes: Array  # (K, F): principal components, orthonormal.
+    usual: Array  # (1,): root mean square of the distance from the plane of these.
 
 
 class Likeness(NamedTuple):
     """What the numbers of one image say."""
 
-    turned: float
-    """Probability that it is turned."""
-    degrees: int
-    """The likeliest turn, clockwise: 0, 90, 180 or 270."""
-    inverted: float
-    """Probability."""
-    mirrored: float
-    """Probability."""
-    cropped: float
-    """Probability that most of the chest is missing; as the distance, in the likeliest orientation."""
-    distance: float
-    """From the frontal chest X-rays known; 1 is usual."""
+    turned: float  # Probability that it is turned.
+    degrees: int  # The likeliest turn, clockwise: 0, 90, 180 or 270.
+    inverted: float  # Probability.
+    mirrored: float  # Probability.
+    cropped: float  # Probability that most of the chest is missing; as the distance, in the likeliest orientation.
+    distance: float  # From the frontal chest X-rays known; 1 is usual.
 
 
 def reorient(image: NDArray[np.uint8], orientation: Orientation) -> NDArray[np.uint8]:
