@@ -67,7 +67,7 @@ def faithfulness(
         seed: Of the offsets, together with each image's content.
 
     Raises:
-        ValueError: The map is not at the images' size, or holds NaN or infinity.
+        UserError: The map is not at the images' size, or holds NaN or infinity.
     """
     if cam.shape != (len(images), *images.shape[-2:]):
         raise UserError(

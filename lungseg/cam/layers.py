@@ -33,7 +33,7 @@ def layer_stride(network: nn.Module, layer: str) -> int:
     """Input pixels per pixel of a layer's map; what `resize_map` takes.
 
     Raises:
-        ValueError: Unknown layer.
+        UserError: Unknown layer.
     """
     strides = _strides(eager(network))
     if layer not in strides:
@@ -55,7 +55,7 @@ def read_layer(network: nn.Module, images: Tensor, layer: str) -> tuple[LungOutp
         The output, and the activation (B, K, h, w) in the pass's own dtype; h = ceil(H / stride) with padding.
 
     Raises:
-        ValueError: Unknown layer.
+        UserError: Unknown layer.
     """
     layer_stride(network, layer)
     with undisturbed(network) as plain, torch.no_grad():
@@ -84,7 +84,7 @@ def run_to_layer(network: nn.Module, images: Tensor, layer: str) -> tuple[LungOu
         logits do not depend on layers of the decoder.
 
     Raises:
-        ValueError: Unknown layer, or a stage that no module of the encoder puts out.
+        UserError: Unknown layer, or a stage that no module of the encoder puts out.
     """
     layer_stride(network, layer)
     leaves: list[Tensor] = []

@@ -46,7 +46,7 @@ def measure_localisation(
         (B,) float32 in [0, 1] and (B,) bool, by name.
 
     Raises:
-        ValueError: A map holds NaN or infinity.
+        UserError: A map holds NaN or infinity.
     """
     positive = _positive(cam, lung)
     relative = _relative(positive)
@@ -117,7 +117,7 @@ class ThresholdTuner:
         """Threshold of the highest mean IoU, the lowest of equals.
 
         Raises:
-            ValueError: No image with a mask was added.
+            UserError: No image with a mask was added.
         """
         if not self.images:
             raise UserError(f"no threshold to tune: all {self.undefined} target masks are empty; give images with one")

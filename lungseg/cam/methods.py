@@ -46,7 +46,7 @@ def class_activation_map(
         (B, h, w) float32; range and sign are the method's.
 
     Raises:
-        ValueError: Unknown method, layer or class, or a layer that the method cannot be applied to.
+        UserError: Unknown method, layer or class, or a layer that the method cannot be applied to.
     """
     if method not in METHODS:
         near = difflib.get_close_matches(method, METHODS, n=1)

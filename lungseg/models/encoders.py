@@ -34,7 +34,7 @@ LITE_NORMALISATION = Normalisation(127 / 255, 128 / 255)
 
 
 def check_encoder(name: str) -> None:
-    """Raise a ValueError with the nearest names if smp and timm know no encoder of that name."""
+    """Raise a UserError with the nearest names if smp and timm know no encoder of that name."""
     known = list(smp.encoders.get_encoder_names())
     # timm knows more names than smp lists, and imports slowly: it is asked only about its own.
     if name.startswith("tu-"):
@@ -77,7 +77,7 @@ def load_encoder_weights(encoder: nn.Module, name: str, weights: str | None) -> 
     A file of lungseg's own brings its normalisation along; any other is taken as trained on ImageNet's.
 
     Raises:
-        ValueError: The weights are not of this encoder, or their package is not installed.
+        UserError: The weights are not of this encoder, or their package is not installed.
         FileNotFoundError: No such file.
     """
     if weights is None:
@@ -96,7 +96,7 @@ def load_encoder_weights(encoder: nn.Module, name: str, weights: str | None) -> 
 
 
 def check_lite(encoder: str, weights: str | None) -> None:
-    """Raise a ValueError if weights of `LITES` are of another encoder."""
+    """Raise a UserError if weights of `LITES` are of another encoder."""
     if weights in LITES and encoder != LITES[weights]:
         raise UserError(f"model.encoder_weights: {weights!r} holds weights of {LITES[weights]!r}, got {encoder!r}")
 

@@ -45,7 +45,7 @@ def stages_to_merge(out_channels: Sequence[int], encoder_stride: int, map_stride
         map_stride: Wanted, pixels.
 
     Raises:
-        ValueError: The encoder is no pyramid of halvings, or has no such stage.
+        UserError: The encoder is no pyramid of halvings, or has no such stage.
     """
     deepest = len(out_channels) - 1
     # Encoders with a dilated or a patch-sized stage have no feature map at the strides between.

@@ -39,7 +39,7 @@ class LungNetwork(nn.Module):
         classes: Number of classes C.
 
     Raises:
-        ValueError: Unknown architecture or encoder, weights that do not fit, channels that do not fit the depth.
+        UserError: Unknown architecture or encoder, weights that do not fit, channels that do not fit the depth.
     """
 
     mean: Tensor

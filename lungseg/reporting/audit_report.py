@@ -87,7 +87,7 @@ def check_output(folder: Path, root: Path) -> None:
     """Raise where writing there would change the data set or overwrite what no audit wrote.
 
     Raises:
-        ValueError: The folder lies inside the data set.
+        UserError: The folder lies inside the data set.
         FileExistsError: It is a file, or holds a file of a name wanted that is none of an audit.
     """
     if root.is_dir() and folder.resolve().is_relative_to(root.resolve()):

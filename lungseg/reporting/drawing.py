@@ -137,7 +137,7 @@ def draw_sheet(tiles: Sequence[Tile], title: str, side_px: int = 256) -> Array:
     """A contact sheet, one sample a row, with a title and a key. uint8 (H, W, 3).
 
     Raises:
-        ValueError: No tiles.
+        UserError: No tiles.
     """
     if not tiles:
         raise UserError("a contact sheet needs at least one sample, got none")

@@ -26,7 +26,7 @@ def draw_pairs(leaks: Sequence[Leak], most: int = MOST_PAIRS) -> Picture:
     """Draw the first pairs side by side, each with kind, correlation, split, class and file; uint8 (H, W, 3).
 
     Raises:
-        ValueError: No pairs.
+        UserError: No pairs.
     """
     if not leaks:
         raise UserError("a sheet of pairs needs at least one, got none")

@@ -50,7 +50,7 @@ def report_run(
         processes: Shares the forward passes, its other processes calling `assist_run`; None: this one needs no other.
 
     Raises:
-        ValueError: As of `load_target` and `evaluate`.
+        UserError: As of `load_target` and `evaluate`.
         FileNotFoundError: No checkpoint, or no config beside it.
     """
     processes, options = processes or ProcessGroup(), options or Options()

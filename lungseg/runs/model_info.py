@@ -28,7 +28,7 @@ def info_from_json(text: str) -> ModelInfo:
     """What is stored with a model under `KEY`, as a JSON object.
 
     Raises:
-        ValueError: Not of a format that this version knows; the caller names the file.
+        UserError: Not of a format that this version knows; the caller names the file.
     """
     stored = json.loads(text)
     if stored.get("format") != 1:

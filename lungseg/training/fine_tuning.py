@@ -19,7 +19,7 @@ def start_from(network: LungNetwork, data: LungDataModule, source: Path) -> None
         source: A run folder, a .ckpt file in one, or a model file. What a model file was trained on is not known.
 
     Raises:
-        ValueError: Val or Test of this run hold images from Train of the other: numbers on them would flatter. Or the
+        UserError: Val or Test of this run hold images from Train of the other: numbers on them would flatter. Or the
             model is of another architecture.
         FileNotFoundError: Nothing there.
     """
