@@ -58,6 +58,7 @@ def load_sweep(path: Path) -> Sweep:
 
 def _check_against_config(sweep: Sweep) -> None:
     """Refuse what a run would refuse, or what would mislead."""
+    # Of two words for one key the later wins, so the place of the values in the command would decide in silence.
     fixed = {word.partition("=")[0] for word in sweep.words}
     for name in sweep.parameters:
         require(name not in _NOT_SWEPT, f"{name}: cannot be swept: {_NOT_SWEPT.get(name)}")
@@ -135,6 +136,7 @@ def _runs(sweep: Sweep) -> Iterator[dict[str, Any]]:
     samples = {name: parameter.samples() for name, parameter in sweep.parameters.items()}
     constant = {name: values[0] for name, values in samples.items() if len(values) == 1}
     changing = {name: values for name, values in samples.items() if name not in constant}
+    # Nearly all rules concern one key, and all combinations would be too many; a grid's clashes show in a selection.
     yield from [constant] if constant else []
     yield from (constant | {name: value} for name, values in changing.items() for value in values)
     if sweep.method == "grid" and len(changing) > 1:
@@ -147,6 +149,7 @@ def _check_metric(sweep: Sweep, configs: list[Config]) -> None:
     where = "command: run.monitor:" if sweep.metric.from_base else "metric: name:"
     unseen = f"{where} {name!r} would choose by Test, which must stay unseen; take {'val' + name[4:]!r}"
     require(not name.startswith("test/"), unseen)
+    # What is logged depends on these alone, so that of a grid's many configs each kind is asked once.
     for config in {repr((config.loss, config.model.infection)): config for config in configs}.values():
         if name not in logged_metrics(config):
             raise SweepError(f"{where} {_why_not_logged(name, config)}")
@@ -177,6 +180,7 @@ def _check_networks(models: Iterable[ModelConfig]) -> None:
 
     different = {repr(model): model for model in models}
     for model in islice(different.values(), _MOST_NETWORKS_BUILT):
+        # Pretrained weights would be downloaded; that they exist is asked below.
         with torch.device("meta"):
             LungNetwork(replace(model, encoder_weights=None), 3)
         smp_weights(model.encoder, model.encoder_weights)

@@ -41,6 +41,7 @@ class Child:
 
     def end(self, in_a_hurry: Callable[[], bool] = lambda: False) -> None:
         """Send SIGTERM to the whole group, and kill what is left of it after `PATIENCE_S` or as soon as in a hurry."""
+        # The group, since loader workers and the ranks of Lightning's launcher are children of the child.
         deadline = time.monotonic() + PATIENCE_S
         if self.code is None:
             self._signal(signal.SIGTERM)

@@ -61,6 +61,7 @@ def slurm_commands(sweep: Sweep, count: int | None = None, agent: str | None = N
     require(script, f"no {_SCRIPT} (looked for {looked}); it comes with lungseg's repository")
     gpus = f"--gpus-per-node={devices} " if devices else ""
     cores = f"--cpus-per-task={CORES_PER_DEVICE * max(devices, 1)}"
+    # Options of sbatch's command line win over those in the script, which stays the same for all sweeps.
     start = f"sbatch --array=1-{runs} {gpus}{cores} {quote(str(script))}"
     return [
         f"# {_plural(runs, 'run')}, {_plural(devices, 'GPU')} each; --array=1-{runs}%4 would keep it to 4 at a time",

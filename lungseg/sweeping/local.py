@@ -75,6 +75,7 @@ def run_sweep(sweep: Sweep, count: int | None = None, workers: int = 1) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    # As a shell says of a process that a signal has ended: a script around it must not take this for a failure.
     if stop.number:
         print(f"stopped by {signal.Signals(stop.number).name}; the same command continues", flush=True)
         return 128 + stop.number
@@ -109,6 +110,7 @@ class Worker:
                         continue
             except (Timeout, _LetGo):
                 continue
+            # A run of another process may have died with it, which shows only when its heartbeat has stood still.
             until = min(until, time.monotonic() + attempts.GRACE_S + attempts.HEARTBEAT_S)
             if time.monotonic() > until or not self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 return
@@ -127,6 +129,7 @@ class Worker:
     def _train(self, trial: Trial) -> float:
         """Do one run and give its metric; not a number if it failed."""
         sweep, metric = self._sweep, self._sweep.metric.name
+        # A run that was cut short keeps its values, with which its checkpoint was made.
         values = trial.user_attrs.get("values") or {
             name: draw(trial, parameter, sweep.method == "grid") for name, parameter in sweep.parameters.items()
         }
@@ -186,13 +189,13 @@ class Worker:
 
         A resumed run may log an epoch a second time; what was reported first stays.
         """
-        logged = epochs_of(run, self._sweep.metric.name)
-        new = {count: value for count, value in logged.items() if count not in reported}
+        new = {n: value for n, value in epochs_of(run, self._sweep.metric.name).items() if n not in reported}
         for count, value in new.items():
             trial.report(value, count)
         reported |= new
-        early, epochs = self._sweep.early_terminate, self._sweep.epochs(trial.user_attrs["values"])
-        if early is None or not new or max(new) >= epochs:
+        early = self._sweep.early_terminate
+        # Asked many times an epoch, so the config is only resolved where something is new.
+        if early is None or not new or max(new) >= (epochs := self._sweep.epochs(trial.user_attrs["values"])):
             return False
         runs = runs_of(self._study.get_trials(deepcopy=False)).values()
         others = [other.intermediate_values for other in runs if other.number != trial.number]

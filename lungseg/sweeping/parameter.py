@@ -130,6 +130,7 @@ def _kind(name: str, section: Mapping[str, Any]) -> str:
         if kind in section:
             return kind
         require(not named, f"{name}: {named} needs '{kind}:'")
+    # Without a distribution W&B goes by the type of the ends: 1 and 10 are whole numbers, 1.0 and 10 are a range.
     if "min" not in section and "max" not in section:
         check_keys(name, section, ("value", "values", "min", "max", "distribution"))
     return "int_uniform" if is_int(section.get("min")) and is_int(section.get("max")) else "uniform"

@@ -38,6 +38,7 @@ class Hyperband:
         else:
             first = self.min_iter or 1
             steps = list(itertools.takewhile(lambda at: at < epochs, (first * self.eta**n for n in itertools.count())))
+        # W&B cuts fractions off, and of two brackets in the same epoch the second would judge nothing new.
         return sorted({int(step) for step in steps if 1 <= step < epochs})
 
     def is_behind(self, own: History, others: Sequence[History], epochs: int, goal: str) -> bool:
@@ -58,6 +59,7 @@ class Hyperband:
 
         mine = score(own)
         ranked = sorted([mine, *(score(other) for other in others if reached[-1] in other)], reverse=True)
+        # The last rank that goes on has index int(n / eta); an equal value goes on with it.
         return mine == -math.inf or mine < ranked[min(int(len(ranked) / self.eta), len(ranked) - 1)]
 
 

@@ -73,11 +73,7 @@ class Sweep:
     entity: str | None
 
     def config(self, values: Mapping[str, Any]) -> Config:
-        """Resolve the config of the run with these values, by full key.
-
-        Raises:
-            ConfigError: One line.
-        """
+        """Resolve the config of the run with these values, by full key, or raise a ConfigError of one line."""
         return load_config(self.base, [*self.words, *(f"{name}={value}" for name, value in values.items())])
 
     def epochs(self, values: Mapping[str, Any]) -> int:
@@ -109,15 +105,10 @@ class Sweep:
         return (dict(zip(self.parameters, values, strict=True)) for values in itertools.product(*lists))
 
     def total(self, count: int | None) -> int:
-        """Runs in all: the fewest of `count` (None: not said), `run_cap` and the size of a grid.
-
-        Raises:
-            SweepError: None of them is known.
-        """
+        """Runs in all: the fewest of `count` (None: not said), `run_cap` and the size of a grid; one must be known."""
         limits = [count, self.run_cap, self.grid_size() if self.method == "grid" else None]
         known = [limit for limit in limits if limit is not None]
-        if not known:
-            raise SweepError(f"{self.path}: run_cap: missing, and a {self.method} sweep has no end; say --count N")
+        require(known, f"{self.path}: run_cap: missing, and a {self.method} sweep has no end; say --count N")
         return min(known)
 
 
@@ -132,6 +123,7 @@ def read_sweep(path: Path) -> Sweep:
     require("metric" in tree or not needs, missing)
     command = _read_command(tree.get("command"))
     base, words = _base_and_words(command)
+    # The base config is loaded in any case: its mistakes are the command's, not those of a parameter.
     metric = _read_metric(tree) if "metric" in tree else None
     try:
         run = load_config(base, words).run
@@ -200,6 +192,7 @@ def _base_and_words(command: Sequence[str]) -> tuple[Path, tuple[str, ...]]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", nargs="?")
     parser.add_argument("words", nargs="*")
+    # A user may write words on both sides of --config, as the command itself takes them.
     known, others = parser.parse_known_intermixed_args(_expand(command[command.index("lungseg.fit") + 1 :], {}))
     for wrong in [*others, *(word for word in known.words if "=" not in word)]:
         raise SweepError(f"command: expected --config FILE or key=value after lungseg.fit, got {wrong!r}")
@@ -212,5 +205,6 @@ def _expand(command: Sequence[str], values: Mapping[str, Any], interpreter: str 
     """Fill in the macros, values as Python's `str` writes them; W&B's agent takes `python` for the interpreter."""
     macros = {"${env}": ["/usr/bin/env"], "${interpreter}": [interpreter]}
     macros[_WORDS] = [f"{name}={value}" for name, value in values.items()]
+    # A variable that is not set leaves its bare name, as with the agent; `check` has a note on it.
     parts = (_VARIABLE.sub(lambda match: os.environ.get(match[1], match[1]), part) for part in command)
     return [word for part in parts for word in macros.get(part, [part])]

@@ -86,9 +86,8 @@ def importance(ended: Study) -> dict[str, float]:
     """Share of each parameter in what sets the best runs apart; sum 1, largest first; empty for too few runs."""
     trials = ended.get_trials(deepcopy=False)
     names = [name for name, kind in trials[0].distributions.items() if not kind.single()] if trials else []
-    if len(trials) < _FEWEST or not names:
-        return {}
-    return get_param_importances(ended, evaluator=_IMPORTANCE, params=names)
+    enough = len(trials) >= _FEWEST and names
+    return get_param_importances(ended, evaluator=_IMPORTANCE, params=names) if enough else {}
 
 
 def _plots(study: Study, ended: Study, metric: str, with_importance: bool) -> list[tuple[str, str, Markup]]:
@@ -111,16 +110,16 @@ def _kind(parameter: Parameter, drawn: list[object], grid: bool) -> BaseDistribu
     """A scale for what was drawn: choices, or a stretch of numbers."""
     if grid or parameter.kind == "values":
         return CategoricalDistribution(sorted({str(value) for value in drawn}))
+    # Not the distribution that Optuna drew from: for some kinds that is a share in [0, 1], which says nobody anything.
     numbers = [float(str(value)) for value in drawn]
     return FloatDistribution(min(numbers), max(numbers), log="log" in parameter.kind and min(numbers) > 0)
 
 
 def _facts(sweep: Sweep, runs: Mapping[int, FrozenTrial]) -> list[str]:
-    counts = Counter(_STATES[trial.state.name] for trial in runs.values())
+    counts, best = Counter(_STATES[trial.state.name] for trial in runs.values()), best_run(runs, sweep)
     lines = [f"runs        {len(runs)}: " + ", ".join(f"{count} {state}" for state, count in counts.items())]
     if counts["stopped"]:
         lines.append(f"stopping    saved {saved(sweep, runs.values()):.0%} of the epochs")
-    best = best_run(runs, sweep)
     if best is not None:
         words = " ".join(f"{name}={short(value)}" for name, value in runs[best].user_attrs["values"].items())
         lines.append(f"best        run {best}, {sweep.metric.name} {runs[best].value:.4f}: {words}")

@@ -117,6 +117,7 @@ def draw(trial: Trial, parameter: Parameter, grid: bool) -> Any:
     if kind == "int_uniform":
         return trial.suggest_int(name, int(low), int(high))
     if kind == "q_uniform":
+        # Optuna counts its steps from the lower end, W&B rounds to multiples of q: so the multiple is drawn.
         step = numbers["q"]
         return parameter.rounded(trial.suggest_int(name, round(low / step), round(high / step)) * step)
     return parameter.rounded(trial.suggest_float(name, low, high, log="log" in kind))

@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from lungseg.data.phantom.write import write_phantoms
 from processes import is_gone, wait_until
 
 from lungseg.config import PhantomConfig
+from lungseg.data.phantom.phantom_set import write_phantoms
 from lungseg.runs.run import Run
 from lungseg.sweeping.checking import load_sweep
 from lungseg.sweeping.local import epochs_of
