@@ -78,6 +78,18 @@ def own_run(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def evaluated_run(tmp_path_factory: pytest.TempPathFactory, untrained: Path) -> Path:
+    """A copy of `untrained` with everything measured on its Test split, in `evaluation/test`. Not to be changed."""
+    from lungseg.evaluation.evaluator import Options, evaluate
+    from lungseg.evaluation.target import load_target
+
+    folder = Path(shutil.copytree(untrained, tmp_path_factory.mktemp("evaluated") / "first"))
+    target = load_target(folder, [])
+    evaluate(target, Options(faithfulness=2, bootstraps=100, robustness=3), target.output)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory, untrained: Path) -> Path:
     """The untrained network as an ONNX file; the licence given is CC0. The workers of a test run make it once."""
     pytest.importorskip("onnxscript")

@@ -23,22 +23,20 @@ FEW = Options(faithfulness=0, bootstraps=40, shortcuts=False, robustness=0)
 
 
 @pytest.fixture(scope="module")
-def runs(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def runs(evaluated_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two runs, networks of other weights, evaluated on the same images."""
-    folder = tmp_path_factory.mktemp("runs")
-    for name, seed in (("first", None), ("second", 7)):
-        shutil.copytree(untrained, folder / name)
-        path = folder / name / "checkpoints" / "best.ckpt"
-        if seed is not None:
-            checkpoint = torch.load(path, weights_only=True)
-            generator = torch.Generator().manual_seed(seed)
-            for value in checkpoint["state_dict"].values():
-                if value.is_floating_point() and value.ndim > 1:
-                    value.add_(0.3 * value.std() * torch.randn(value.shape, generator=generator))
-            torch.save(checkpoint, path)
-        target = load_target(folder / name, [], "test")
-        evaluate(target, FEW, target.output)
-    return folder / "first", folder / "second"
+    second = tmp_path_factory.mktemp("runs") / "second"
+    shutil.copytree(evaluated_run, second, ignore=shutil.ignore_patterns("calibration.json", "evaluation"))
+    path = second / "checkpoints" / "best.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    generator = torch.Generator().manual_seed(7)
+    for value in checkpoint["state_dict"].values():
+        if value.is_floating_point() and value.ndim > 1:
+            value.add_(0.3 * value.std() * torch.randn(value.shape, generator=generator))
+    torch.save(checkpoint, path)
+    target = load_target(second, [], "test")
+    evaluate(target, FEW, target.output)
+    return evaluated_run, second
 
 
 @pytest.fixture

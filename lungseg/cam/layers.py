@@ -154,13 +154,13 @@ def _carrier_of_stage(network: LungNetwork, image: Tensor, layer: str) -> _Carri
     that nothing else reads; so a module's output is compared with the stage, in all layouts.
     """
     calls: Counter[nn.Module] = Counter()
-    seen: list[tuple[nn.Module, int, Tensor, int]] = []
+    seen: list[tuple[nn.Module, int, Tensor, Tensor]] = []
     caught: list[Any] = []
 
     def record(module: nn.Module, _: Any, given: Any) -> None:
         calls[module] += 1
         if isinstance(given, Tensor):
-            seen.append((module, calls[module], given, given._version))
+            seen.append((module, calls[module], given, given.clone()))
 
     encoder = network.segmenter.encoder
     with (
@@ -170,7 +170,8 @@ def _carrier_of_stage(network: LungNetwork, image: Tensor, layer: str) -> _Carri
         network(image)
     stage = _stage(caught[0], network, layer)
     size = (stage.shape[-2], stage.shape[-1])
-    kept = [(module, call, given) for module, call, given, version in seen if given._version == version]
+    # What a later module changed in place is not what its own module gave: a gradient there would leave the change out.
+    kept = [(module, call, given) for module, call, given, copy in seen if _is_same(given, copy)]
     for module, call, given in kept:
         if given is stage:
             return _Carrier(module, call)
@@ -179,6 +180,10 @@ def _carrier_of_stage(network: LungNetwork, image: Tensor, layer: str) -> _Carri
             if torch.equal(_unpack(given, layout, size), stage):
                 return _Carrier(module, call, layout, size)
     raise UserError(f"layer {layer!r}: no module of this encoder puts it out, so no gradient can be taken there")
+
+
+def _is_same(given: Tensor, copy: Tensor) -> bool:
+    return torch.allclose(given, copy, rtol=0, atol=0, equal_nan=True)
 
 
 def _layouts(given: Tensor, stage: Tensor) -> list[Layout]:

@@ -4,8 +4,6 @@ Images count as in `classification`. Val itself is measured by cross-fitting: ea
 the other.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -17,10 +15,8 @@ from lungseg.evaluation.results import ReliabilityBin
 from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic, divide
 from lungseg.runs.calibration import Calibration
 
-BINS = 15
-"""Equal-width bins of the confidence, closed above: (0, 1/15], ..., (14/15, 1]."""
-TEMPERATURES = (0.05, 20.0)
-"""Range in which a temperature is sought."""
+BINS = 15  # Equal-width bins of the confidence, closed above: (0, 1/15], ..., (14/15, 1].
+TEMPERATURES = (0.05, 20.0)  # Range in which a temperature is sought.
 
 
 def calibration_scores(probs: Floats, label: Integers) -> Statistic:
@@ -115,16 +111,12 @@ def _gaps_by_bin(confidence: Floats, correct: Flags, known: Flags) -> Floats:
 class Tuned:
     """What N images are measured with."""
 
-    temperature: Floats
-    """(N,); NaN where there is none."""
-    thresholds: Floats
-    """(N, C); NaN where there is none."""
+    temperature: Floats  # (N,); NaN where there is none.
+    thresholds: Floats  # (N, C); NaN where there is none.
     choices: list[Calibration]
     """One for all images, or that of the first and that of the second half; none where nothing is known."""
-    on: str
-    """Where they were chosen, in words; empty where they were not."""
-    stored: Calibration | None = None
-    """What is kept with the model: chosen on the whole of Val."""
+    on: str  # Where they were chosen, in words; empty where they were not.
+    stored: Calibration | None = None  # What is kept with the model: chosen on the whole of Val.
 
 
 def softmax(logits: Floats) -> Floats:

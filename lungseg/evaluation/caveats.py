@@ -1,7 +1,5 @@
 """What a reader must know of an evaluation: what was left out or is undefined, and how to read a number."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from lungseg.evaluation.calibration import Tuned
@@ -10,8 +8,7 @@ from lungseg.evaluation.measure import Measured
 from lungseg.evaluation.segmentation import mask_counts
 from lungseg.evaluation.target import EvaluationTarget
 
-SMALL = 30
-"""Images below which an interval by percentiles is too narrow to be trusted."""
+SMALL = 30  # Images below which an interval by percentiles is too narrow to be trusted.
 
 
 def list_caveats(target: EvaluationTarget, measured: Measured, tuned: Tuned, why_not_tuned: str) -> list[str]:

@@ -3,8 +3,6 @@
 The map measured is the one that a user is shown: of the predicted class, or of the true one if that is asked for.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,8 +38,7 @@ EVIDENCE = ("evidence_in_lungs", "lung_area", "peak_in_lungs", "evidence_outside
 _LOCALISATION = ("hit", "iou_otsu", "energy", "average_precision", "iou_tuned")
 MAP_COLUMNS = (*EVIDENCE, *(f"{mask}_{score}" for mask in TARGETS for score in _LOCALISATION))
 """Columns of `MapMeasurements.per_image` that are averaged; the last may be lacking."""
-TOGETHER = 8
-"""Images whose pixels are sorted at a time: what that takes is many times the images themselves."""
+TOGETHER = 8  # Images whose pixels are sorted at a time: what that takes is many times the images themselves.
 
 
 @dataclass
@@ -52,13 +49,11 @@ class MapMeasurements:
     """For all images and each true class: mean share of evidence in the lungs, peaks in the lungs, counts."""
     localisation: dict[str, dict[str, dict[str, float | None]]]
     """For each of `TARGETS` the groups of `LocalisationScores.compute`."""
-    per_image: list[dict[str, Any]]
-    """One row an image, in the order of the split."""
+    per_image: list[dict[str, Any]]  # One row an image, in the order of the split.
     threshold: dict[str, list[float]] = field(default_factory=dict)
     """For each of `TARGETS` the tuned threshold, a share of each map's maximum; two where the split is halved: that of
     the first half, tuned on the second, and the other way round."""
-    broken: int = 0
-    """Maps that are not finite: they have no score."""
+    broken: int = 0  # Maps that are not finite: they have no score.
 
 
 def measure_maps(
@@ -78,10 +73,17 @@ def measure_maps(
         halves: (N,) half of each image of the split, 0 or 1.
     """
     stride = layer_stride(target.network, method.layer)
-    tuned = {
-        name: _tuned(name, method, stride, outputs if tuning is None else tuning, tuning, halves) for name in TARGETS
-    }
-    thresholds = {name: values for name, values in tuned.items() if None not in values}
+    # No image may tune the threshold that it is scored at: of one split, each half tunes that of the other.
+    chosen = (
+        [[part != half for part in _parted(halves, outputs)] for half in (0, 1)]
+        if tuning is None
+        else [[np.ones(len(batch.label), np.bool_) for batch in tuning]]
+    )
+    thresholds: dict[str, list[float]] = {}
+    for name in TARGETS:
+        best = [_tune(name, method, stride, outputs if tuning is None else tuning, flags) for flags in chosen]
+        if known := [threshold for threshold in best if threshold is not None]:
+            thresholds |= {name: known} if len(known) == len(best) else {}
     scores = {name: LocalisationScores(target.classes) for name in TARGETS}
     per_image: list[dict[str, Any]] = []
     broken = 0
@@ -106,7 +108,7 @@ def measure_maps(
     localisation = {name: score.compute() for name, score in scores.items()}
     label = np.concatenate([batch.label for batch in outputs])
     evidence = _evidence_summary(per_image, images_by_class(label, target.classes))
-    return MapMeasurements(evidence, localisation, per_image, thresholds, broken)  # type: ignore[arg-type]  # no None left
+    return MapMeasurements(evidence, localisation, per_image, thresholds, broken)
 
 
 def map_statistic(results: MapMeasurements, label: Integers, classes: Sequence[str]) -> Statistic:
@@ -143,26 +145,10 @@ def _target_of(name: str, batch: BatchOutputs) -> tuple[Tensor, Tensor | None]:
     return batch.mask("infection"), batch.mask("predicted_lung") if name == "infection_in_lungs" else None
 
 
-def _tuned(
-    name: str,
-    method: CamMethod,
-    stride: int,
-    outputs: Sequence[BatchOutputs],
-    tuning: Sequence[BatchOutputs] | None,
-    halves: Integers,
-) -> list[float | None]:
-    """Best threshold, or those for the first and for the second half; None where no image has such a mask."""
-    if tuning is not None:
-        return [_tune(name, method, stride, outputs, [np.ones(len(batch.label), np.bool_) for batch in outputs])]
-    # No image may tune the threshold that it is scored at.
-    parts = _parted(halves, outputs)
-    return [_tune(name, method, stride, outputs, [part != half for part in parts]) for half in (0, 1)]
-
-
 def _tune(
     name: str, method: CamMethod, stride: int, outputs: Sequence[BatchOutputs], chosen: Sequence[Flags]
 ) -> float | None:
-    """Best threshold on the images chosen of each batch, (B,)."""
+    """Best threshold on the images chosen of each batch, (B,); None where none of them has such a mask."""
     tuner = ThresholdTuner()
     for batch, flags in zip(outputs, chosen, strict=True):
         mask, crop = _target_of(name, batch)
@@ -209,23 +195,21 @@ def _alike(used: Tensor, limits: Any) -> Iterator[tuple[Tensor, float | None]]:
 
 def _rows(evidence: Evidence, found: dict[str, dict[str, Tensor]], share: Tensor) -> list[dict[str, Any]]:
     """What is known of each map of a batch."""
-    rows = []
-    for i in range(len(share)):
-        row = {
-            "evidence_in_lungs": float(evidence.share_in_lungs[i]),
-            "evidence_outside": bool(evidence.outside[i]),
-            "lung_area": float(evidence.lung_area[i]),
-            "peak_row_px": float(evidence.peak_row_px[i]),
-            "peak_column_px": float(evidence.peak_column_px[i]),
-            "peak_in_lungs": bool(evidence.peak_in_lungs[i]),
-            "evidence_image_left": float(evidence.image_left[i]),
-            "evidence_image_right": float(evidence.image_right[i]),
-            "infected_share": float(share[i]),
-        }
-        for name, scores in found.items():
-            row |= {f"{name}_{s}": float(v[i]) for s, v in scores.items() if v.is_floating_point()}
-        rows.append(row)
-    return rows
+    columns = {
+        "evidence_in_lungs": evidence.share_in_lungs,
+        "evidence_outside": evidence.outside,
+        "lung_area": evidence.lung_area,
+        "peak_row_px": evidence.peak_row_px,
+        "peak_column_px": evidence.peak_column_px,
+        "peak_in_lungs": evidence.peak_in_lungs,
+        "evidence_image_left": evidence.image_left,
+        "evidence_image_right": evidence.image_right,
+        "infected_share": share,
+    }
+    for name, scores in found.items():
+        columns |= {f"{name}_{score}": values for score, values in scores.items() if values.is_floating_point()}
+    rows = zip(*(values.tolist() for values in columns.values()), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def _evidence_summary(per_image: list[dict[str, Any]], classes: dict[str, Flags]) -> dict[str, EvidenceSummary]:

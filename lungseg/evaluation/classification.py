@@ -6,8 +6,6 @@ prediction is the most probable class, the first of equals. A score whose denomi
 and average precision of a class need images of it and of another class.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -121,19 +119,15 @@ class Curve(NamedTuple):
 
     x: Floats
     y: Floats
-    threshold: Floats
-    """A probability at or above it is positive; infinite at the first point, where nothing is."""
+    threshold: Floats  # A probability at or above it is positive; infinite at the first point, where nothing is.
 
 
 class _Ranked(NamedTuple):
     """Images from the highest score on."""
 
-    order: Integers
-    """(N,) image at each rank."""
-    positive: Flags
-    """(N,) whether it is of the class."""
-    ends: Integers
-    """(K,) last rank of each distinct score; images of equal score count together."""
+    order: Integers  # (N,) image at each rank.
+    positive: Flags  # (N,) whether it is of the class.
+    ends: Integers  # (K,) last rank of each distinct score; images of equal score count together.
 
 
 def ranking_scores(probs: Floats, label: Integers, classes: Sequence[str]) -> Statistic:

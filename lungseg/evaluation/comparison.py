@@ -1,7 +1,5 @@
 """Runs against the first of them, on the same images: paired bootstrap differences of every number."""
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

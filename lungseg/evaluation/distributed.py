@@ -4,8 +4,6 @@ Every process passes over the same batches and runs the network on its share of 
 found, in order, and alone computes statistics, prints and writes. So the numbers are those of one process.
 """
 
-from __future__ import annotations
-
 import datetime
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -1,13 +1,11 @@
 """An evaluation from a target to files: metrics.json, per_image.csv, scores.csv, calibration.json beside the model."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import datetime
 import io
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,20 +46,15 @@ Say = Callable[[str], None]
 class Options:
     """How much is measured."""
 
-    cam_methods: tuple[CamMethod, ...] = (CLOSED_FORM,)
-    """CAM methods; `per_image.csv` and the pictures hold the first."""
+    cam_methods: tuple[CamMethod, ...] = (CLOSED_FORM,)  # CAM methods; `per_image.csv` and the pictures hold the first.
     map_class: MapClass = "predicted"
-    faithfulness: int = 60
-    """Images for deletion, insertion and weight randomisation; 0 leaves them out."""
+    faithfulness: int = 60  # Images for deletion, insertion and weight randomisation; 0 leaves them out.
     bootstraps: int = REPLICATES
-    sensitivity: float = 0.95
-    """Of the operating points, in (0, 1]."""
-    shortcuts: bool = True
-    """Whether the network is also shown images with parts hidden."""
+    sensitivity: float = 0.95  # Of the operating points, in (0, 1].
+    shortcuts: bool = True  # Whether the network is also shown images with parts hidden.
     shortcut_images: int = 1_000
     """Images that it is shown so, spread over the classes: `shortcut.PASSES` forward passes each."""
-    robustness: int = 200
-    """Images for the perturbations; 0 leaves them out."""
+    robustness: int = 200  # Images for the perturbations; 0 leaves them out.
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -106,8 +99,11 @@ def evaluate(
     results = _with_studies(results, target, options, say)
     # JSON has no NaN: what is undefined becomes None, in memory as in the file
     plain = without_nan(to_plain(results))
-    write_text(output / ROWS_FILE, _per_image_csv(image_rows(measured, options.cam_methods[0], tuned)))
-    write_text(output / "scores.csv", _scores_csv(plain))
+    rows = image_rows(measured, options.cam_methods[0], tuned)
+    write_text(output / ROWS_FILE, _csv([list(rows[0]), *([row[column] for column in rows[0]] for row in rows)]))
+    ends = ("value", "low", "high", "undefined", "images")
+    numbers = ([section, name, *map(number.get, ends)] for section, name, number in _walk_numbers(plain, ""))
+    write_text(output / "scores.csv", _csv([["section", "name", *ends], *numbers]))
     write_json(output / METRICS_FILE, plain)
     return from_plain(EvaluationResults, plain)
 
@@ -128,8 +124,9 @@ def _tune(target: EvaluationTarget, measured: Measured, options: Options) -> tup
     """What is chosen on Val, kept with the model if the data are its own; and why not, where there is nothing."""
     images, classes = measured.logits.shape
     if target.data_origin == "other":
-        choice, told = read_calibration(target.run, measured.classes, options.sensitivity)
-        return (nothing(images, classes), told) if choice is None else (apply(choice, images, told), "")
+        # What a user gets on such images is the temperature kept with the model, so that is what is measured.
+        choice, words = read_calibration(target.run, measured.classes, options.sensitivity)
+        return (nothing(images, classes), words) if choice is None else (apply(choice, images, words), "")
     if target.split == "val":
         tuned = cross_fit(measured.logits, measured.label, measured.halves, options.sensitivity)
     elif measured.val_logits is None or measured.val_label is None:
@@ -140,17 +137,14 @@ def _tune(target: EvaluationTarget, measured: Measured, options: Options) -> tup
     if tuned.stored is None or np.isnan(tuned.stored.temperature):
         return nothing(images, classes), "no image of Val has both a label and finite class outputs"
     if target.data_origin == "own":
-        write_calibration(target.run, tuned.stored, measured.classes, _about_choice(target, options))
+        about = {
+            "sensitivity": options.sensitivity,
+            "split": "val",
+            "images": len(target.data.samples["val"]),
+            "data_fingerprint": target.data.fingerprint,
+        }
+        write_calibration(target.run, tuned.stored, measured.classes, about)
     return tuned, ""
-
-
-def _about_choice(target: EvaluationTarget, options: Options) -> dict[str, Any]:
-    return {
-        "sensitivity": options.sensitivity,
-        "split": "val",
-        "images": len(target.data.samples["val"]),
-        "data_fingerprint": target.data.fingerprint,
-    }
 
 
 def _sections(target: EvaluationTarget, measured: Measured, tuned: Tuned, options: Options) -> EvaluationResults:
@@ -226,33 +220,21 @@ def _with_studies(
     return results
 
 
-def _per_image_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line an image; NaN is an empty cell, flags are 0 and 1, numbers have nine digits (a float32 whole)."""
+def _csv(lines: Iterable[Iterable[Any]]) -> str:
+    """NaN is an empty cell, flags are 0 and 1, numbers have nine digits (all that a float32 has)."""
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    columns = list(rows[0])
-    writer.writerow(columns)
-    writer.writerows([[_cell(row[column]) for column in columns] for row in rows])
+    csv.writer(text, lineterminator="\n").writerows([_cell(value) for value in line] for line in lines)
     return text.getvalue()
 
 
 def _cell(value: Any) -> str:
+    if value is None:
+        return ""
     if isinstance(value, bool):
         return str(int(value))
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.9g}"
     return str(value)
-
-
-def _scores_csv(content: Mapping[str, Any]) -> str:
-    """Every number of metrics.json that has an interval: `section,name,value,low,high,undefined,images`."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    ends = ("value", "low", "high", "undefined", "images")
-    writer.writerow(["section", "name", *ends])
-    for section, name, number in _walk_numbers(content, ""):
-        writer.writerow([section, name, *("" if number.get(key) is None else _cell(number[key]) for key in ends)])
-    return text.getvalue()
 
 
 def _walk_numbers(content: Mapping[str, Any], section: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:

@@ -38,10 +38,8 @@ class EvaluationData(NamedTuple):
 
     data: LungDataModule
     data_origin: Origin
-    all_images: bool
-    """All images are measured, whatever their split; they stand as `test`."""
-    caveats: list[str]
-    """What a reader must know of them, a sentence each."""
+    all_images: bool  # All images are measured, whatever their split; they stand as `test`.
+    caveats: list[str]  # What a reader must know of them, a sentence each.
 
 
 def find_data(run: Run, config: Config, split: str | None) -> EvaluationData:
@@ -127,13 +125,10 @@ def _identity(section: DataConfig) -> list[object]:
 class OtherDataSet(NamedTuple):
     """What was found in a data set that is only evaluated."""
 
-    samples: list[Sample]
-    """As the data set divides them; all of `test` where it does not."""
+    samples: list[Sample]  # As the data set divides them; all of `test` where it does not.
     has_splits: bool
-    unknown_classes: list[str]
-    """Names in lower case that stand for no class of the network."""
-    unknown_images: int
-    """Images of such a class: they have no label here."""
+    unknown_classes: list[str]  # Names in lower case that stand for no class of the network.
+    unknown_images: int  # Images of such a class: they have no label here.
 
 
 def read_other_data_set(root: Path, label_map: Mapping[str, str]) -> OtherDataSet:

@@ -20,18 +20,15 @@ from lungseg.evaluation.statistics import Floats, Integers, Statistic, score_set
 
 CONFIDENCE = 0.95
 REPLICATES = 10_000
-_CHUNK = 2**19
-"""Weights held at a time (4 MiB): bounds memory, whatever the number of images and replicates."""
+_CHUNK = 2**19  # Weights held at a time (4 MiB): bounds memory, whatever the number of images and replicates.
 
 
 class Interval(NamedTuple):
     """A score of a set of images and the range in which 95 % of its resamples lie."""
 
-    value: float
-    """NaN where it is undefined."""
+    value: float  # NaN where it is undefined.
     low: float
-    high: float
-    """NaN, as `low`, where no resample defines the score. With one image (or one group) both equal `value`."""
+    high: float  # NaN, as `low`, where no resample defines the score. With one image (or one group) both equal `value`.
     undefined: int
     """Resamples that do not define the score (a class that was not drawn); the interval is that of the others."""
 
@@ -40,13 +37,10 @@ class Interval(NamedTuple):
 class Number:
     """An interval as it stands in results: None for what is undefined, and how many images are behind a mean."""
 
-    value: float | None
-    """None where it is undefined."""
+    value: float | None  # None where it is undefined.
     low: float | None
-    high: float | None
-    """None, as `low`, where no resample defines the score."""
-    undefined: int
-    """Resamples that do not define the score; the interval is that of the others."""
+    high: float | None  # None, as `low`, where no resample defines the score.
+    undefined: int  # Resamples that do not define the score; the interval is that of the others.
     images: int | None = field(default=None, metadata=stored(none_as="nothing"))
     """Images behind a mean; None for scores that are no mean over images."""
 

@@ -3,8 +3,6 @@
 Left and right are those of the image as it is drawn: in a frontal view its left is the patient's right.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import cv2
@@ -61,9 +59,16 @@ def part_like(mask: Flags, lungs: Sides) -> Sides:
     """
     if not lungs.left.any() or not lungs.right.any():
         return part_lungs(mask)
-    away = [cv2.distanceTransform(_bytes(~lung), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) for lung in lungs]
-    on_left = away[0] <= away[1]
+    on_left = squared_distance(lungs.left) <= squared_distance(lungs.right)
     return Sides(mask & on_left, mask & ~on_left)
+
+
+def squared_distance(mask: Flags) -> NDArray[np.float32]:
+    """Square of the distance, in pixels, from each pixel to the nearest one of a mask (H, W) that is not empty."""
+    distance = cv2.distanceTransform(_bytes(~mask), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    # OpenCV's roots differ in the last digit from call to call. Squares are whole numbers: rounded, ties are exact.
+    squared: NDArray[np.float32] = np.rint(np.square(distance))
+    return squared
 
 
 def count_components(mask: Flags) -> int:

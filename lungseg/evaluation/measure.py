@@ -3,8 +3,6 @@
 One pass of the network over the split and one over Val (for what is tuned there); all else is done on what they leave.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,10 +38,8 @@ from lungseg.runs.whole_files import digest
 class MaskResults:
     """Scores of one kind of mask."""
 
-    index: Integers
-    """(K,) images of the split that have a true mask."""
-    scores: dict[str, NDArray[Any]]
-    """(K,) each: what `measure_masks` gives."""
+    index: Integers  # (K,) images of the split that have a true mask.
+    scores: dict[str, NDArray[Any]]  # (K,) each: what `measure_masks` gives.
 
 
 @dataclass(frozen=True)
@@ -52,21 +48,16 @@ class Measured:
 
     classes: tuple[str, ...]
     samples: list[Sample]
-    logits: Floats
-    """(N, C)."""
-    label: Integers
-    """(N,), -1 where unknown."""
+    logits: Floats  # (N, C).
+    label: Integers  # (N,), -1 where unknown.
     masks: dict[str, MaskResults]
     """`lung`, and `infection` if the network predicts it; only kinds of which there is a true mask."""
-    broken_masks: int
-    """Images whose mask logits are not all finite."""
+    broken_masks: int  # Images whose mask logits are not all finite.
     maps: dict[CamMethod, MapMeasurements]
     val_logits: Floats | None
     """(M, C) of Val; None if that is the split itself, is not there, or belongs to another data set."""
-    val_label: Integers | None
-    """(M,)."""
-    halves: Integers
-    """(N,) `EvaluationTarget.halves`."""
+    val_label: Integers | None  # (M,).
+    halves: Integers  # (N,) `EvaluationTarget.halves`.
 
     @property
     def probs(self) -> Floats:

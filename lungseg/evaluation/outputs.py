@@ -57,20 +57,14 @@ CLOSED_FORM = CamMethod("cam")
 class BatchOutputs:
     """What is kept of the network's outputs for a batch of B images."""
 
-    logits: Floats
-    """(B, C) of the classes."""
-    label: Integers
-    """(B,), -1 where unknown."""
-    known: dict[str, Flags]
-    """(B,) whether there is a true mask: `lung`, `infection`."""
+    logits: Floats  # (B, C) of the classes.
+    label: Integers  # (B,), -1 where unknown.
+    known: dict[str, Flags]  # (B,) whether there is a true mask: `lung`, `infection`.
     finite_masks: Flags
     """(B,): no NaN or infinity in the mask logits; where there is, what is not above zero is no mask."""
-    maps: dict[CamMethod, Tensor]
-    """(B, h, w) float32 raw, of the class that is asked for."""
-    size: tuple[int, int]
-    """Height and width of the images, pixels."""
-    packed: dict[str, bytes]
-    """Masks by name, one bit a pixel, compressed; `mask` unpacks them."""
+    maps: dict[CamMethod, Tensor]  # (B, h, w) float32 raw, of the class that is asked for.
+    size: tuple[int, int]  # Height and width of the images, pixels.
+    packed: dict[str, bytes]  # Masks by name, one bit a pixel, compressed; `mask` unpacks them.
 
     def mask(self, name: str) -> Tensor:
         """(B, H, W) bool, one of `MASKS`; all False where there is none."""
@@ -89,20 +83,13 @@ class BatchOutputs:
 class Picture(NamedTuple):
     """One image with all that is shown of it."""
 
-    number: int
-    """Place in the split, from 0."""
-    image: NDArray[np.float32]
-    """(H, W) in [0, 1]."""
-    lung: Flags | None
-    """(H, W) true lungs; None where they are not known."""
-    predicted_lung: Flags
-    """(H, W)."""
-    infection: Flags | None
-    """(H, W); None where it is not known."""
-    predicted_infection: Flags | None
-    """(H, W); None if the network predicts none."""
-    cam: NDArray[np.float32]
-    """(H, W) raw map of the first CAM method, any sign; NaN if the network's output is."""
+    number: int  # Place in the split, from 0.
+    image: NDArray[np.float32]  # (H, W) in [0, 1].
+    lung: Flags | None  # (H, W) true lungs; None where they are not known.
+    predicted_lung: Flags  # (H, W).
+    infection: Flags | None  # (H, W); None where it is not known.
+    predicted_infection: Flags | None  # (H, W); None if the network predicts none.
+    cam: NDArray[np.float32]  # (H, W) raw map of the first CAM method, any sign; NaN if the network's output is.
 
 
 def check_cam_methods(target: EvaluationTarget, cam_methods: Sequence[CamMethod]) -> None:

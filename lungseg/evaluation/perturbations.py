@@ -6,8 +6,6 @@ drawn from an image's id alone, so that neither the batch nor the order matters,
 of a curve.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -24,8 +22,7 @@ Pictures = tuple[Tensor, Tensor]
 Plane = NDArray[np.float32]
 _LETTER = ((1, 1, 1, 1), (1, 0, 0, 0), (1, 1, 1, 0), (1, 0, 0, 0), (1, 0, 0, 0))
 """The marker, an F: no class's mark of the phantoms' planted shortcut, and no R or L."""
-_INSET = 0.03
-"""Distance of the marker from both edges, a share of the side."""
+_INSET = 0.03  # Distance of the marker from both edges, a share of the side.
 
 
 def add_noise(images: Tensor, lung: Tensor, strength: float, ids: Sequence[str]) -> Pictures:
@@ -94,10 +91,8 @@ class Perturbation(NamedTuple):
     """One way to make an image worse."""
 
     change: Callable[[Tensor, Tensor, float, Sequence[str]], Pictures]
-    strengths: tuple[float, ...]
-    """Above 0, rising; 0, the image as it is, is measured once for all."""
-    unit: str
-    """What a strength means."""
+    strengths: tuple[float, ...]  # Above 0, rising; 0, the image as it is, is measured once for all.
+    unit: str  # What a strength means.
 
     def apply(self, images: Tensor, lung: Tensor, strength: float, ids: Sequence[str]) -> Pictures:
         """The images changed; as they are at strength 0, which no kernel, angle or quality stands for."""

@@ -4,8 +4,6 @@ A field may be written under another key, and None may be written as a missing k
 so at the field, so that a file keeps its keys while the code uses better names.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType, UnionType

@@ -4,8 +4,6 @@ None stands for a number that is undefined, and for a part that was not measured
 dictionary that metrics.json holds, `saved.read_results` reads it back.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,44 +18,33 @@ Flag = Literal["shortcut", "no sign", "unclear"]
 class EvaluationSetup:
     """What was evaluated, on what, with what; no path of an image."""
 
-    checkpoint: str
-    """Path of the file."""
+    checkpoint: str  # Path of the file.
     checkpoint_digest: str
-    split: str
-    """`test`, `val`, or `all` of another data set."""
+    split: str  # `test`, `val`, or `all` of another data set.
     images: int
-    data_name: str
-    """What the data set is called, without the path to it."""
+    data_name: str  # What the data set is called, without the path to it.
     data_origin: str = field(metadata=stored("origin"))
     """`own`, `changed` or `other`: whether these are the data of the training."""
-    data: dict[str, Any]
-    """The config section."""
+    data: dict[str, Any]  # The config section.
     data_fingerprint: str | None
     classes: list[str]
-    class_images: dict[str, int]
-    """Images by true class."""
-    network: dict[str, Any]
-    """The config section `model`, and the number of `parameters`."""
+    class_images: dict[str, int]  # Images by true class.
+    network: dict[str, Any]  # The config section `model`, and the number of `parameters`.
     map_class: str = field(metadata=stored("target"))
     """Whose class maps: of the class `predicted`, or of the true one (`label`)."""
-    bootstraps: int
-    """Resamples behind every interval."""
-    versions: dict[str, str | None]
-    """Of Python and of packages."""
+    bootstraps: int  # Resamples behind every interval.
+    versions: dict[str, str | None]  # Of Python and of packages.
     devices: list[str]
     git_revision: str | None
-    lungseg: str
-    """Version."""
-    date: str
-    """ISO 8601, in UTC."""
+    lungseg: str  # Version.
+    date: str  # ISO 8601, in UTC.
 
 
 @dataclass(frozen=True)
 class MaskCounts:
     """How many images the rules for empty masks and unknown pixel spacings touch."""
 
-    images: int
-    """Images with a true mask."""
+    images: int  # Images with a true mask.
     empty_truth: int
     empty_prediction: int
     both_empty: int
@@ -69,27 +56,20 @@ class MaskCounts:
 class ReliabilityBin:
     """A bin of the reliability diagram."""
 
-    low: float
-    """Lower edge; the upper one is the next bin's."""
+    low: float  # Lower edge; the upper one is the next bin's.
     images: int
-    confidence: float | None
-    """Mean probability of the predicted class; None in an empty bin."""
-    accuracy: float | None
-    """Share of right predictions; None in an empty bin."""
+    confidence: float | None  # Mean probability of the predicted class; None in an empty bin.
+    accuracy: float | None  # Share of right predictions; None in an empty bin.
 
 
 @dataclass(frozen=True)
 class CalibrationResults:
     """Whether probabilities are frequencies, before and after temperature scaling."""
 
-    temperature: float | None
-    """Kept with the model."""
-    used: list[float | None]
-    """Applied here: one, two where Val is measured by halves, none where nothing is known."""
-    fitted_on: str
-    """In words; empty where no temperature is known."""
-    before: Numbers
-    """`ece`, `ece_classwise`, `brier` of the probabilities as they are."""
+    temperature: float | None  # Kept with the model.
+    used: list[float | None]  # Applied here: one, two where Val is measured by halves, none where nothing is known.
+    fitted_on: str  # In words; empty where no temperature is known.
+    before: Numbers  # `ece`, `ece_classwise`, `brier` of the probabilities as they are.
     reliability: list[ReliabilityBin]
     after: Numbers | None = field(default=None, metadata=stored(none_as="nothing"))
     """After temperature scaling; None, as `reliability_after`, without a temperature."""
@@ -102,18 +82,15 @@ class CurvePoints:
 
     x: list[float]
     y: list[float]
-    threshold: list[float | None]
-    """None at the first point, where nothing is called positive."""
+    threshold: list[float | None]  # None at the first point, where nothing is called positive.
 
 
 @dataclass(frozen=True)
 class Curves:
     """Curves of each class against the rest, by class, where they are defined."""
 
-    roc: dict[str, CurvePoints] = field(default_factory=dict)
-    """False against true positive rate."""
-    precision_recall: dict[str, CurvePoints] = field(default_factory=dict)
-    """Recall against precision."""
+    roc: dict[str, CurvePoints] = field(default_factory=dict)  # False against true positive rate.
+    precision_recall: dict[str, CurvePoints] = field(default_factory=dict)  # Recall against precision.
 
 
 @dataclass(frozen=True)
@@ -121,12 +98,9 @@ class OperatingPoints:
     """Each class against the rest at the thresholds that reach a sensitivity on other images."""
 
     sensitivity_wanted: float
-    chosen_on: str
-    """Images that the thresholds were chosen on, in words."""
-    thresholds: dict[str, list[float | None]]
-    """By class; two where Val is measured by halves."""
-    scores: Numbers
-    """`sensitivity_at_threshold_CLASS`, and so for `specificity` and `precision`."""
+    chosen_on: str  # Images that the thresholds were chosen on, in words.
+    thresholds: dict[str, list[float | None]]  # By class; two where Val is measured by halves.
+    scores: Numbers  # `sensitivity_at_threshold_CLASS`, and so for `specificity` and `precision`.
 
 
 @dataclass(frozen=True)
@@ -134,13 +108,10 @@ class EvidenceSummary:
     """Means over the images whose class map holds evidence, and counts."""
 
     evidence_in_lungs: float | None
-    lung_area: float | None
-    """Share of the pixels, which is also a uniform map's evidence in the lungs."""
+    lung_area: float | None  # Share of the pixels, which is also a uniform map's evidence in the lungs.
     peak_in_lungs: float | None
-    outside: int
-    """Images most of whose evidence lies outside the lungs."""
-    n: int
-    """Images with evidence."""
+    outside: int  # Images most of whose evidence lies outside the lungs.
+    n: int  # Images with evidence.
     no_evidence: int
 
 
@@ -153,8 +124,7 @@ class FaithfulnessResults:
     insertion_area: float
     random_deletion_area: float
     random_insertion_area: float
-    intervals: Numbers
-    """Of the areas, and of `deletion_gain` and `insertion_gain` over a misplaced map."""
+    intervals: Numbers  # Of the areas, and of `deletion_gain` and `insertion_gain` over a misplaced map.
     randomisation: dict[str, float | None]
     """Rank correlation with the map as it was, by the stage down to which the network was unlearned."""
     deletion_curve: list[float]
@@ -167,15 +137,13 @@ class FaithfulnessResults:
 class ClassMapResults:
     """Everything measured of the maps of one CAM method."""
 
-    evidence: dict[str, EvidenceSummary]
-    """Of `all` images and of each true class."""
+    evidence: dict[str, EvidenceSummary]  # Of `all` images and of each true class.
     localisation: dict[str, dict[str, dict[str, float | None]]]
     """Mean scores and counts (`LocalisationScores.compute`) against `infection`, `infection_in_lungs` (maps cropped
     first) and `lungs`; of `all` images, each class, each `lesion_SIZE`."""
     tuned_threshold: dict[str, list[float]]
     """Share of a map's maximum at which `iou_tuned` is best, by what it is measured against; two for halves."""
-    intervals: Numbers
-    """Means of the evidence and localisation scores, as `evidence_in_lungs`, `infection_hit_Normal`."""
+    intervals: Numbers  # Means of the evidence and localisation scores, as `evidence_in_lungs`, `infection_hit_Normal`.
     faithfulness: FaithfulnessResults | None
 
 
@@ -183,12 +151,9 @@ class ClassMapResults:
 class ViewResults:
     """What the network makes of images of which it is shown a part, or of which one is hidden."""
 
-    margin: float | None
-    """Dilation of the lungs, a share of the side; None where none comes in."""
-    kept: float | None
-    """Mean share of the pixels that is shown."""
-    scores: Numbers
-    """`accuracy`, `balanced_accuracy`, `auroc`, `true_class_prob`."""
+    margin: float | None  # Dilation of the lungs, a share of the side; None where none comes in.
+    kept: float | None  # Mean share of the pixels that is shown.
+    scores: Numbers  # `accuracy`, `balanced_accuracy`, `auroc`, `true_class_prob`.
 
 
 @dataclass(frozen=True)
@@ -196,16 +161,11 @@ class ShortcutResults:
     """The hide-and-seek test: what the network knows without the lungs, and from them alone."""
 
     images: int
-    left_out: dict[str, int]
-    """Images by what they lack: `label`, `lungs`, `finite probabilities`."""
-    lungs_predicted: int
-    """Images whose true lungs are not known: those that the network predicts are hidden or shown."""
-    views: dict[str, ViewResults]
-    """`full`, `lungs`, `blanked`, `box`, `border`: the keys of `shortcut.regions.VIEWS`."""
-    lungs_curve: list[ViewResults]
-    """The lungs alone, dilated further and further."""
-    blanked_curve: list[ViewResults]
-    """The same dilated lungs hidden."""
+    left_out: dict[str, int]  # Images by what they lack: `label`, `lungs`, `finite probabilities`.
+    lungs_predicted: int  # Images whose true lungs are not known: those that the network predicts are hidden or shown.
+    views: dict[str, ViewResults]  # `full`, `lungs`, `blanked`, `box`, `border`: the keys of `shortcut.regions.VIEWS`.
+    lungs_curve: list[ViewResults]  # The lungs alone, dilated further and further.
+    blanked_curve: list[ViewResults]  # The same dilated lungs hidden.
 
 
 @dataclass(frozen=True)
@@ -213,34 +173,27 @@ class Verdict:
     """What follows from the hide-and-seek test, and why."""
 
     flag: Flag
-    reasons: list[str]
-    """A sentence each; the first one decides."""
-    rule: str
-    """How the flag follows."""
-    limits: str
-    """What it does not say."""
-    skill_left: Numbers
-    """Without the lungs, `balanced_accuracy` and `auroc`: 0 is chance, 1 what full images give."""
+    reasons: list[str]  # A sentence each; the first one decides.
+    rule: str  # How the flag follows.
+    limits: str  # What it does not say.
+    skill_left: Numbers  # Without the lungs, `balanced_accuracy` and `auroc`: 0 is chance, 1 what full images give.
 
 
 @dataclass(frozen=True)
 class RobustnessPoint:
     """The network on images changed with one strength."""
 
-    strength: float
-    """0 leaves the images as they are."""
+    strength: float  # 0 leaves the images as they are.
     scores: Numbers
     """`accuracy`, `balanced_accuracy`, `dice`, `evidence_in_lungs`, `flipped` (share of predictions that change)."""
-    flipped_to: dict[str, int]
-    """Predictions that change, by the class that they change to."""
+    flipped_to: dict[str, int]  # Predictions that change, by the class that they change to.
 
 
 @dataclass(frozen=True)
 class RobustnessCurve:
     """One perturbation from strength 0 to its strongest."""
 
-    unit: str
-    """What a strength means."""
+    unit: str  # What a strength means.
     points: list[RobustnessPoint]
 
 
@@ -249,10 +202,8 @@ class RobustnessResults:
     """How the network stands up to worse images."""
 
     images: int
-    left_out: int
-    """Images whose class probabilities were not finite at some strength."""
-    curves: dict[str, RobustnessCurve]
-    """By the names of `perturbations.PERTURBATIONS`."""
+    left_out: int  # Images whose class probabilities were not finite at some strength.
+    curves: dict[str, RobustnessCurve]  # By the names of `perturbations.PERTURBATIONS`.
 
 
 @dataclass(frozen=True)
@@ -262,12 +213,10 @@ class EvaluationResults:
     setup: EvaluationSetup = field(metadata=stored("what"))
     segmentation: Numbers = field(default_factory=dict)
     """Of the lung masks, and as `infection_...` of the infection masks."""
-    mask_counts: dict[str, MaskCounts] = field(default_factory=dict)
-    """By kind: `lung`, `infection`."""
+    mask_counts: dict[str, MaskCounts] = field(default_factory=dict)  # By kind: `lung`, `infection`.
     classification: Numbers = field(default_factory=dict)
     calibration: CalibrationResults | None = field(default=None, metadata=stored(none_as="empty"))
-    confusion: list[list[int]] = field(default_factory=list)
-    """Images, rows true, columns predicted."""
+    confusion: list[list[int]] = field(default_factory=list)  # Images, rows true, columns predicted.
     curves: Curves = field(default_factory=Curves)
     operating_points: OperatingPoints | None = field(default=None, metadata=stored(none_as="empty"))
     class_maps: dict[str, ClassMapResults] = field(default_factory=dict)

@@ -1,7 +1,5 @@
 """How the network stands up to worse films: every perturbation at rising strengths, image by image."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,8 +30,7 @@ strength 0), NaN where there is none."""
 _MEASURED = ("class_probs", "dice", "evidence_in_lungs")
 _UNCHANGED = ("", 0.0)
 REPLICATES = 2_000
-PASSES = 1 + sum(len(perturbation.strengths) for perturbation in PERTURBATIONS.values())
-"""Forward passes an image."""
+PASSES = 1 + sum(len(perturbation.strengths) for perturbation in PERTURBATIONS.values())  # Forward passes an image.
 
 
 def measure_robustness(

@@ -26,22 +26,18 @@ MASK_SCORES = (
 )
 """Columns of per_image.csv that are averaged of lung masks, and as `infection_...` of infection masks."""
 METRICS_FILE, ROWS_FILE = "metrics.json", "per_image.csv"
-Key = tuple[str, str]
-"""Id of an image and digest of its file: two data sets may give different images the same id."""
+Key = tuple[str, str]  # Id of an image and digest of its file: two data sets may give different images the same id.
 
 
 @dataclass(frozen=True)
 class SavedEvaluation:
     """The evaluation of a run."""
 
-    name: str
-    """Of the run's folder."""
+    name: str  # Of the run's folder.
     folder: Path
     setup: EvaluationSetup
-    cam_method: str
-    """Name of the method whose class maps the rows hold."""
-    rows: list[dict[str, str]]
-    """Of per_image.csv."""
+    cam_method: str  # Name of the method whose class maps the rows hold.
+    rows: list[dict[str, str]]  # Of per_image.csv.
 
     @property
     def classes(self) -> list[str]:

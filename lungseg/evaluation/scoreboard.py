@@ -5,8 +5,6 @@ way of averaging, which the papers do not all give. The accuracy of the paper is
 97.72 % to "the U-Net model", which may mean pixels or images, so no row of this run stands under the same name.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -42,13 +40,10 @@ class ScoreboardRow:
     """A number of this run or of a paper."""
 
     what: str
-    value: float | None
-    """None where this run has no such number; `data` then says why."""
+    value: float | None  # None where this run has no such number; `data` then says why.
     low: float | None
-    high: float | None
-    """None, as `low`, of published numbers."""
-    data: str
-    """What it was measured on."""
+    high: float | None  # None, as `low`, of published numbers.
+    data: str  # What it was measured on.
     source: str
     published: bool
 
@@ -68,8 +63,7 @@ class Own(NamedTuple):
     what: str
     section: str
     name: str
-    lacking: str
-    """Why it may not be there."""
+    lacking: str  # Why it may not be there.
 
 
 _NO_LUNGS = "no image has a lung mask"

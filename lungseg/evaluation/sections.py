@@ -3,8 +3,6 @@
 `measure_faithfulness` alone runs the network: on images spread over the classes, some pixels of them hidden.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -145,8 +143,7 @@ def _bootstrap(statistics: Sequence[Statistic], measured: Measured, replicates: 
     return bootstrap(statistics, len(measured.label), measured.groups, replicates)
 
 
-RANDOMISED = 16
-"""Images on which the weight randomisation is checked."""
+RANDOMISED = 16  # Images on which the weight randomisation is checked.
 FAITHFULNESS_REPLICATES = 2_000
 
 

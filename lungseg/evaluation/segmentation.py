@@ -4,8 +4,6 @@ Rules for empty masks: both empty scores 1, one empty scores 0, in every score b
 Surface distances are undefined (NaN) where either is empty. `mask_counts` counts the cases.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -19,8 +17,7 @@ from lungseg.evaluation.statistics import Flags, Floats, Statistic, divide
 OVERLAP_SCORES = ("dice", "iou", "sensitivity", "precision")
 PIXEL_COUNTS = ("pixels_overlap", "pixels_predicted", "pixels_true")
 SURFACE_SCORES = ("hd95_px", "asd_px", "hd95_mm", "asd_mm")
-SIDES = ("image_left", "image_right")
-"""Of the image as it is drawn, not of the patient."""
+SIDES = ("image_left", "image_right")  # Of the image as it is drawn, not of the patient.
 
 
 def measure_masks(

@@ -5,8 +5,6 @@ Reports 11:16075, 2021; DeGrave, Janizek, Lee, "AI for radiographic COVID-19 det
 Nature Machine Intelligence 3:610-619, 2021. The views are those of `shortcut_views`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,8 +41,7 @@ SHOWN_VIEWS: dict[str, tuple[float | None, Callable[[LungDistance], Tensor]]] = 
     if margin != MARGIN
 }
 """By name, `full` first: the dilation of the lungs, and what is kept of an image."""
-PASSES = len(SHOWN_VIEWS)
-"""Forward passes an image."""
+PASSES = len(SHOWN_VIEWS)  # Forward passes an image.
 
 
 @dataclass(frozen=True)
@@ -53,20 +50,14 @@ class ShownImages:
 
     classes: tuple[str, ...]
     samples: list[Sample]
-    label: Integers
-    """(N,)."""
-    lung_known: Flags
-    """(N,): the true lungs were hidden or shown; else those predicted on the full image."""
+    label: Integers  # (N,).
+    lung_known: Flags  # (N,): the true lungs were hidden or shown; else those predicted on the full image.
     evidence_in_lungs: Floats
     """(N,) share of the predicted class's evidence on the full image; NaN where the map holds none."""
-    lung_area: Floats
-    """(N,) share of the pixels: a uniform map's share of evidence."""
-    probs: dict[str, Floats]
-    """(N, C) in [0, 1] for each of `SHOWN_VIEWS`."""
-    scores: dict[str, dict[str, Interval]]
-    """`SCORES` for each of `SHOWN_VIEWS`; NaN where there is no image."""
-    left_out: dict[str, int]
-    """Other images by what they lack: `label`, `lungs`, `finite probabilities`."""
+    lung_area: Floats  # (N,) share of the pixels: a uniform map's share of evidence.
+    probs: dict[str, Floats]  # (N, C) in [0, 1] for each of `SHOWN_VIEWS`.
+    scores: dict[str, dict[str, Interval]]  # `SCORES` for each of `SHOWN_VIEWS`; NaN where there is no image.
+    left_out: dict[str, int]  # Other images by what they lack: `label`, `lungs`, `finite probabilities`.
 
 
 def measure_shortcuts(

@@ -1,7 +1,5 @@
 """The verdict on the hide-and-seek test: whether a network can do without the lungs, by a rule that is told with it."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from lungseg.evaluation.intervals import Interval, bootstrap, numbers_of
@@ -14,8 +12,7 @@ CLEARLY_LEFT, HARDLY_LEFT = 0.15, 0.3
 no sign. They lie apart so that small sets can clear a network, which one number between them could not."""
 LEAST_SKILL = 0.1
 """By which the balanced accuracy on full images surely exceeds chance, or there is no skill to ask about."""
-LEAST_UNITS = 10
-"""Images of each class, or groups of images where they are known; two classes at least."""
+LEAST_UNITS = 10  # Images of each class, or groups of images where they are known; two classes at least.
 RULE = (
     "Skill left without the lungs: (score with the lungs blanked - chance) / (score on full images - chance), for "
     "balanced accuracy (chance: 1 / classes) and for AUROC (chance: 0.5), with 95 % bootstrap intervals. 'shortcut': "

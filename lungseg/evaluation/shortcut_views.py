@@ -6,30 +6,26 @@ be seen, and with it the lungs' size and shape, and a network has never seen suc
 fall for that alone. `box` hides the outline too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-BORDER_SHARE = 3 / 32
-"""Width of the border as a share of the side: what the audit's linear probe sees of it."""
+from lungseg.evaluation.lungs_apart import squared_distance
+
+BORDER_SHARE = 3 / 32  # Width of the border as a share of the side: what the audit's linear probe sees of it.
 MARGIN = 0.02
 """Lungs are kept, or blanked, with this much around them, a share of the side: masks are drawn tight, and what lies at
 the edge belongs to the lungs. The same for both, so that together the two views show each pixel once."""
-NOTHING_KEPT = 0.5
-"""Grey of an image of which nothing is kept."""
+NOTHING_KEPT = 0.5  # Grey of an image of which nothing is kept.
 
 
 class LungDistance(NamedTuple):
     """Where the lungs of a batch lie; made once, read by every view."""
 
-    lung: Tensor
-    """(B, H, W) bool."""
+    lung: Tensor  # (B, H, W) bool.
     distance: Tensor
     """(B, H, W) float32: from a pixel to the nearest of the lungs, as a share of the shorter side; 0 in the lungs,
     infinite where an image has none."""
@@ -38,14 +34,11 @@ class LungDistance(NamedTuple):
 def measure_distance(lung: Tensor) -> LungDistance:
     """Measure how far each pixel is from the lungs (B, H, W) bool, exactly, between the centres of pixels."""
     side = min(lung.shape[-2:])
-    found = []
-    for mask in lung.cpu().numpy():
-        outside = (~mask).astype(np.uint8)
-        if mask.any():
-            found.append(cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) / np.float32(side))
-        else:
-            found.append(np.full(mask.shape, np.inf, np.float32))
-    return LungDistance(lung, torch.from_numpy(np.stack(found)).to(lung.device))
+    distances = [
+        np.sqrt(squared_distance(mask)) / np.float32(side) if mask.any() else np.full(mask.shape, np.inf, np.float32)
+        for mask in lung.cpu().numpy()
+    ]
+    return LungDistance(lung, torch.from_numpy(np.stack(distances)).to(lung.device))
 
 
 def keep(images: Tensor, kept: Tensor) -> Tensor:

@@ -3,8 +3,6 @@
 With a weight of one an image the score is the value of the set; with the counts of a draw it is that of a resample.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What is evaluated: the network of a checkpoint and one split of a data set, as the run's own config describes it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,20 +33,15 @@ class EvaluationTarget:
     run: Run
     network: LungNetwork
     classes: tuple[str, ...]
-    config: Config
-    """Of the run, with the words for `data` applied."""
+    config: Config  # Of the run, with the words for `data` applied.
     data: LungDataModule
     split: Split
     device: torch.device
     data_origin: Origin = "own"
-    all_images: bool = False
-    """All images of another data set are measured, whatever their split; they stand as `test`."""
-    caveats: tuple[str, ...] = ()
-    """What a reader must know of the data, a sentence each."""
-    track: Track = silent
-    """Shows how far a pass is."""
-    processes: ProcessGroup = field(default_factory=ProcessGroup)
-    """Processes that share the forward passes."""
+    all_images: bool = False  # All images of another data set are measured, whatever their split; they stand as `test`.
+    caveats: tuple[str, ...] = ()  # What a reader must know of the data, a sentence each.
+    track: Track = silent  # Shows how far a pass is.
+    processes: ProcessGroup = field(default_factory=ProcessGroup)  # Processes that share the forward passes.
 
     @property
     def samples(self) -> list[Sample]:

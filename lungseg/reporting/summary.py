@@ -1,7 +1,5 @@
 """What the terminal shows at the end: the final numbers of a training, and the headlines of an evaluation."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

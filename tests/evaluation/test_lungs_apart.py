@@ -130,3 +130,12 @@ def test_counts_equal_scipys(share: float) -> None:
     mask = np.random.default_rng(0).random((40, 40)) < share
     assert count_components(mask) == label(mask, np.ones((3, 3)))[1]
     assert count_holes(mask) == label(binary_fill_holes(mask) & ~mask)[1]
+
+
+def test_a_pixel_as_near_to_both_lungs_goes_left_every_time() -> None:
+    mask = np.zeros((61, 41), bool)
+    mask[11:50:13, 4:11] = True
+    lungs = Sides(mask, mask[:, ::-1].copy())  # the middle column is as far from one as from the other
+    for _ in range(30):
+        sides = part_like(np.ones_like(mask), lungs)
+        assert sides.left[:, :21].all() and sides.right[:, 21:].all()

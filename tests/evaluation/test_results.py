@@ -35,21 +35,16 @@ def read(folder: Path) -> tuple[dict[str, Any], list[dict[str, str]]]:
 
 
 @pytest.fixture(scope="module")
-def run(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder of its own, into which calibration.json may be written."""
+def run(evaluated_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of its own, into which calibration.json may be written; that of Val is there."""
     folder = tmp_path_factory.mktemp("results") / "run"
-    shutil.copytree(untrained, folder, ignore=shutil.ignore_patterns("calibration.json", "evaluation"))
-    return folder
+    return Path(shutil.copytree(evaluated_run, folder, ignore=shutil.ignore_patterns("evaluation")))
 
 
 @pytest.fixture(scope="module")
-def evaluated(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[dict[str, str]]]:
+def evaluated(evaluated_run: Path) -> tuple[dict[str, Any], list[dict[str, str]]]:
     """metrics.json and per_image.csv of the Test split, everything measured."""
-    folder = tmp_path_factory.mktemp("evaluated")
-    results = evaluate(load_target(run, []), Options(faithfulness=2, bootstraps=100, robustness=3), folder)
-    assert read_results(folder) == results
-    assert to_plain(results) == read(folder)[0]
-    return read(folder)
+    return read(evaluated_run / "evaluation" / "test")
 
 
 def test_metrics_hold_every_section_of_the_contract(evaluated) -> None:
@@ -88,7 +83,9 @@ def test_means_and_their_intervals_follow_from_the_rows(evaluated) -> None:
 
 
 def test_every_number_with_an_interval_is_a_line_of_scores_csv(run: Path, tmp_path: Path) -> None:
-    content = to_plain(evaluate(load_target(run, []), QUICK, tmp_path))
+    results = evaluate(load_target(run, []), QUICK, tmp_path)
+    content = to_plain(results)
+    assert read_results(tmp_path) == results and content == read(tmp_path)[0]
     with (tmp_path / "scores.csv").open(newline="") as file:
         lines = {(row["section"], row["name"]): row for row in csv.DictReader(file)}
     number = content["segmentation"]["dice"]
