@@ -63,11 +63,8 @@ def reliability(probs: Floats, label: Integers) -> list[ReliabilityBin]:
 def fit_temperature(logits: Floats, label: Integers) -> float:
     """Temperature T that minimises the negative log-likelihood of `softmax(logits / T)` (Guo et al., ICML 2017).
 
-    The likelihood is convex in 1 / T: its slope is halved down to zero. The prediction never changes.
-
-    Args:
-        logits: (N, C) of validation images.
-        label: (N,), -1 where unknown.
+    logits are (N, C) of validation images, label is (N,), -1 where unknown. The likelihood is convex in 1 / T: its
+    slope is halved down to zero. The prediction never changes.
 
     Returns:
         Within `TEMPERATURES`; at its lower end if every image is classified right, at its upper one if the logits are
@@ -129,12 +126,9 @@ def softmax(logits: Floats) -> Floats:
 
 
 def choose(logits: Floats, label: Integers, sensitivity: float) -> Calibration:
-    """Fit the temperature, and find for each class the highest threshold that reaches a sensitivity.
+    """Fit the temperature to logits (N, C) and label (N,), and find for each class the threshold of a sensitivity.
 
-    Args:
-        logits: (N, C).
-        label: (N,), -1 where unknown.
-        sensitivity: In (0, 1]; the thresholds are of `softmax(logits)`, not scaled by the temperature.
+    The thresholds (`operating_thresholds`) are of `softmax(logits)`, not scaled by the temperature.
     """
     temperature = fit_temperature(logits, label) if usable(logits, label).any() else math.nan
     return Calibration(temperature, operating_thresholds(softmax(logits), label, sensitivity))
@@ -142,22 +136,16 @@ def choose(logits: Floats, label: Integers, sensitivity: float) -> Calibration:
 
 def apply(choice: Calibration, images: int, on: str) -> Tuned:
     """Use what was chosen elsewhere on N images."""
-    whole = np.full(images, choice.temperature), np.tile(choice.thresholds, (images, 1))
-    return Tuned(*whole, [choice], on, choice)
+    thresholds = np.tile(choice.thresholds, (images, 1))
+    return Tuned(np.full(images, choice.temperature), thresholds, [choice], on, choice)
 
 
 def cross_fit(logits: Floats, label: Integers, halves: Integers, sensitivity: float) -> Tuned:
-    """Use on each half what is chosen on the other.
-
-    Args:
-        logits: (N, C).
-        label: (N,), -1 where unknown.
-        halves: (N,) 0 or 1.
-        sensitivity: As of `choose`.
-    """
+    """Use on each half (`halves`: (N,) 0 or 1) what is chosen on the other; other arguments as of `choose`."""
     choices = [choose(logits[halves != half], label[halves != half], sensitivity) for half in (0, 1)]
     temperature = np.array([choice.temperature for choice in choices])[halves]
     thresholds = np.stack([choice.thresholds for choice in choices])[halves]
+    # The halves choose only to be measured fairly; a user gets what all images of Val choose.
     stored = choose(logits, label, sensitivity)
     return Tuned(temperature, thresholds, choices, "each half of the images for the other", stored)
 

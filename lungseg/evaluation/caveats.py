@@ -12,14 +12,7 @@ SMALL = 30  # Images below which an interval by percentiles is too narrow to be 
 
 
 def list_caveats(target: EvaluationTarget, measured: Measured, tuned: Tuned, why_not_tuned: str) -> list[str]:
-    """Every note but those of the shortcut report.
-
-    Args:
-        target: What was measured.
-        measured: What was found.
-        tuned: What was chosen on Val.
-        why_not_tuned: Why there is no temperature, where there is none.
-    """
+    """Every caveat but those of the verdict; `why_not_tuned` says why there is no temperature, where there is none."""
     return [
         *target.caveats,
         *_broken(measured),
@@ -64,16 +57,17 @@ def _masks(target: EvaluationTarget, measured: Measured) -> list[str]:
             caveats.append(f"{images - counts['images']} of {images} images have no {kind} mask: not in its scores")
         touched = {name: count for name, count in counts.items() if count and name.startswith(("empty", "both"))}
         if touched:
-            told = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in touched.items())
+            cases = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in touched.items())
             caveats.append(
-                f"empty {kind} masks: {told}; both empty scores 1, one empty 0, and outlines have no distance "
+                f"empty {kind} masks: {cases}; both empty scores 1, one empty 0, and outlines have no distance "
                 f"({counts['surface_undefined']} images)"
             )
     if measured.masks:
+        # the lungs' where both kinds are measured: of an image, the size of a pixel is the same for both
+        counts = mask_counts(next(iter(measured.masks.values())).scores)
         caveats.append(
             f"masks are compared at the network's {size} x {size} pixels, bars of letterboxed images included"
         )
-        counts = mask_counts(next(iter(measured.masks.values())).scores)
         if counts["spacing_unknown"]:
             caveats.append(
                 f"the size of a pixel is not known of {counts['spacing_unknown']} images: no distances in mm"

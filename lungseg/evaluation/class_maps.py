@@ -63,14 +63,10 @@ def measure_maps(
     tuning: Sequence[BatchOutputs] | None,
     halves: Integers,
 ) -> MapMeasurements:
-    """Measure one CAM method.
+    """Measure one CAM method of those that the outputs of the split hold.
 
-    Args:
-        target: Network and classes.
-        method: One of those the outputs hold.
-        outputs: Of the split.
-        tuning: Of Val, on which the threshold of `iou_tuned` is tuned; None tunes it on each half for the other.
-        halves: (N,) half of each image of the split, 0 or 1.
+    The threshold of `iou_tuned` is tuned on the outputs of Val (`tuning`), or, where they are None, on each half of the
+    split for the other; `halves` (N,) says which half, 0 or 1, an image is in.
     """
     stride = layer_stride(target.network, method.layer)
     # No image may tune the threshold that it is scored at: of one split, each half tunes that of the other.
@@ -89,7 +85,7 @@ def measure_maps(
     broken = 0
 
     def of_batch(batch: BatchOutputs, half: Integers) -> tuple[dict[str, dict[str, Tensor]], Evidence, Tensor, int]:
-        cam, lung = _map_of(batch, method, stride), batch.lung()
+        cam, lung = resize_map(batch.maps[method], stride, batch.size), batch.lung()
         found = {}
         for name in TARGETS:
             chosen = thresholds.get(name)
@@ -105,7 +101,10 @@ def measure_maps(
                 scores[name].update(found[name], torch.from_numpy(batch.label), share)
             per_image += _rows(evidence_of, found, share)
             broken += bad
-    localisation = {name: score.compute() for name, score in scores.items()}
+    localisation = {
+        name: {group: dict[str, float | None](values) for group, values in score.compute().items()}
+        for name, score in scores.items()
+    }
     label = np.concatenate([batch.label for batch in outputs])
     evidence = _evidence_summary(per_image, images_by_class(label, target.classes))
     return MapMeasurements(evidence, localisation, per_image, thresholds, broken)
@@ -133,15 +132,11 @@ def _parted(values: Integers, outputs: Sequence[BatchOutputs]) -> list[Integers]
     return np.split(values, np.cumsum([len(batch.label) for batch in outputs])[:-1])
 
 
-def _map_of(batch: BatchOutputs, method: CamMethod, stride: int) -> Tensor:
-    """(B, H, W) float32."""
-    return resize_map(batch.maps[method], stride, batch.size)
-
-
 def _target_of(name: str, batch: BatchOutputs) -> tuple[Tensor, Tensor | None]:
     """Mask to measure against, and the lungs to crop the map to first."""
     if name == "lungs":
         return batch.lung(), None
+    # cropped as a user sees it, to the lungs that the network predicts, whether or not the true ones are known
     return batch.mask("infection"), batch.mask("predicted_lung") if name == "infection_in_lungs" else None
 
 
@@ -152,7 +147,7 @@ def _tune(
     tuner = ThresholdTuner()
     for batch, flags in zip(outputs, chosen, strict=True):
         mask, crop = _target_of(name, batch)
-        cam = _map_of(batch, method, stride)
+        cam = resize_map(batch.maps[method], stride, batch.size)
         used = torch.from_numpy(flags) & _measurable(cam, mask)
         if used.any():
             tuner.update(cam[used], mask[used], None if crop is None else crop[used])
@@ -167,11 +162,7 @@ def _measurable(cam: Tensor, mask: Tensor) -> Tensor:
 def _localise(cam: Tensor, mask: Tensor, crop: Tensor | None, limits: Any) -> dict[str, Tensor]:
     """`measure_localisation` of the images that can be measured, each by its own threshold; the rest is undefined.
 
-    Args:
-        cam: (B, H, W) float32.
-        mask: (B, H, W) bool.
-        crop: (B, H, W) bool, or None.
-        limits: (B,) float64, or None.
+    cam is (B, H, W) float32, mask and crop are (B, H, W) bool, limits (B,) float64.
     """
     used = _measurable(cam, mask)
     names = ["hit", "iou_otsu", "energy", "average_precision"] + ([] if limits is None else ["iou_tuned"])

@@ -88,6 +88,7 @@ def _named(evaluations: Sequence[SavedEvaluation]) -> list[SavedEvaluation]:
     """The same under names of their own."""
     names: list[str] = []
     for run in evaluations:
+        # `run` and `run (2)`: two folders may have one name, and one run may be given twice
         same = sum(name == run.name or name.startswith(f"{run.name} (") for name in names)
         names.append(f"{run.name} ({same + 1})" if same else run.name)
     return [replace(run, name=name) for run, name in zip(evaluations, names, strict=True)]
@@ -108,14 +109,9 @@ def _same_images(runs: Sequence[SavedEvaluation], shared: bool) -> list[SavedEva
         )
     if not in_all:
         raise UserError("the runs have no image in common: nothing can be compared; evaluate them on the same data")
-    kept = [run.only([key for key in first.keys if key in in_all]) for run in runs]
-    _check_labels(kept)
-    return kept
-
-
-def _check_labels(runs: Sequence[SavedEvaluation]) -> None:
-    first, *others = runs
+    first, *others = kept = [run.only([key for key in first.keys if key in in_all]) for run in runs]
     for run in others:
+        # A label that only one of them has contradicts nothing: classes are compared where both have it.
         differ = np.flatnonzero((run.label != first.label) & (run.label >= 0) & (first.label >= 0))
         if len(differ):
             row, other = first.rows[differ[0]], run.rows[differ[0]]
@@ -123,6 +119,7 @@ def _check_labels(runs: Sequence[SavedEvaluation]) -> None:
                 f"{len(differ)} images have another label in {run.name} than in {first.name}, as {row['id']!r}: "
                 f"{other['label']!r} and {row['label']!r}; evaluate both with the same data.label_map"
             )
+    return kept
 
 
 def _values(run: SavedEvaluation, replicates: int) -> dict[str, dict[str, float]]:
@@ -168,10 +165,7 @@ def _statistics(
 ) -> tuple[list[Statistic], dict[str, int]]:
     """All scores, named `section/name` as in metrics.json, and how many images are behind those that are means.
 
-    Args:
-        run: Whose.
-        values: (N,) each, of `image_values`.
-        known: (N,) images on which the classes are scored.
+    The values are some of `image_values`; classes are scored on the images (N,) that are `known`.
     """
     statistics: list[Statistic] = []
     counts: dict[str, int] = {}

@@ -75,20 +75,15 @@ def evaluate(
     show: Callable[[Picture], None] | None = None,
     say: Say = no_word,
 ) -> EvaluationResults:
-    """Measure everything and write it.
+    """Measure everything and write it to a folder; files of an earlier evaluation there are replaced.
 
-    Args:
-        target: Network and data.
-        options: How much.
-        output: Folder; files of an earlier evaluation there are replaced.
-        show: Given every image while the network passes over them.
-        say: Told what is being done.
+    `show` gets every image while the network passes over them, `say` what is being done, in words.
 
     Returns:
         What `read_results` gives of the folder.
 
     Raises:
-        ValueError: Unknown method or layer.
+        UserError: Unknown method or layer.
     """
     measured = measure(target, options.cam_methods, options.map_class, show, say)
     tuned, why = _tune(target, measured, options)

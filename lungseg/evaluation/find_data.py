@@ -56,8 +56,10 @@ def find_data(run: Run, config: Config, split: str | None) -> EvaluationData:
     """
     trained = run.config().data
     root = config.data.root
-    if root is not None and (trained.root is None or not _same(root, trained.root)):
-        return _elsewhere(run, config, Path(root).expanduser(), split)
+    if root is not None:
+        here = Path(root).expanduser()
+        if trained.root is None or here.resolve() != Path(trained.root).expanduser().resolve():
+            return _elsewhere(run, config, here, split)
     data = LungDataModule(config.data, config.augment, config.run.seed)
     data.prepare_data()
     data.find_samples()
@@ -112,10 +114,6 @@ def _caveats_of(found: OtherDataSet, section: DataConfig, whole: bool) -> list[s
     return caveats
 
 
-def _same(one: str, other: str) -> bool:
-    return Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
-
-
 def _identity(section: DataConfig) -> list[object]:
     """What of a section decides which images there are, and in which split."""
     names = ("root", "label_map", "fold", "folds", "exclude_leaks", "test_fraction", "phantom")
@@ -145,7 +143,9 @@ def read_other_data_set(root: Path, label_map: Mapping[str, str]) -> OtherDataSe
     reading, unknown_names = _read(root, label_map), set[str]()
     unknown: list[bool] = [False] * (len(reading.samples) if reading else 0)
     if reading is None or _problems(reading):
-        unknown_names = _names(root) - class_labels(label_map).keys() - _radiography(reading)
+        unknown_names = _names(root) - class_labels(label_map).keys()
+        if reading is not None and reading.layout == "COVID-19 Radiography Database":
+            unknown_names -= {name.casefold() for name in RADIOGRAPHY_CLASSES}
         reading, unknown = _read_with_unknown_names(root, label_map, unknown_names)
     if problems := _problems(reading):
         raise DataError(f"{root}: {'; '.join(problems)}; more: `python -m lungseg.audit {str(root)!r}`")
@@ -153,7 +153,10 @@ def read_other_data_set(root: Path, label_map: Mapping[str, str]) -> OtherDataSe
     if not reading.has_splits:
         samples = [replace(sample, split="test") for sample in samples]
     if root.is_dir():
-        unknown_names &= {_class_folder(sample) for sample, u in zip(samples, unknown, strict=True) if u}
+        unknown_samples = [sample for sample, u in zip(samples, unknown, strict=True) if u]
+        # The folder nearest to the image names its class, unless it names a part (`images`); others are no classes.
+        folders = ([part.casefold() for part in PurePosixPath(sample.id).parts[-2::-1]] for sample in unknown_samples)
+        unknown_names &= {next((name for name in names if name not in PART_FOLDERS), "") for names in folders}
     return OtherDataSet(samples, reading.has_splits, sorted(unknown_names), sum(unknown))
 
 
@@ -182,12 +185,6 @@ def _read_with_unknown_names(
     return one, [sample.label != labels.get(sample.id) for sample in one.samples]
 
 
-def _radiography(reading: Reading | None) -> set[str]:
-    """Names in lower case that the COVID-19 Radiography Database gives classes that are known."""
-    is_it = reading is not None and reading.layout == "COVID-19 Radiography Database"
-    return {name.casefold() for name in RADIOGRAPHY_CLASSES} if is_it else set()
-
-
 def _names(root: Path) -> set[str]:
     """Every name, in lower case, that may be meant as a class: of folders, or in a manifest's column `label`."""
     if root.is_dir():
@@ -202,9 +199,3 @@ def _names(root: Path) -> set[str]:
     at = columns.index("label")
     numbers = {str(label) for label in range(len(CLASSES))}
     return {row[at].strip().casefold() for row in rows if len(row) > at} - {"", *numbers}
-
-
-def _class_folder(sample: Sample) -> str:
-    """Name in lower case of the folder that stands for the class of an image in a folder."""
-    names = [part.casefold() for part in PurePosixPath(sample.id).parts[:-1]]
-    return next((name for name in reversed(names) if name not in PART_FOLDERS), "")

@@ -84,15 +84,11 @@ def measure(
 ) -> Measured:
     """Measure every image of the split of a target.
 
-    Args:
-        target: Network and data.
-        cam_methods: The first of them gives the maps for `show`.
-        map_class: Whose maps are measured.
-        show: Given every image as of `collect_outputs`, while the network passes over them.
-        say: Told what is being done.
+    The first CAM method gives the maps for `show`, which gets every image (as of `collect_outputs`) while the network
+    passes over them; `say` gets what is being done, in words.
 
     Raises:
-        ValueError: Unknown method or layer.
+        UserError: Unknown method or layer.
     """
     outputs, tuning = run_network(target, cam_methods, map_class, show, say)
     halves, maps = target.halves(), {}

@@ -109,12 +109,7 @@ def collect_outputs(
 ) -> list[BatchOutputs]:
     """Pass over a split, by default the one evaluated.
 
-    Args:
-        target: Network and data.
-        cam_methods: The methods whose maps are kept.
-        map_class: Whose maps they are.
-        split: Of the same data.
-        show: Given every image, several at a time, each on a thread of its own.
+    `show` gets every image, several at a time, each on a thread of its own.
 
     Returns:
         One element a batch; where several processes share the passes, an empty list on all but rank zero.

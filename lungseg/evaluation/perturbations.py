@@ -51,7 +51,7 @@ def rotate(images: Tensor, lung: Tensor, strength: float, ids: Sequence[str]) ->
     height, width = images.shape[-2:]
     turned: list[Plane] = []
     masks = []
-    for plane, mask, name in zip(_planes(images), lung.cpu().numpy(), ids, strict=True):
+    for plane, mask, name in zip(images[:, 0].cpu().numpy(), lung.cpu().numpy(), ids, strict=True):
         angle = strength if _generator(name, "rotate").random() < 0.5 else -strength
         matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1.0)
         turned.append(np.asarray(cv2.warpAffine(plane, matrix, (width, height), flags=cv2.INTER_LINEAR), np.float32))
@@ -115,12 +115,6 @@ def _generator(name: str, purpose: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest, "little"))
 
 
-def _planes(images: Tensor) -> Plane:
-    """(B, H, W) float32 on the CPU."""
-    planes: Plane = images[:, 0].cpu().numpy()
-    return planes
-
-
 def _images(planes: Sequence[Plane], like: Tensor) -> Tensor:
     """(B, 1, H, W) float32 where `like` is, within [0, 1]."""
     return torch.from_numpy(np.stack(planes)[:, None]).clamp(0, 1).to(like.device)
@@ -128,7 +122,7 @@ def _images(planes: Sequence[Plane], like: Tensor) -> Tensor:
 
 def _each(images: Tensor, change: Callable[[Plane], Plane]) -> Tensor:
     """Apply a function of (H, W) float32 to each image."""
-    return _images([change(plane) for plane in _planes(images)], images)
+    return _images([change(plane) for plane in images[:, 0].cpu().numpy()], images)
 
 
 def _corner_letters(height: int, width: int, share: float) -> list[Flags]:

@@ -48,15 +48,6 @@ class ScoreboardRow:
     published: bool
 
 
-class Published(NamedTuple):
-    """A number of a paper."""
-
-    what: str
-    value: float
-    data: str
-    source: str
-
-
 class Own(NamedTuple):
     """A number of this run."""
 
@@ -66,50 +57,46 @@ class Own(NamedTuple):
     lacking: str  # Why it may not be there.
 
 
+def _published(what: str, value: float, data: str, source: str) -> ScoreboardRow:
+    return ScoreboardRow(what, value, None, None, data, source, published=True)
+
+
 _NO_LUNGS = "no image has a lung mask"
 _NO_LABELS = "no image has a class label"
 _NO_INFECTION = "the network predicts no infection, or no image has an infection mask"
-BOARD: tuple[Own | Published, ...] = (
+BOARD: tuple[Own | ScoreboardRow, ...] = (
     Own("lung dice, mean over images", "segmentation", "dice", _NO_LUNGS),
     Own("lung dice, over all pixels", "segmentation", "dice_global", _NO_LUNGS),
-    Published("lung dice, as published", 0.9691, _PAPER_DATA, PAPER),
-    Published("lung dice, as published", 0.9799, _TAHIR_DATA, TAHIR),
+    _published("lung dice, as published", 0.9691, _PAPER_DATA, PAPER),
+    _published("lung dice, as published", 0.9799, _TAHIR_DATA, TAHIR),
     Own("lung IoU, mean over images", "segmentation", "iou", _NO_LUNGS),
     Own("lung IoU, over all pixels", "segmentation", "iou_global", _NO_LUNGS),
-    Published("lung IoU, as published", 0.9611, _TAHIR_DATA, TAHIR),
+    _published("lung IoU, as published", 0.9611, _TAHIR_DATA, TAHIR),
     Own("pixel accuracy of the lung mask", "segmentation", "pixel_accuracy", _NO_LUNGS),
     Own("image accuracy of the class", "classification", "accuracy", _NO_LABELS),
-    Published("accuracy of pixels or of images, the paper leaves open which", 0.9772, _PAPER_DATA, PAPER),
+    _published("accuracy of pixels or of images, the paper leaves open which", 0.9772, _PAPER_DATA, PAPER),
     Own("infection dice, mean over images with infection", "segmentation", "infection_dice_infected", _NO_INFECTION),
     Own("infection dice, over all pixels", "segmentation", "infection_dice_global", _NO_INFECTION),
-    Published("infection dice, as published", 0.8821, _TAHIR_DATA, TAHIR),
+    _published("infection dice, as published", 0.8821, _TAHIR_DATA, TAHIR),
     Own("infection IoU, mean over images with infection", "segmentation", "infection_iou_infected", _NO_INFECTION),
     Own("infection IoU, over all pixels", "segmentation", "infection_iou_global", _NO_INFECTION),
-    Published("infection IoU, as published", 0.8305, _TAHIR_DATA, TAHIR),
+    _published("infection IoU, as published", 0.8305, _TAHIR_DATA, TAHIR),
 )
 """Rows in the order shown."""
 
 
 def scoreboard(segmentation: Numbers, classification: Numbers, data: str) -> list[ScoreboardRow]:
-    """The rows of the table.
+    """The rows of the table in the order of `BOARD`, published numbers without an interval.
 
-    Args:
-        segmentation: The section of the results.
-        classification: The section of the results.
-        data: What this run was measured on, in words.
-
-    Returns:
-        Rows in the order of `BOARD`. Published numbers come without an interval.
+    The first two arguments are sections of the results; `data` says in words what this run was measured on.
     """
     sections = {"segmentation": segmentation, "classification": classification}
-    rows = []
-    for entry in BOARD:
-        if isinstance(entry, Published):
-            rows.append(ScoreboardRow(entry.what, entry.value, None, None, entry.data, entry.source, True))
-        elif (number := sections[entry.section].get(entry.name)) is None:
+
+    def row_of(entry: Own) -> ScoreboardRow:
+        number = sections[entry.section].get(entry.name)
+        if number is None:
             why = f"{NOT_MEASURED}: {entry.lacking}"
-            rows.append(ScoreboardRow(entry.what, None, None, None, why, "this run", False))
-        else:
-            ends = number.value, number.low, number.high
-            rows.append(ScoreboardRow(entry.what, *ends, data, "this run", False))
-    return rows
+            return ScoreboardRow(entry.what, None, None, None, why, "this run", published=False)
+        return ScoreboardRow(entry.what, number.value, number.low, number.high, data, "this run", published=False)
+
+    return [entry if isinstance(entry, ScoreboardRow) else row_of(entry) for entry in BOARD]

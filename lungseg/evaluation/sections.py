@@ -16,7 +16,6 @@ from lungseg.cam.faithfulness import faithfulness, randomisation_check
 from lungseg.cam.layers import layer_stride
 from lungseg.cam.lung import resize_map
 from lungseg.cam.methods import class_activation_map
-from lungseg.data.batch import unpack
 from lungseg.data.sample import spread_over_classes
 from lungseg.evaluation.calibration import Tuned, calibration_scores, reliability, softmax
 from lungseg.evaluation.class_maps import map_statistic
@@ -30,16 +29,10 @@ from lungseg.evaluation.classification import (
     roc_curve,
     usable,
 )
-from lungseg.evaluation.intervals import Interval, Numbers, bootstrap, numbers_of
+from lungseg.evaluation.intervals import Numbers, bootstrap, numbers_of
 from lungseg.evaluation.measure import MaskResults, Measured
 from lungseg.evaluation.outputs import CamMethod
-from lungseg.evaluation.results import (
-    CalibrationResults,
-    CurvePoints,
-    Curves,
-    FaithfulnessResults,
-    OperatingPoints,
-)
+from lungseg.evaluation.results import CalibrationResults, CurvePoints, Curves, FaithfulnessResults, OperatingPoints
 from lungseg.evaluation.segmentation import global_scores, mask_scores
 from lungseg.evaluation.statistics import Flags, Statistic, count_defined, means
 from lungseg.evaluation.target import EvaluationTarget
@@ -56,9 +49,8 @@ def segmentation_section(measured: Measured, replicates: int) -> Numbers:
         if kind == "infection":
             groups["infected"] = result.scores["pixels_true"] > 0
         prefix = "" if kind == "lung" else f"{kind}_"
-        numbers |= {
-            f"{prefix}{name}": n for name, n in _mask_numbers(measured, result, present(groups), replicates).items()
-        }
+        of_kind = _mask_numbers(measured, result, present(groups), replicates)
+        numbers |= {f"{prefix}{name}": number for name, number in of_kind.items()}
     return numbers
 
 
@@ -67,7 +59,7 @@ def classification_section(measured: Measured, replicates: int) -> Numbers:
     if not usable(measured.probs, measured.label).any():
         return {}
     arguments = measured.probs, measured.label, measured.classes
-    return numbers_of(_bootstrap([class_scores(*arguments), ranking_scores(*arguments)], measured, replicates))
+    return _numbers([class_scores(*arguments), ranking_scores(*arguments)], measured, replicates)
 
 
 def calibration_section(measured: Measured, tuned: Tuned, replicates: int) -> CalibrationResults | None:
@@ -78,13 +70,13 @@ def calibration_section(measured: Measured, tuned: Tuned, replicates: int) -> Ca
     after, reliability_after = None, None
     scaled = softmax(measured.logits / tuned.temperature[:, None])
     if usable(scaled, label).any():
-        after = numbers_of(_bootstrap([calibration_scores(scaled, label)], measured, replicates))
+        after = _numbers([calibration_scores(scaled, label)], measured, replicates)
         reliability_after = reliability(scaled, label)
     return CalibrationResults(
         temperature=tuned.stored.temperature if tuned.stored else math.nan,
         used=[choice.temperature for choice in tuned.choices],
         fitted_on=tuned.on,
-        before=numbers_of(_bootstrap([calibration_scores(probs, label)], measured, replicates)),
+        before=_numbers([calibration_scores(probs, label)], measured, replicates),
         reliability=reliability(probs, label),
         after=after,
         reliability_after=reliability_after,
@@ -105,7 +97,7 @@ def operating_section(measured: Measured, tuned: Tuned, sensitivity: float, repl
         sensitivity_wanted=sensitivity,
         chosen_on=tuned.on,
         thresholds={name: chosen[index].tolist() for index, name in enumerate(classes)},
-        scores=numbers_of(_bootstrap([statistic], measured, replicates)),
+        scores=_numbers([statistic], measured, replicates),
     )
 
 
@@ -125,7 +117,7 @@ def curves_section(measured: Measured) -> Curves:
 def map_numbers(measured: Measured, method: CamMethod, replicates: int) -> Numbers:
     """Means of what was measured of one CAM method."""
     statistic = map_statistic(measured.maps[method], measured.label, measured.classes)
-    return numbers_of(_bootstrap([statistic], measured, replicates))
+    return _numbers([statistic], measured, replicates)
 
 
 def _mask_numbers(measured: Measured, result: MaskResults, groups: dict[str, Flags], replicates: int) -> Numbers:
@@ -139,8 +131,8 @@ def _mask_numbers(measured: Measured, result: MaskResults, groups: dict[str, Fla
     return numbers_of(intervals, count_defined(values, groups))
 
 
-def _bootstrap(statistics: Sequence[Statistic], measured: Measured, replicates: int) -> dict[str, Interval]:
-    return bootstrap(statistics, len(measured.label), measured.groups, replicates)
+def _numbers(statistics: Sequence[Statistic], measured: Measured, replicates: int) -> Numbers:
+    return numbers_of(bootstrap(statistics, len(measured.label), measured.groups, replicates))
 
 
 RANDOMISED = 16  # Images on which the weight randomisation is checked.
@@ -158,7 +150,9 @@ def measure_faithfulness(
         images: How many; all there are if that is fewer.
         batch_size: Most images in one pass.
     """
-    batch = _chosen(target, images)
+    dataset = target.data.dataset(target.split)
+    items = default_collate([dataset[0, index] for index in spread_over_classes(target.samples, images)])
+    batch: Tensor = target.on_device(items)["image"]
     curves = []
     for start in range(0, len(batch), batch_size):
         part = batch[start : start + batch_size]
@@ -168,13 +162,19 @@ def measure_faithfulness(
         cam = resize_map(cam, layer_stride(target.network, method.layer), (part.shape[-2], part.shape[-1]))
         curves.append(faithfulness(target.network, part, cam, classes, batch_size=batch_size))
     values = {name: torch.cat([getattr(curve, name) for curve in curves]) for name in curves[0]._fields}
+
+    def maps(network: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+        return class_activation_map(network, images, classes, *method)
+
+    # The classifier is unlearned first, then the encoder from its deepest stage: each step is slow, so on few images.
+    check = randomisation_check(target.network, batch[:RANDOMISED], maps)
     means_of: dict[str, Any] = {
         name if value.ndim == 1 else f"{name}_curve": value.mean(0).tolist() for name, value in values.items()
     }
     return FaithfulnessResults(
         images=len(batch),
         intervals=_faithfulness_intervals(values),
-        randomisation=_randomisation(target, method, batch[:RANDOMISED]),
+        randomisation={s: float(row.nanmean()) for s, row in zip(check.stages, check.correlation, strict=True)},
         **means_of,
     )
 
@@ -185,21 +185,3 @@ def _faithfulness_intervals(values: dict[str, Tensor]) -> Numbers:
     areas["deletion_gain"] = areas["random_deletion_area"] - areas["deletion_area"]
     areas["insertion_gain"] = areas["insertion_area"] - areas["random_insertion_area"]
     return numbers_of(bootstrap([means(areas)], len(areas["deletion_gain"]), replicates=FAITHFULNESS_REPLICATES))
-
-
-def _randomisation(target: EvaluationTarget, method: CamMethod, images: Tensor) -> dict[str, float | None]:
-    """Mean rank correlation by stage; the classifier goes first, then the encoder from its deepest stage."""
-
-    def maps(network: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
-        return class_activation_map(network, images, classes, *method)
-
-    check = randomisation_check(target.network, images, maps)
-    return {stage: float(row.nanmean()) for stage, row in zip(check.stages, check.correlation, strict=True)}
-
-
-def _chosen(target: EvaluationTarget, images: int) -> Tensor:
-    """(N, 1, H, W) float32 images spread over the classes, on the device."""
-    dataset = target.data.dataset(target.split)
-    items = default_collate([dataset[0, index] for index in spread_over_classes(target.samples, images)])
-    chosen: Tensor = unpack(items)["image"]
-    return chosen.to(target.device)

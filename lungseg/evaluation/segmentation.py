@@ -28,7 +28,7 @@ def measure_masks(
     Args:
         predicted: (B, H, W), one image or more.
         true: (B, H, W).
-        spacing_mm: (B, 2) height and width of a pixel of these masks, NaN where unknown; None if all are.
+        spacing_mm: (B, 2) as of `measure_surfaces`, NaN where unknown; None if all are.
         lungs: Also score the left and the right lung apart (`part_lungs`, `part_like`).
 
     Returns:

@@ -148,12 +148,9 @@ def show_images(
 ) -> tuple[list[Sample], dict[K, NDArray[Any]]]:
     """Run a study that shows the network changed images; the forward passes are shared by the processes.
 
-    Args:
-        target: Network and data.
-        of_batch: Runs the network on a batch on the device; each tensor it gives has a row an image.
-        study: What is done, in words; `{}` stands for the images.
-        say: Given these words.
-        images: Show so many only, spread over the classes; None, or more than there are, shows all of the split.
+    `of_batch` runs the network on a batch on the device; each tensor that it gives has a row an image. `say` gets what
+    is done, in words: `study`, with the images for `{}`. So many `images` are shown, spread over the classes; None, or
+    more than there are, shows all of the split.
 
     Returns:
         The images shown, and their rows on rank zero; no rows on other processes.

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from lungseg.evaluation.intervals import Number
-from lungseg.evaluation.scoreboard import BOARD, NOT_MEASURED, Own, Published, scoreboard
+from lungseg.evaluation.scoreboard import BOARD, NOT_MEASURED, Own, ScoreboardRow, scoreboard
 
 
 def number(value: float) -> Number:
@@ -9,7 +9,7 @@ def number(value: float) -> Number:
 
 
 def test_published_numbers_stand_as_they_are_in_the_papers() -> None:
-    published = {(entry.what, entry.value) for entry in BOARD if isinstance(entry, Published)}
+    published = {(entry.what, entry.value) for entry in BOARD if isinstance(entry, ScoreboardRow)}
     assert published == {
         ("lung dice, as published", 0.9691),
         ("lung dice, as published", 0.9799),
@@ -40,4 +40,4 @@ def test_what_was_not_measured_says_so_and_why() -> None:
 def test_the_accuracy_of_the_paper_shares_its_name_with_no_number_of_this_run() -> None:
     own = {entry.what for entry in BOARD if isinstance(entry, Own)}
     assert "pixel accuracy of the lung mask" in own and "image accuracy of the class" in own
-    assert not own & {entry.what for entry in BOARD if isinstance(entry, Published)}
+    assert not own & {entry.what for entry in BOARD if isinstance(entry, ScoreboardRow)}
