@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from lungseg.evaluation.calibration import Tuned
 from lungseg.evaluation.classification import class_caveats, usable
 from lungseg.evaluation.measure import Measured
 from lungseg.evaluation.segmentation import mask_counts
 from lungseg.evaluation.target import EvaluationTarget
+from lungseg.evaluation.temperature import Tuned
 
 SMALL = 30  # Images below which an interval by percentiles is too narrow to be trusted.
 

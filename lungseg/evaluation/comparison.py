@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from lungseg.errors import UserError
-from lungseg.evaluation.calibration import calibration_scores
 from lungseg.evaluation.class_maps import MAP_COLUMNS
 from lungseg.evaluation.classification import class_scores, images_by_class, present, ranking_scores, usable
 from lungseg.evaluation.intervals import (
@@ -23,6 +22,7 @@ from lungseg.evaluation.saved import Key, SavedEvaluation, image_values
 from lungseg.evaluation.scoreboard import HEADLINES
 from lungseg.evaluation.segmentation import PIXEL_COUNTS, global_scores
 from lungseg.evaluation.statistics import Flags, Floats, Statistic, count_defined, means
+from lungseg.evaluation.temperature import calibration_scores
 
 TABLE = (
     *((f"{section}/{name}", title) for section, name, title in HEADLINES),

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from lungseg.errors import UserError
-from lungseg.evaluation.calibration import Tuned, apply, choose, cross_fit, nothing
 from lungseg.evaluation.caveats import list_caveats
 from lungseg.evaluation.classification import confusion_matrix
 from lungseg.evaluation.intervals import REPLICATES
@@ -34,6 +33,7 @@ from lungseg.evaluation.sections import (
 )
 from lungseg.evaluation.segmentation import mask_counts
 from lungseg.evaluation.target import EvaluationTarget
+from lungseg.evaluation.temperature import Tuned, apply, choose, cross_fit, nothing
 from lungseg.runs.calibration import read_calibration, write_calibration
 from lungseg.runs.environment import environment
 from lungseg.runs.progress import no_word

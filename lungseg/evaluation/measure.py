@@ -16,7 +16,6 @@ from lungseg.config import DataConfig
 from lungseg.data.dicom import is_dicom, read_dicom
 from lungseg.data.geometry import Letterbox
 from lungseg.data.sample import Sample
-from lungseg.evaluation.calibration import Tuned, softmax
 from lungseg.evaluation.class_maps import MapMeasurements, measure_maps
 from lungseg.evaluation.outputs import (
     CLOSED_FORM,
@@ -30,6 +29,7 @@ from lungseg.evaluation.outputs import (
 from lungseg.evaluation.segmentation import measure_masks
 from lungseg.evaluation.statistics import Flags, Floats, Integers
 from lungseg.evaluation.target import EvaluationTarget
+from lungseg.evaluation.temperature import Tuned, softmax
 from lungseg.runs.progress import cores, no_word
 from lungseg.runs.whole_files import digest
 

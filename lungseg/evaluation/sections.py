@@ -17,7 +17,6 @@ from lungseg.cam.layers import layer_stride
 from lungseg.cam.lung import resize_map
 from lungseg.cam.methods import class_activation_map
 from lungseg.data.sample import spread_over_classes
-from lungseg.evaluation.calibration import Tuned, calibration_scores, reliability, softmax
 from lungseg.evaluation.class_maps import map_statistic
 from lungseg.evaluation.classification import (
     class_scores,
@@ -36,6 +35,7 @@ from lungseg.evaluation.results import CalibrationResults, CurvePoints, Curves, 
 from lungseg.evaluation.segmentation import global_scores, mask_scores
 from lungseg.evaluation.statistics import Flags, Statistic, count_defined, means
 from lungseg.evaluation.target import EvaluationTarget
+from lungseg.evaluation.temperature import Tuned, calibration_scores, reliability, softmax
 
 
 def segmentation_section(measured: Measured, replicates: int) -> Numbers:

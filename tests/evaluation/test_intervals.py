@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lungseg.evaluation.calibration import calibration_scores
 from lungseg.evaluation.classification import class_scores, ranking_scores
 from lungseg.evaluation.intervals import (
     Difference,
@@ -17,6 +16,7 @@ from lungseg.evaluation.intervals import (
     draw_weights,
 )
 from lungseg.evaluation.statistics import Statistic, means
+from lungseg.evaluation.temperature import calibration_scores
 
 CLASSES = ("a", "b", "c")
 Floats = NDArray[np.float64]

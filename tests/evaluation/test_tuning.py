@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lungseg.evaluation.calibration import choose, cross_fit, fit_temperature, softmax
+from lungseg.evaluation.temperature import choose, cross_fit, fit_temperature, softmax
 
 CLASSES = ("a", "b", "c")
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from lungseg.evaluation.calibration import BINS, TEMPERATURES, calibration_scores, fit_temperature, reliability
 from lungseg.evaluation.statistics import score_set
+from lungseg.evaluation.temperature import BINS, TEMPERATURES, calibration_scores, fit_temperature, reliability
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
