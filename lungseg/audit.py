@@ -4,8 +4,6 @@ Exit code 0: clean; 1: there are findings; 2: it could not be run. What is check
 modules of `lungseg.auditing`.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Every run is set against the first: paired bootstrap differences of every number, with intervals and p-values.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

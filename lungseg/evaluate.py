@@ -5,8 +5,6 @@ test for shortcuts, robustness, and the published numbers beside. `data.root=OTH
 torchrun or srun the processes share the forward passes.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

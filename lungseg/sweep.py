@@ -5,8 +5,6 @@ Optuna and no server (start it again to go on, several at once to share the work
 run and what mattered, and writes a page of plots; `launch` prints the commands that start W&B's agents.
 """
 
-from __future__ import annotations
-
 import argparse
 from difflib import get_close_matches
 from importlib.util import find_spec

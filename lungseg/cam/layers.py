@@ -4,8 +4,6 @@
 stages (N the deepest), `decoder.1`, ... those of the decoder's blocks, coarse to fine, where it has blocks.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator

@@ -48,7 +48,7 @@ def compare(
         `low`, `high`, `p_value`, `undefined`, by `section/name`), `table` (the headlines), `notes`.
 
     Raises:
-        ValueError: Fewer than two runs, other classes, other images and not `shared`, or none in common, or labels that
+        UserError: Fewer than two runs, other classes, other images and not `shared`, or none in common, or labels that
             contradict each other.
     """
     if len(evaluations) < 2:

@@ -73,7 +73,7 @@ def join(environment: Mapping[str, str] = os.environ) -> Iterator[ProcessGroup]:
     """Take part in the processes that a launcher has started; alone where none has.
 
     Raises:
-        ValueError: srun has started several processes and the address of the first is not given.
+        UserError: srun has started several processes and the address of the first is not given.
     """
     place = detect_rank(environment)
     rank, size, local = place.rank, place.world_size or 1, place.local_rank

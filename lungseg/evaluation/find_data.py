@@ -51,7 +51,7 @@ def find_data(run: Run, config: Config, split: str | None) -> EvaluationData:
         split: As of `load_target`.
 
     Raises:
-        ValueError: All images are asked for, but these are the data of the training.
+        UserError: All images are asked for, but these are the data of the training.
         DataError: The data are faulty.
     """
     trained = run.config().data

@@ -89,7 +89,7 @@ def bootstrap(
         seed: The same seed draws the same resamples.
 
     Raises:
-        ValueError: No image, or not as many groups as images.
+        UserError: No image, or not as many groups as images.
     """
     values = _set_scores(statistics, images)
     drawn = _resampled(statistics, draw_weights(images, groups, replicates, seed))

@@ -106,7 +106,7 @@ def read_evaluation(run: Path, name: str) -> SavedEvaluation:
 
     Raises:
         FileNotFoundError: There is no such folder, or nothing was evaluated.
-        ValueError: The files are of another version.
+        UserError: The files are of another version.
     """
     if not run.is_dir():
         raise FileNotFoundError(f"{run}: no such folder; give run folders, or folders that `evaluate` wrote")

@@ -102,7 +102,7 @@ def load_target(
         processes: Shares the forward passes; None: this process has none.
 
     Raises:
-        ValueError: No such split, a word that is not of `data`, a file that is no checkpoint of lungseg.
+        UserError: No such split, a word that is not of `data`, a file that is no checkpoint of lungseg.
         FileNotFoundError: No checkpoint, or no config beside it.
     """
     if split not in ("val", "test", "all", None):

@@ -71,7 +71,7 @@ def fit_temperature(logits: Floats, label: Integers) -> float:
         worse than chance. 1 if the logits do not tell the classes apart at all.
 
     Raises:
-        ValueError: No image has a label and finite logits.
+        UserError: No image has a label and finite logits.
     """
     known = usable(logits, label)
     if not known.any():

@@ -3,8 +3,6 @@
 The other modules work from the `Sweep` that `load_sweep` returns and check nothing again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice

@@ -1,7 +1,5 @@
 """One training as a process of its own, which takes all its processes with it when it ends."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time
@@ -10,8 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT, Popen
 
-PATIENCE_S = 30
-"""Between asking processes to end and killing them, as W&B's agent has it."""
+PATIENCE_S = 30  # Between asking processes to end and killing them, as W&B's agent has it.
 _OF_A_LAUNCHER = (
     *("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"),
     *("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS", "WANDB_RUN_ID"),

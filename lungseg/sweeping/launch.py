@@ -1,7 +1,5 @@
 """The exact commands that start a W&B sweep: one agent a GPU, one agent over the GPUs of a run, or a Slurm array."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from shlex import quote
 from typing import Any

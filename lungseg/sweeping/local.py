@@ -5,8 +5,6 @@ Workers take runs from Optuna's study, train each in a process of its own, repor
 started several times it shares the runs out.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import math

@@ -1,7 +1,5 @@
 """One parameter of a sweep: a value, a list of values or one of W&B's distributions, and the values it stands for."""
 
-from __future__ import annotations
-
 import math
 from bisect import bisect
 from collections.abc import Mapping
@@ -29,14 +27,10 @@ _TAIL = NormalDist().cdf(-3)  # a distribution without ends is tried three stand
 class Parameter:
     """One key of the config that the sweep sets."""
 
-    name: str
-    """Full key, `optim.lr`."""
-    kind: str
-    """`value`, `values`, or a key of `DISTRIBUTIONS`."""
-    values: tuple[Any, ...] = ()
-    """What `value` and `values` list, as YAML gave it."""
-    probabilities: tuple[float, ...] | None = None
-    """One a value, sum 1; None: all alike."""
+    name: str  # Full key, `optim.lr`.
+    kind: str  # `value`, `values`, or a key of `DISTRIBUTIONS`.
+    values: tuple[Any, ...] = ()  # What `value` and `values` list, as YAML gave it.
+    probabilities: tuple[float, ...] | None = None  # One a value, sum 1; None: all alike.
     numbers: Mapping[str, float] = field(default_factory=dict)
     """Numbers of a distribution under W&B's names (min, max, q, mu, sigma, a, b), defaults filled in."""
 

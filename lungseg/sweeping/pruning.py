@@ -1,7 +1,5 @@
 """When a sweep stops a run early: W&B's section `early_terminate`, and the rule that it stands for."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -10,8 +8,7 @@ from typing import Any
 
 from lungseg.sweeping.schema import check_keys, is_int, number, require, section_of
 
-History = Mapping[int, float]
-"""The metric of one run by how many times it had been logged: 1, 2, ..."""
+History = Mapping[int, float]  # The metric of one run by how many times it had been logged: 1, 2, ...
 
 
 @dataclass(frozen=True)
@@ -22,13 +19,10 @@ class Hyperband:
     is judged when a run has logged the metric n times, which lungseg does once an epoch.
     """
 
-    strict: bool
-    """Judge a run by its value at the bracket (true), or by its best so far (false)."""
+    strict: bool  # Judge a run by its value at the bracket (true), or by its best so far (false).
     eta: float = 3.0
-    min_iter: int | None = None
-    """First bracket; each next one is `eta` times as far."""
-    max_iter: int | None = None
-    """Brackets at `max_iter / eta`, `max_iter / eta**2`, ..., `s` of them."""
+    min_iter: int | None = None  # First bracket; each next one is `eta` times as far.
+    max_iter: int | None = None  # Brackets at `max_iter / eta`, `max_iter / eta**2`, ..., `s` of them.
     s: int | None = None
 
     def brackets(self, epochs: int) -> list[int]:

@@ -4,8 +4,6 @@ The rules are those of W&B's own schema (package `sweeps` 0.3, `config/schema.js
 accept a file and then do something else than it says. Messages do not name the file: `load_sweep` puts it before.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from pathlib import Path

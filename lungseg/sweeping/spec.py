@@ -4,8 +4,6 @@ Values reach a run as `key=value` words of its command line, which Lightning's l
 Whether the config takes them is asked by `lungseg.sweeping.checking`, which is where a sweep is loaded.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import math
@@ -36,10 +34,8 @@ class Metric:
 
     name: str
     goal: Literal["minimize", "maximize"]
-    target: float | None = None
-    """No new run starts once one has reached it."""
-    from_base: bool = False
-    """The sweep file names none; this is `run.monitor` of the base config."""
+    target: float | None = None  # No new run starts once one has reached it.
+    from_base: bool = False  # The sweep file names none; this is `run.monitor` of the base config.
 
     @property
     def sign(self) -> int:
@@ -52,23 +48,16 @@ class Sweep:
     """One sweep file."""
 
     path: Path
-    name: str
-    """Its own, else the file's stem."""
+    name: str  # Its own, else the file's stem.
     method: Method
     metric: Metric
-    parameters: Mapping[str, Parameter]
-    """By full key, in the file's order."""
+    parameters: Mapping[str, Parameter]  # By full key, in the file's order.
     early_terminate: Hyperband | None
-    run_cap: int | None
-    """Most runs, whoever starts them."""
-    command: tuple[str, ...]
-    """With W&B's macros; `run_arguments` fills them in."""
-    base: Path
-    """Base config that the command names, as seen from where runs are started."""
-    words: tuple[str, ...]
-    """`key=value` words that the command gives to every run."""
-    program: str | None
-    """A name that W&B asks for; the command says what runs."""
+    run_cap: int | None  # Most runs, whoever starts them.
+    command: tuple[str, ...]  # With W&B's macros; `run_arguments` fills them in.
+    base: Path  # Base config that the command names, as seen from where runs are started.
+    words: tuple[str, ...]  # `key=value` words that the command gives to every run.
+    program: str | None  # A name that W&B asks for; the command says what runs.
     project: str | None
     entity: str | None
 

@@ -1,7 +1,5 @@
 """How a sweep that runs here stands: table, best run, importance of the parameters, and a page of plots."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path

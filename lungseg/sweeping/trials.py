@@ -6,8 +6,6 @@ A trial whose heartbeat has stopped, or whose process was told to stop, is faile
 All these attempts are one run: it has the number of the first one, its values and its folder.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import warnings
@@ -28,8 +26,7 @@ from lungseg.sweeping.parameter import Parameter
 from lungseg.sweeping.schema import require
 from lungseg.sweeping.spec import Sweep
 
-STORAGE = "LUNGSEG_SWEEP_STORAGE"
-"""Environment: URL of a database, in place of the SQLite file in the sweep's folder."""
+STORAGE = "LUNGSEG_SWEEP_STORAGE"  # Environment: URL of a database, in place of the SQLite file in the sweep's folder.
 HEARTBEAT_S, GRACE_S = 10, 120
 """Between two heartbeats, and without any before a run is taken for killed; whole seconds."""
 
