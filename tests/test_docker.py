@@ -104,7 +104,7 @@ def test_the_list_of_dependencies_names_all_of_them_and_not_the_package_itself()
     _, option, code, *_ = shlex.split(line)
     words = [sys.executable, option, code, ARGUMENTS["EXTRAS"]]
     listed = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert {"torch", "wandb", "optuna", "highdicom"} <= {re.split("[<>=\[]", name)[0] for name in listed}
+    assert {"torch", "wandb", "optuna", "highdicom"} <= {re.split(r"[<>=\[]", name)[0] for name in listed}
     assert not [name for name in listed if name.startswith("lungseg")]
 
 

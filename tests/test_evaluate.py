@@ -71,21 +71,6 @@ def test_another_data_set_without_splits_or_labels_is_measured(
     assert content["what"]["class_images"]["Non-COVID"] == 3 and content["classification"]
 
 
-def test_a_bar_is_shown_on_a_terminal_and_lines_elsewhere(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
-    from lungseg.evaluation import watch
-
-    looking = watch.Watch()
-    looking.say("network")
-    assert list(looking.over(iter("abc"), 3)) == ["a", "b", "c"]
-    assert capsys.readouterr() == ("network\n", "")
-    monkeypatch.setattr(watch, "SECONDS", -1.0)
-    assert list(looking.over("ab")) == ["a", "b"]
-    assert capsys.readouterr().out == "  network: 1 of 2 batches\n  network: 2 of 2 batches\n"
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    assert list(looking.over(iter("abc"), 3)) == ["a", "b", "c"]
-    assert "0/3" in capsys.readouterr().err
-
-
 def test_the_commands_in_readme_run(
     checkpoint: tuple[str, Path], phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -124,7 +109,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
 
 def test_a_folder_without_a_checkpoint_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--checkpoint", tmp_path) == 2
-    assert f"no checkpoint in {str(tmp_path)!r}" in capsys.readouterr().err
+    assert f"no model in {str(tmp_path)!r}" in capsys.readouterr().err
 
 
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ import cv2
 import pytest
 
 from lungseg.runs import progress
-from lungseg.runs.progress import in_threads
+from lungseg.runs.progress import Progress, in_threads
 
 
 def test_results_come_in_the_order_of_the_items(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,3 +56,18 @@ def test_bar_is_shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert list(in_threads(str, [1, 2], "reading")) == ["1", "2"]
     assert "reading" in capsys.readouterr().err
+
+
+def test_what_is_being_done_is_said_once_and_how_far_it_is_beside_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = Progress()
+    shown.say("network")
+    assert list(shown.track(iter("abc"), 3)) == ["a", "b", "c"]
+    assert capsys.readouterr() == ("network\n", "")
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
+    assert list(shown.track("ab")) == ["a", "b"]
+    assert "network: 2 of 2 (" in capsys.readouterr().err
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert list(shown.track(iter("abc"), 3)) == ["a", "b", "c"]
+    assert "0/3" in capsys.readouterr().err
