@@ -72,7 +72,7 @@ def tracked(items: Iterable[T], total: int | None, what: str, bar: bool = True) 
         if (now := time.monotonic()) - said >= SECONDS_BETWEEN_LINES:
             said = now
             of = "" if total is None else f" of {total:,}"
-            print(f"{what}: {done:,}{of} ({done / (now - started):.1f}/s)", file=sys.stderr, flush=True)
+            print(f"{what}: {done:,}{of} ({done / (now - started):.3g}/s)", file=sys.stderr, flush=True)
 
 
 def in_threads(function: Callable[[T], R], items: Sequence[T], what: str, quiet: bool = False) -> Iterator[R]:
