@@ -163,7 +163,7 @@ class ShortcutResults:
     images: int
     left_out: dict[str, int]  # Images by what they lack: `label`, `lungs`, `finite probabilities`.
     lungs_predicted: int  # Images whose true lungs are not known: those that the network predicts are hidden or shown.
-    views: dict[str, ViewResults]  # `full`, `lungs`, `blanked`, `box`, `border`: the keys of `shortcut.regions.VIEWS`.
+    views: dict[str, ViewResults]  # `full`, `lungs`, `blanked`, `box`, `border`: the keys of `shortcut_views.VIEWS`.
     lungs_curve: list[ViewResults]  # The lungs alone, dilated further and further.
     blanked_curve: list[ViewResults]  # The same dilated lungs hidden.
 

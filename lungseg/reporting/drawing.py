@@ -50,11 +50,9 @@ def grey_to_rgb(image: Array) -> Array:
 
 def shrink(array: Array, longest_px: int) -> Array:
     """Bring an array (H, W) to a longer side by area; one that is no larger stays as it is."""
-    scale = longest_px / max(array.shape)
-    if scale >= 1:
+    if longest_px >= max(array.shape):
         return array
-    size = (max(1, round(array.shape[1] * scale)), max(1, round(array.shape[0] * scale)))
-    return np.asarray(cv2.resize(array, size, interpolation=cv2.INTER_AREA))
+    return np.asarray(cv2.resize(array, fit_size(array.shape, longest_px), interpolation=cv2.INTER_AREA))
 
 
 def draw_outline(picture: Array, mask: Array, colour: tuple[int, int, int], width_px: int = 1) -> Array:
