@@ -149,7 +149,9 @@ def compare(models: Mapping[str, ExportedModel], batches: Iterable[Batch]) -> di
             right[name] += (outputs["label"] == batch["label"])[batch["has_label"]].tolist()
     scores = {}
     for name in models:
-        found = masks[name].compute() if masks[name].images else {}  # torchmetrics warns of one without an update
+        found = (
+            masks[name].compute() if masks[name].update_called else {}
+        )  # torchmetrics warns of one without an update
         dice, pixel_accuracy = (float(found.get(score, np.nan)) for score in ("dice", "pixel_accuracy"))
         scores[name] = DropScores(count, dice, pixel_accuracy, float(np.mean(right[name])) if right[name] else np.nan)
     return scores

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAUROC, MulticlassConfusionMatrix
@@ -21,116 +22,89 @@ def mask_dice(predicted: Tensor, true: Tensor) -> Tensor:
     return _ratio_or_one(2 * overlap, predicted.sum(dim=(1, 2)) + true.sum(dim=(1, 2)))
 
 
-class MaskScores(Metric):
-    """Dice and IoU an image and global, pixel accuracy, and counts of empty masks."""
+class Sums(Metric):
+    """Float64 sums over images, in which counts are exact; torchmetrics adds them up over processes."""
 
     full_state_update = False
-    higher_is_better = True
+    sums: Tensor
 
-    dice_sum: Tensor
-    iou_sum: Tensor
-    overlap: Tensor
-    predicted: Tensor
-    true: Tensor
-    correct: Tensor
-    pixels: Tensor
-    images: Tensor
-    empty_truth: Tensor
-    empty_prediction: Tensor
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.add_state("sums", torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+
+
+class MaskScores(Sums):
+    """Dice and IoU an image and global, pixel accuracy, and counts of empty masks."""
 
     def __init__(self) -> None:
-        super().__init__()
-        for name in ("dice_sum", "iou_sum"):
-            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        for name in ("overlap", "predicted", "true", "correct", "pixels", "images", "empty_truth", "empty_prediction"):
-            self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        super().__init__(10)
 
     def update(self, predicted: Tensor, true: Tensor) -> None:
         """Add images: predicted and true (N, H, W) bool."""
-        overlap = (predicted & true).sum(dim=(1, 2))
+        overlap, equal = (predicted & true).sum(dim=(1, 2)), (predicted == true).sum(dim=(1, 2))
         sizes = predicted.sum(dim=(1, 2)), true.sum(dim=(1, 2))
-        self.dice_sum += mask_dice(predicted, true).sum()
-        self.iou_sum += _ratio_or_one(overlap, sizes[0] + sizes[1] - overlap).sum()
-        self.overlap += overlap.sum()
-        self.predicted += sizes[0].sum()
-        self.true += sizes[1].sum()
-        self.correct += (predicted == true).sum()
-        self.pixels += true.numel()
-        self.images += len(true)
-        self.empty_truth += (sizes[1] == 0).sum()
-        self.empty_prediction += (sizes[0] == 0).sum()
+        iou = _ratio_or_one(overlap, sizes[0] + sizes[1] - overlap)
+        images = torch.ones_like(iou)
+        columns = mask_dice(predicted, true), iou, overlap, *sizes, equal, images * true.shape[1:].numel(), images
+        self.sums = self.sums + torch.stack([*columns, sizes[1] == 0, sizes[0] == 0]).sum(dim=1)
 
     def compute(self) -> dict[str, Tensor]:
         """Scores by name, float64; empty dict if no image had a mask."""
-        if not self.images:
+        dice, iou, overlap, predicted, true, equal, pixels, images, empty_truth, empty_prediction = self.sums
+        if not images:
             return {}
         return {
-            "dice": self.dice_sum / self.images,
-            "dice_global": _ratio_or_one(2 * self.overlap, self.predicted + self.true),
-            "iou": self.iou_sum / self.images,
-            "pixel_accuracy": self.correct / self.pixels,
-            "empty_truth": self.empty_truth.double(),
-            "empty_prediction": self.empty_prediction.double(),
+            "dice": dice / images,
+            "dice_global": _ratio_or_one(2 * overlap, predicted + true),
+            "iou": iou / images,
+            "pixel_accuracy": equal / pixels,
+            "empty_truth": empty_truth,
+            "empty_prediction": empty_prediction,
         }
 
 
-class TermMean(Metric):
+class TermMean(Sums):
     """Weighted mean of a loss term over all images added; torchmetrics' own mean hides NaN or drops the weights."""
 
-    full_state_update = False
-    total: Tensor
-    weight: Tensor
-
     def __init__(self) -> None:
-        super().__init__()
-        for name in ("total", "weight"):
-            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        super().__init__(2)
 
     def update(self, term: Term) -> None:
         """Add the images of a batch."""
         known = term.weights > 0
-        self.total += (term.values.detach()[known] * term.weights[known]).sum()
-        self.weight += term.weights.sum()
+        total = (term.values.detach()[known] * term.weights[known]).sum()
+        self.sums = self.sums + torch.stack([total, term.weights.sum()])
 
     def compute(self) -> Tensor:
         """Scalar float64; NaN if no image had the target, or if a loss is."""
-        return self.total / self.weight
+        return self.sums[0] / self.sums[1]
 
 
-class EvidenceShares(Metric):
+class EvidenceShares(Sums):
     """Mean share of evidence inside the lungs, over all images and over those of each class; counts of the undefined.
 
     Args:
         classes: Class names in label order.
     """
 
-    full_state_update = False
-    total: Tensor
-    count: Tensor
-    undefined: Tensor
-
     def __init__(self, classes: Sequence[str]) -> None:
-        super().__init__()
+        super().__init__(3, len(classes) + 1)  # by label, the unknown one last
         self.classes = tuple(classes)
-        self.add_state("total", torch.zeros(len(classes) + 1, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros(len(classes) + 1, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("undefined", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, share: Tensor, label: Tensor) -> None:
         """Add images: share (B,) float32, NaN where a map holds no positive evidence; label (B,) int64, -1 unknown."""
-        defined = ~share.isnan()
-        place = label.where(label >= 0, len(self.classes))[defined]
-        self.total.index_add_(0, place, share[defined].double())
-        self.count.index_add_(0, place, torch.ones_like(place))
-        self.undefined += (~defined).sum()
+        of_label = F.one_hot(label.where(label >= 0, len(self.classes)), len(self.classes) + 1).double()
+        undefined = share.isnan()
+        self.sums = self.sums + torch.stack([share.where(~undefined, 0).double(), ~undefined, undefined]) @ of_label
 
     def compute(self) -> dict[str, Tensor]:
         """`evidence_in_lungs`, the same for each class, and `evidence_undefined`; without any image, {}."""
-        if not self.count.sum() + self.undefined:
+        total, count, undefined = self.sums
+        if not (count + undefined).any():
             return {}
-        named = {f"evidence_in_lungs_{name}": self.total[i] / self.count[i] for i, name in enumerate(self.classes)}
-        whole = {"evidence_in_lungs": self.total.sum() / self.count.sum()}
-        return whole | named | {"evidence_undefined": self.undefined.double()}
+        named = {f"evidence_in_lungs_{name}": total[i] / count[i] for i, name in enumerate(self.classes)}
+        whole = {"evidence_in_lungs": total.sum() / count.sum()}
+        return whole | named | {"evidence_undefined": undefined.sum()}
 
 
 def _ratio_or_one(part: Tensor, whole: Tensor) -> Tensor:
@@ -215,22 +189,19 @@ class StageScores(nn.Module):
         """All scores over everything added, on every process the same; a loss that is not finite stays so."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # torchmetrics' notes on what is left out below by rule
-            return self._compute()
-
-    def _compute(self) -> dict[str, float]:
-        scores = {name: cast(TermMean, term).compute() for name, term in self.terms.items()}
-        scores |= self.lung.compute()
-        if self.infection is not None:
-            scores |= {f"infection_{name}": value for name, value in self.infection.compute().items()}
-        matrix = self.confusion.compute()
-        if matrix.sum() > 0:
-            scores |= confusion_scores(matrix, self.classes) | self._aurocs(matrix)
-        scores |= self.evidence.compute()
+            scores = {name: cast(TermMean, term).compute() for name, term in self.terms.items()}
+            scores |= self.lung.compute()
+            if self.infection is not None:
+                scores |= {f"infection_{name}": value for name, value in self.infection.compute().items()}
+            matrix = self.confusion.compute()
+            if matrix.sum() > 0:
+                scores |= confusion_scores(matrix, self.classes) | self._aurocs(matrix)
+            scores |= self.evidence.compute()
         return {name: float(value) for name, value in scores.items() if value.isfinite() or self._is_broken(name)}
 
     def _is_broken(self, name: str) -> bool:
         """Whether a name is a loss of images that have its target; a value that is not finite must then be seen."""
-        return name in self.terms and bool(cast(TermMean, self.terms[name]).weight > 0)
+        return name in self.terms and bool(cast(TermMean, self.terms[name]).sums[1] > 0)
 
     def _aurocs(self, matrix: Tensor) -> dict[str, Tensor]:
         """One-against-rest AUROC of each class that has both kinds of image, and their mean."""
