@@ -46,12 +46,9 @@ def _git_revision() -> str | None:
     source = Path(__file__).resolve().parents[2]
     if not (source / ".git").exists():
         return None
+    # Without any tag, `describe` gives the revision itself.
+    command = ["git", "-C", str(source), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
     try:
-        revision = _git(source, "rev-parse", "HEAD")
-        return revision + ("+changes" if _git(source, "status", "--porcelain", "--untracked-files=no") else "")
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _git(source: Path, *words: str) -> str:
-    return subprocess.run(["git", "-C", str(source), *words], check=True, capture_output=True, text=True).stdout.strip()

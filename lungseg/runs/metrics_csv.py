@@ -6,6 +6,7 @@ that two equal runs give equal files.
 
 import csv
 import io
+import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ class MetricsCsv(Logger):
         super().__init__()
         self.path = path
         self._columns = ["epoch", "step"]
-        self._last: tuple[int, dict[str, Any]] | None = None  # where the last row begins, and the row
+        self._last: dict[str, Any] = {}  # the row that was written last, and its bytes in the file
+        self._last_bytes = 0
         if path.exists():
             with path.open(newline="") as file:
                 self._columns = next(csv.reader(file), self._columns)
@@ -46,39 +48,29 @@ class MetricsCsv(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append one row."""
+        """Append one row, or add to the last one if that is of the same epoch and step and shares no scalar with it."""
         row: dict[str, Any] = {"epoch": "", "step": "" if step is None else step} | metrics
         if row["epoch"] != "":
             row["epoch"] = int(row["epoch"])
+        same_place = all(self._last.get(key) == row[key] for key in ("epoch", "step"))
+        merged = same_place and len(set(self._last) & set(row)) == 2
+        row = self._last | row if merged else row
         new = sorted(set(row) - set(self._columns))
         # A scalar that appears late (the first validation, the test) needs a column: the file is written anew, once.
         if new or not self.path.exists():
+            rows = self.rows()[: -1 if merged else None]
             self._columns += new
-            self._rewrite(self.rows())
-            self._last = self._find_last()
-        self._append(row)
+            self._rewrite([*rows, row])
+        else:
+            with self.path.open("r+b") as file:
+                file.seek(-self._last_bytes if merged else 0, os.SEEK_END)
+                file.write(self._line(row))
+        self._last, self._last_bytes = row, len(self._line(row))
 
-    def _append(self, row: dict[str, Any]) -> None:
-        """Write a row, over the last one if that is of the same epoch and step and shares no scalar with it."""
-        start = self.path.stat().st_size
-        if self._last is not None:
-            offset, last = self._last
-            if all(last[key] == row[key] for key in ("epoch", "step")) and len(set(last) & set(row)) == 2:
-                start, row = offset, last | row
+    def _line(self, row: dict[str, Any]) -> bytes:
         text = io.StringIO(newline="")
         csv.DictWriter(text, self._columns, restval="").writerow(row)
-        with self.path.open("r+", newline="") as file:
-            file.seek(start)
-            file.write(text.getvalue())
-        self._last = start, row
-
-    def _find_last(self) -> tuple[int, dict[str, Any]] | None:
-        """The last row as it now stands in the file, after a rewrite moved it."""
-        if self._last is None:
-            return None
-        text = io.StringIO(newline="")
-        csv.DictWriter(text, self._columns, restval="").writerow(self._last[1])
-        return self.path.stat().st_size - len(text.getvalue().encode()), self._last[1]
+        return text.getvalue().encode()
 
     def rows(self) -> list[dict[str, str]]:
         """All rows so far, as text."""
@@ -93,7 +85,7 @@ class MetricsCsv(Logger):
         if self.path.exists():
             self._rewrite([row for row in self.rows() if row["epoch"] and int(row["epoch"]) < epoch])
 
-    def _rewrite(self, rows: list[dict[str, str]]) -> None:
+    def _rewrite(self, rows: list[dict[str, Any]]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_suffix(".csv.part")
         with part.open("w", newline="") as file:

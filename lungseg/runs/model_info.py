@@ -1,7 +1,7 @@
 """What is known of a model besides its weights, and the JSON that travels in every file of it."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from lungseg.errors import UserError
@@ -33,20 +33,13 @@ def info_from_json(text: str) -> ModelInfo:
     stored = json.loads(text)
     if stored.get("format") != 1:
         raise UserError(f"its format is {stored.get('format')!r}, this version reads 1; install a newer lungseg")
-    names = ("classes", "image_size", "keep_aspect", "map_stride", "temperature", "version")
-    known = {name: stored[name] for name in names}
-    known["classes"] = tuple(stored["classes"])
-    return ModelInfo(**known, description={k: v for k, v in stored.items() if k not in (*names, "format")})
+    known = {each.name: stored.pop(each.name) for each in fields(ModelInfo) if each.name != "description"}
+    known["classes"] = tuple(known["classes"])
+    return ModelInfo(**known, description={name: value for name, value in stored.items() if name != "format"})
 
 
 def info_to_json(info: ModelInfo) -> str:
     """The inverse of `info_from_json`."""
-    fields = {
-        "classes": list(info.classes),
-        "image_size": info.image_size,
-        "keep_aspect": info.keep_aspect,
-        "map_stride": info.map_stride,
-        "temperature": info.temperature,
-        "version": info.version,
-    }
-    return json.dumps({"format": 1, **fields, **info.description})
+    known = asdict(info)
+    description = known.pop("description")
+    return json.dumps({"format": 1, **known, **description})

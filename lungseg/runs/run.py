@@ -20,12 +20,32 @@ Kind = Literal["checkpoint", "safetensors", "onnx"]
 _KINDS: dict[str, Kind] = {".ckpt": "checkpoint", ".safetensors": "safetensors", ".onnx": "onnx"}
 
 
+class _Inside:
+    """What lies at a path relative to the run folder."""
+
+    def __init__(self, place: str):
+        self.place = place
+
+    def __get__(self, run: Run, owner: type[Run]) -> Path:
+        return run.folder / self.place
+
+
 @dataclass(frozen=True)
 class Run:
     """A run where it lies: a folder with its files, or a model file that was taken out of one."""
 
     folder: Path  # The run folder; of a model file, the folder that holds it.
     model_file: Path | None = None  # What was opened by its own name; None stands for the run's best checkpoint.
+
+    config_file = _Inside("config.yaml")  # The resolved config.
+    environment_file = _Inside("environment.json")  # Versions, revision, host, devices, fingerprint of the data.
+    best_checkpoint = _Inside("checkpoints/best.ckpt")  # Of the epoch that `run.monitor` picked.
+    last_checkpoint = _Inside("checkpoints/last.ckpt")  # Of the last whole epoch; what a run is resumed from.
+    metrics_csv = _Inside("metrics.csv")  # Every logged scalar with epoch and step.
+    metrics_json = _Inside("metrics.json")  # The final numbers; written last, so a folder that has it is complete.
+    overlays = _Inside("overlays")  # Folder of the contact sheets, one an epoch.
+    calibration_file = _Inside("calibration.json")  # Temperature and operating points, chosen on Val.
+    wandb_id_file = _Inside("wandb_id")  # W&B's id of this run.
 
     @classmethod
     def open(cls, path: str | Path | None = None) -> Run:
@@ -108,51 +128,6 @@ class Run:
     def name(self) -> str:
         """What the folder is called."""
         return self.folder.name
-
-    @property
-    def config_file(self) -> Path:
-        """The resolved config."""
-        return self.folder / "config.yaml"
-
-    @property
-    def environment_file(self) -> Path:
-        """Versions, revision, host, devices, fingerprint of the data."""
-        return self.folder / "environment.json"
-
-    @property
-    def best_checkpoint(self) -> Path:
-        """Of the epoch that `run.monitor` picked."""
-        return self.folder / "checkpoints" / "best.ckpt"
-
-    @property
-    def last_checkpoint(self) -> Path:
-        """Of the last whole epoch; what a run is resumed from."""
-        return self.folder / "checkpoints" / "last.ckpt"
-
-    @property
-    def metrics_csv(self) -> Path:
-        """Every logged scalar with epoch and step."""
-        return self.folder / "metrics.csv"
-
-    @property
-    def metrics_json(self) -> Path:
-        """The final numbers; written last, so a folder that has it is complete."""
-        return self.folder / "metrics.json"
-
-    @property
-    def overlays(self) -> Path:
-        """Folder of the contact sheets, one an epoch."""
-        return self.folder / "overlays"
-
-    @property
-    def calibration_file(self) -> Path:
-        """Temperature and operating points, chosen on Val."""
-        return self.folder / "calibration.json"
-
-    @property
-    def wandb_id_file(self) -> Path:
-        """W&B's id of this run."""
-        return self.folder / "wandb_id"
 
     def evaluation(self, scope: str) -> Path:
         """Folder of an evaluation: `test`, `val`, or `NAME-all` and the like of another data set."""
