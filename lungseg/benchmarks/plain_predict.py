@@ -14,7 +14,7 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
-from lungseg.models.checkpoint import load_network
+from lungseg.models.checkpoint import load_model
 from lungseg.runs.run import Run
 
 
@@ -38,7 +38,7 @@ def grad_cam(network: Any) -> GradCAM:
 
 def main(run: Path, folder: Path, size_px: int) -> None:
     """Go through the images one by one."""
-    network, classes = load_network(Run.open(run).model)
+    network, info = load_model(Run.open(run))
     explain = grad_cam(network)
     for path in sorted(folder.glob("*.png")):
         grey: Any = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
@@ -47,7 +47,7 @@ def main(run: Path, folder: Path, size_px: int) -> None:
             output = network(image)
         label, lung = int(output.class_logits.argmax()), output.mask_logits[0, 0].numpy() > 0
         cam = explain(input_tensor=image, targets=[ClassifierOutputTarget(label)])[0] * lung
-        print(path.name, classes[label], float(output.class_logits.softmax(1).max()), float(cam.max()))
+        print(path.name, info.classes[label], float(output.class_logits.softmax(1).max()), float(cam.max()))
 
 
 if __name__ == "__main__":

@@ -9,19 +9,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from lungseg.benchmarks.cam import LOSS, MODEL, OPTIM
+from lungseg.benchmarks.cam import MODEL
 from lungseg.benchmarks.timing import TINY, medians, one_thread
-from lungseg.config import Config, DataConfig, ModelConfig
-from lungseg.config.loading import dump_config
+from lungseg.config import ModelConfig
 from lungseg.data.phantom.generator import draw_phantom
 from lungseg.data.sample import CLASSES
 from lungseg.exporting.export_model import export
@@ -30,9 +29,11 @@ from lungseg.inference.backend import Backend
 from lungseg.inference.onnx_backend import load_onnx
 from lungseg.inference.prediction import png
 from lungseg.inference.predictor import load_backend
+from lungseg.models.model_file import write_model_file
+from lungseg.models.network import LungNetwork
+from lungseg.runs.model_info import ModelInfo
 from lungseg.runs.progress import cores
 from lungseg.runs.whole_files import write_whole
-from lungseg.training.module import LungModule
 
 
 class _Scale(NamedTuple):
@@ -53,7 +54,7 @@ def run(quick: bool = False) -> Iterator[str]:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        trained = _write_run(folder / "run", scale)
+        trained = _write_model(folder / "plain.safetensors", scale)
         list(export(trained, folder / "model.onnx"))
         few = _phantoms(4, scale)  # they set the ranges of int8, which take no time
         onnx.save(to_int8(onnx.load(folder / "model.onnx"), few), folder / "int8.onnx")
@@ -124,13 +125,10 @@ def _phantoms(count: int, scale: _Scale) -> list[NDArray[np.uint8]]:
     return [draw_phantom(seed, seed % len(CLASSES), scale.size_px).image for seed in range(count)]
 
 
-def _write_run(folder: Path, scale: _Scale) -> Path:
-    """A run folder as `fit` leaves it, of a network that has learned nothing."""
-    module = LungModule(scale.model, LOSS, OPTIM, list(CLASSES), [1.0] * len(CLASSES))
-    checkpoint: dict[str, Any] = {"state_dict": module.state_dict(), "epoch": 0}
-    module.on_save_checkpoint(checkpoint)
-    (folder / "checkpoints").mkdir(parents=True)
-    torch.save(checkpoint, folder / "checkpoints" / "best.ckpt")
-    config = Config(data=DataConfig(image_size=scale.size_px), model=scale.model)
-    (folder / "config.yaml").write_text(dump_config(config))
-    return folder
+def _write_model(path: Path, scale: _Scale) -> Path:
+    """A network that has learned nothing."""
+    network = LungNetwork(scale.model, len(CLASSES))
+    description = {"model": asdict(scale.model)}
+    info = ModelInfo(CLASSES, scale.size_px, True, network.stride, description=description)
+    write_model_file(path, network, info)
+    return path

@@ -96,12 +96,7 @@ def read_yaml(file: Path, parse: Callable[[str], Any], expected: str) -> dict[An
 
 def dump_config(config: Config) -> str:
     """Write YAML that `load_config` reads back to an equal config, keys in the order of the schema."""
-    return OmegaConf.to_yaml(OmegaConf.create(_escaped(config_dict(config))))
-
-
-def config_dict(config: Config) -> dict[str, Any]:
-    """Turn a config into nested plain dicts, lists, numbers and text, fit for a checkpoint."""
-    return asdict(config)
+    return OmegaConf.to_yaml(OmegaConf.create(_escaped(asdict(config))))
 
 
 def _walk(source: str, tree: dict[Any, Any], prefix: str = "") -> Iterator[_Setting]:

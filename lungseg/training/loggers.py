@@ -8,6 +8,7 @@ import os
 import sys
 import uuid
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -15,7 +16,6 @@ import numpy as np
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from lungseg.config import Config, WandbConfig
-from lungseg.config.loading import config_dict
 from lungseg.errors import UserError
 from lungseg.evaluation.intervals import Number
 from lungseg.evaluation.results import EvaluationResults
@@ -139,7 +139,7 @@ def _wandb_logger(config: Config, run: Run, offline: bool) -> WandbLogger:
 
     # Before WandbLogger, whose own settings come too late for what wandb prints when it is set up.
     wandb.setup(wandb.Settings(silent=True, mode="offline" if offline else "online"))
-    sent = config_dict(config)
+    sent = asdict(config)
     for section, key in ((sent["data"], "root"), (sent["data"]["phantom"], "dir"), (sent["run"], "dir")):
         section.pop(key)  # places on this machine
     return WandbLogger(
