@@ -50,26 +50,20 @@ class ImageCache:
         """Open the cache of these samples of one split, whose order is its index; build it first if it is not there.
 
         Several processes may call this at once: one builds, the others wait for it. No half-written file ever bears
-        the final name. Size and aspect are those of `read_sample`; without a folder it lies in `default_folder()`.
+        the final name. Size and aspect are those of `read_sample`; without a folder it lies where `cache_path` says.
 
         Raises:
             DataError: One line: all faulty files of the samples (the first three named), or a folder that cannot
                 take the cache.
         """
-        folder = (folder or default_folder()).expanduser().absolute()
         split = samples[0].split if samples else "empty"
         key = cache_key(samples, image_size, keep_aspect)
-        cache = cls(folder / f"{split}-{len(samples)}-{image_size}px-{key}{SUFFIX}", len(samples), image_size)
+        path = cache_path(folder, f"{split}-{len(samples)}-{image_size}px-{key}{SUFFIX}")
+        cache = cls(path, len(samples), image_size)
         if not cache.is_complete():
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                with lock(cache.path):
-                    if not cache.is_complete():  # another process may have built it while this one waited
-                        _build(cache.path, samples, image_size, keep_aspect)
-            except OSError as error:
-                hint = "set data.cache_dir or LUNGSEG_CACHE to another folder, or data.cache=false"
-                reason = f"the cache cannot be written there ({error.strerror or error})"
-                raise DataError(f"{folder}: {reason}; {hint}") from None
+            with locked(path, "cache", "data.cache=false"):
+                if not cache.is_complete():  # another process may have built it while this one waited
+                    _build(path, samples, image_size, keep_aspect)
         return cache
 
     def read(self, index: int) -> tuple[Plane, Plane]:
@@ -102,10 +96,11 @@ class ImageCache:
             return False
 
 
-def default_folder() -> Path:
-    """`$LUNGSEG_CACHE`, else `lungseg` in `$XDG_CACHE_HOME`, else `~/.cache/lungseg`."""
+def cache_path(folder: Path | None, name: str) -> Path:
+    """Place of a file in a folder; None: `$LUNGSEG_CACHE`, else `$XDG_CACHE_HOME/lungseg`, else `~/.cache/lungseg`."""
     own, general = os.environ.get("LUNGSEG_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    return Path(own) if own else Path(general or "~/.cache", "lungseg")
+    folder = folder or (Path(own) if own else Path(general or "~/.cache", "lungseg"))
+    return folder.expanduser().absolute() / name
 
 
 def cache_key(samples: Iterable[Sample], image_size: int, keep_aspect: bool = True) -> str:
@@ -121,28 +116,35 @@ def cache_key(samples: Iterable[Sample], image_size: int, keep_aspect: bool = Tr
 
 
 @contextmanager
-def lock(path: Path) -> Iterator[None]:
+def locked(path: Path, what: str, without: str) -> Iterator[None]:
     """Hold the lock beside `path`, waiting for whoever has it; it ends with its holder, however that one ends.
 
-    What builders that crashed have left of `path` is removed once the lock is held. Where the file system knows no
-    locks every process builds for itself, and the last rename wins.
+    Its folder is made, and what builders that crashed have left of `path` is removed once the lock is held. Where the
+    file system knows no locks every process builds for itself, and the last rename wins.
+
+    Raises:
+        DataError: `what` cannot be written there; names the setting that does `without`.
     """
     # A lock that is a mere file would outlive a process that is killed, and nobody would ever build.
     held = FileLock(path.with_suffix(".lock"), fallback_to_soft=False)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             held.acquire(timeout=0)
         except Timeout:
             print(f"cache: another process is building it; waiting for {held.lock_file}", file=sys.stderr, flush=True)
             held.acquire()
-        for partial in path.parent.glob(f"{path.stem}.*.partial"):
+        except PermissionError:
+            raise  # not a matter of locks: nothing can be written there at all
+        except OSError as error:
+            _log.warning("%s: no lock here (%s); processes that start together each build it", held.lock_file, error)
+        for partial in path.parent.glob(f"{path.stem}.*.partial") if held.is_locked else ():
             partial.unlink(missing_ok=True)
-    except PermissionError:
-        raise  # not a matter of locks: nothing can be written there at all
-    except OSError as error:
-        _log.warning("%s: no lock here (%s); processes that start together each build it", held.lock_file, error)
-    try:
         yield
+    except OSError as error:
+        hint = f"set data.cache_dir or LUNGSEG_CACHE to another folder, or {without}"
+        reason = f"the {what} cannot be written there ({error.strerror or error})"
+        raise DataError(f"{path.parent}: {reason}; {hint}") from None
     finally:
         held.release()
 
@@ -171,8 +173,7 @@ def _build(path: Path, samples: Sequence[Sample], image_size: int, keep_aspect: 
         partial.unlink(missing_ok=True)
     others = [other.stat().st_size for other in path.parent.glob(f"*{SUFFIX}") if other != path]
     beside = f"; {len(others)} more in this folder, {_size(sum(others))}" if others else ""
-    line = f"cache: {len(samples):,} images, {_size(path.stat().st_size)} in {path}{beside}"
-    print(line, file=sys.stderr, flush=True)
+    print(f"cache: {len(samples):,} images, {_size(needed)} in {path}{beside}", file=sys.stderr, flush=True)
 
 
 def _write(file: IO[bytes], samples: Sequence[Sample], image_size: int, keep_aspect: bool) -> None:

