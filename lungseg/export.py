@@ -10,7 +10,6 @@ from pathlib import Path
 
 from lungseg.command import run_command
 
-FORMATS = ("onnx", "torch", "safetensors")
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
@@ -18,8 +17,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from lungseg.exporting.export_model import export
 
-    chosen = (arguments.format, arguments.precision, arguments.licence)
-    for line in export(arguments.checkpoint, arguments.output, *chosen):
+    for line in export(arguments.checkpoint, arguments.output, arguments.precision, arguments.licence):
         print(line, flush=True)
     return 0
 
@@ -33,9 +31,8 @@ def _parser() -> argparse.ArgumentParser:
         help="run folder, .ckpt or .safetensors file; default: the model that comes with the package",
     )
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="FILE", help="ends in .onnx, .pt2 or .safetensors"
+        "--output", type=Path, required=True, metavar="FILE", help="ends in .onnx, .pt2 (torch.export) or .safetensors"
     )
-    parser.add_argument("--format", choices=FORMATS, help="default: by the file's name; torch is torch.export's .pt2")
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,

@@ -11,7 +11,7 @@ import pytest
 
 from lungseg.command import run_command
 from lungseg.data.phantom.generator import draw_phantom
-from lungseg.export import FORMATS, PRECISIONS, _parser, main
+from lungseg.export import PRECISIONS, _parser, main
 from lungseg.exporting import export_model
 from lungseg.inference.onnx_backend import open_session
 from lungseg.inference.predictor import load_backend
@@ -25,8 +25,7 @@ def _run(*arguments: str | Path) -> int:
 
 
 def test_choices_of_the_command_are_those_of_the_code() -> None:
-    assert FORMATS == tuple(export_model.PRECISIONS) == tuple(export_model.SUFFIXES.values())
-    assert export_model.PRECISIONS["onnx"] == PRECISIONS
+    assert export_model.PRECISIONS[".onnx"] == PRECISIONS
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
@@ -96,8 +95,7 @@ def test_a_file_that_fails_the_check_is_not_written(
     ("arguments", "message"),
     [
         (["--output", "m.pb"], "--output: must end in .onnx, .pt2, .safetensors, got 'm.pb'"),
-        (["--output", "m.pt2", "--format", "onnx"], "--output: a file of --format onnx ends in .onnx, got 'm.pt2'"),
-        (["--output", "m.pt2", "--precision", "int8"], "--precision: torch files have fp32, got 'int8'"),
+        (["--output", "m.pt2", "--precision", "int8"], "--precision: .pt2 files have fp32, got 'int8'"),
         (["--output", "m.onnx", "--checkpoint", "gone"], "no model at 'gone'"),
     ],
 )

@@ -23,29 +23,23 @@ from lungseg.runs.model_info import ModelInfo
 from lungseg.runs.run import Run
 from lungseg.runs.whole_files import write_whole
 
-Format = Literal["onnx", "torch", "safetensors"]
 Precision = Literal["fp32", "fp16", "int8"]
-SUFFIXES: dict[str, Format] = {".onnx": "onnx", ".pt2": "torch", ".safetensors": "safetensors"}
-PRECISIONS: dict[Format, tuple[Precision, ...]] = {
-    "onnx": ("fp32", "fp16", "int8"),
-    "torch": ("fp32",),
-    "safetensors": ("fp32", "fp16"),
+PRECISIONS: dict[str, tuple[Precision, ...]] = {
+    ".onnx": ("fp32", "fp16", "int8"),
+    ".pt2": ("fp32",),
+    ".safetensors": ("fp32", "fp16"),
 }
+"""What each kind of file, by its suffix, can hold."""
 
 
 def export(
-    checkpoint: Path | None,
-    output: Path,
-    file_format: Format | None = None,
-    precision: Precision = "fp32",
-    licence: str | None = None,
+    checkpoint: Path | None, output: Path, precision: Precision = "fp32", licence: str | None = None
 ) -> Iterator[str]:
     """Write the file and say what was found, line by line.
 
     Args:
         checkpoint: As of `Run.open`.
-        output: Ends in the suffix of the format.
-        file_format: None goes by the suffix.
+        output: Ends in the suffix of its format.
         precision: One that the format has.
         licence: Written into the file; None leaves what the model says.
 
@@ -54,8 +48,8 @@ def export(
         UserError: Arguments that do not fit, not a model, or a package that is missing.
     """
     # Everything that the user may have to correct comes before the minute that recording takes.
-    file_format = _check_request(output, file_format, precision)
-    if file_format == "onnx":
+    _check_request(output, precision)
+    if output.suffix == ".onnx":
         graph.require_onnx()
     source = Run.open(checkpoint)
     if source.kind == "onnx":
@@ -63,11 +57,11 @@ def export(
     backend = load_torch(source, "cpu")
     network, info = backend.network, _described(backend.info, source, licence)
     yield f"model    {source.model}  ({', '.join(info.classes)}; {info.image_size} px)"
-    if file_format == "safetensors":
+    if output.suffix == ".safetensors":
         yield from _export_tensors(network, info, output, precision)
         return
     program = graph.record(graph.DeployedNetwork(network, info))
-    if file_format == "torch":
+    if output.suffix == ".pt2":
         content = graph.to_pt2(program, info)
         module = torch.export.load(io.BytesIO(content)).module()
         yield _passed(check_file(_as_function(module), network, info))
@@ -97,19 +91,13 @@ def run_onnx(content: bytes) -> ExportedModel:
     return lambda images: dict(zip(names, session.run(names, {graph.INPUT: images}), strict=True))
 
 
-def _check_request(output: Path, file_format: Format | None, precision: Precision) -> Format:
-    """The format to write; a UserError where format, the file's name and precision do not fit."""
-    if file_format is None:
-        if output.suffix not in SUFFIXES:
-            raise UserError(f"--output: must end in {', '.join(SUFFIXES)}, got {str(output)!r}")
-        file_format = SUFFIXES[output.suffix]
-    suffix = next(suffix for suffix, name in SUFFIXES.items() if name == file_format)
-    if output.suffix != suffix:
-        raise UserError(f"--output: a file of --format {file_format} ends in {suffix}, got {str(output)!r}")
-    there = PRECISIONS[file_format]
+def _check_request(output: Path, precision: Precision) -> None:
+    """Raise a UserError where the file's name and the precision do not fit."""
+    if output.suffix not in PRECISIONS:
+        raise UserError(f"--output: must end in {', '.join(PRECISIONS)}, got {str(output)!r}")
+    there = PRECISIONS[output.suffix]
     if precision not in there:
-        raise UserError(f"--precision: {file_format} files have {', '.join(there)}, got {precision!r}")
-    return file_format
+        raise UserError(f"--precision: {output.suffix} files have {', '.join(there)}, got {precision!r}")
 
 
 def _as_function(module: Any) -> ExportedModel:

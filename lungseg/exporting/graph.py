@@ -154,7 +154,7 @@ def require_onnx() -> None:
         try:
             importlib.import_module(name)
         except ImportError as error:
-            raise UserError(f"--format onnx needs {name!r}: pip install 'lungseg[onnx]'") from error
+            raise UserError(f"--output: an ONNX file needs {name!r}: pip install 'lungseg[onnx]'") from error
 
 
 def to_onnx(program: ExportedProgram, info: ModelInfo) -> Any:
