@@ -30,10 +30,12 @@ from lungseg.data.sample import CLASSES
 from lungseg.errors import DataError
 from lungseg.inference.prediction import Flag, Prediction
 from lungseg.inference.predictor import Predictor
+from lungseg.reporting.drawing import outline_path
+from lungseg.reporting.pages import render
 from lungseg.serving import app_page, server
 from lungseg.serving.app_page import MOST_FILES, PREDICTED, _Handlers
 from lungseg.serving.cases import CLOSED_FORM, METHODS, Case, Reader
-from lungseg.serving.rendering import _path, describe, draw_viewer, list_notices, pack
+from lungseg.serving.rendering import draw_viewer, pack
 
 
 class _GradioError(Exception):
@@ -168,22 +170,22 @@ def test_layers_at_an_opacity_make_the_overlay(prediction: Prediction) -> None:
         assert np.abs(seen - prediction.overlay(opacity=opacity))[inside].mean() < 6  # JPEG and WebP lose
 
 
-def test_outlines_are_those_of_the_mask(prediction: Prediction) -> None:
-    mask = prediction.mask.copy()
-    mask[30:34, 18:22] = False  # a hole
-    drawn = np.zeros((64, 64), np.uint8)
-    for line in re.findall(r"M([^z]+)z", _path(mask)):
-        points = np.array(line.split(), np.float32).reshape(-1, 2) - 0.5
-        cv2.polylines(drawn, [points.astype(np.int32)], True, 1)
-    border = mask & (cv2.erode(mask.astype(np.uint8), np.ones((3, 3))) == 0)
-    assert (drawn[border] == 1).mean() > 0.9
-    assert _path(np.zeros((4, 4), bool)) == ""
+def test_outline_and_crop_are_those_of_the_mask_through_the_middle_of_its_pixels(prediction: Prediction) -> None:
+    path = f'transform="translate(.5 .5)" d="{outline_path(prediction.mask)}"'
+    picture = draw_viewer(prediction, "a", "Normal")
+    assert f'<clipPath id="lungs"><path clip-rule="evenodd" {path}/>' in picture
+    assert f'<path id="outline" {path}/>' in picture
+
+
+def describe(prediction: Prediction, of_class: str) -> str:
+    return render("app_facts.html.jinja", found=prediction, of_class=of_class)
 
 
 def test_names_cannot_bring_markup(prediction: Prediction) -> None:
     evil = '"><script>alert(1)</script>'
     flagged = dataclasses.replace(prediction, flags=(Flag("x", evil, 0.0),), classes=(evil, "b", "c"))
-    for text in (draw_viewer(flagged, evil, evil), describe(flagged, evil), list_notices([evil])):
+    notices = render("app_notices.html.jinja", notices=[evil])
+    for text in (draw_viewer(flagged, evil, evil), describe(flagged, evil), notices):
         assert "<script>" not in text
         assert "&lt;script&gt;" in text
 

@@ -28,9 +28,9 @@ from lungseg.data.phantom.generator import draw_phantom
 from lungseg.data.sample import CLASSES
 from lungseg.models.encoders import LITES
 from lungseg.models.network import LungNetwork
-from lungseg.reporting.drawing import draw_sheet
+from lungseg.reporting.drawing import draw_sheet, png
 from lungseg.runs.progress import only_errors
-from lungseg.runs.whole_files import write_png
+from lungseg.runs.whole_files import write_whole
 from lungseg.training.module import LungModule
 from lungseg.training.overlays import OverlayCallback
 
@@ -118,7 +118,8 @@ def _overlays(model: ModelConfig, quick: bool) -> Iterator[str]:
 
         def draw(*_: Any) -> None:
             mark()
-            write_png(draw_sheet(overlays.tiles(trainer, module, shown), "epoch 0"), Path(folder) / "sheet.png")
+            sheet = draw_sheet(overlays.tiles(trainer, module, shown), "epoch 0")
+            write_whole(Path(folder) / "sheet.png", png(sheet))
             mark()
 
         times = LambdaCallback(on_train_batch_start=mark, on_train_batch_end=draw)

@@ -27,10 +27,10 @@ from lungseg.exporting.export_model import export
 from lungseg.exporting.precision import to_int8
 from lungseg.inference.backend import Backend
 from lungseg.inference.onnx_backend import load_onnx
-from lungseg.inference.prediction import png
 from lungseg.inference.predictor import load_backend
 from lungseg.models.model_file import write_model_file
 from lungseg.models.network import LungNetwork
+from lungseg.reporting.drawing import png
 from lungseg.runs.model_info import ModelInfo
 from lungseg.runs.progress import cores
 from lungseg.runs.whole_files import write_whole

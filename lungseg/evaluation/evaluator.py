@@ -1,11 +1,8 @@
 """An evaluation from a target to files: metrics.json, per_image.csv, scores.csv, calibration.json beside the model."""
 
-import csv
 import dataclasses
 import datetime
-import io
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +34,7 @@ from lungseg.evaluation.temperature import Tuned, apply, choose, cross_fit, noth
 from lungseg.runs.calibration import read_calibration, write_calibration
 from lungseg.runs.environment import environment
 from lungseg.runs.progress import no_word
-from lungseg.runs.whole_files import digest, without_nan, write_json, write_text
+from lungseg.runs.whole_files import digest, to_csv, without_nan, write_json, write_text
 
 Say = Callable[[str], None]
 
@@ -95,10 +92,10 @@ def evaluate(
     # JSON has no NaN: what is undefined becomes None, in memory as in the file
     plain = without_nan(to_plain(results))
     rows = image_rows(measured, options.cam_methods[0], tuned)
-    write_text(output / ROWS_FILE, _csv([list(rows[0]), *([row[column] for column in rows[0]] for row in rows)]))
+    write_text(output / ROWS_FILE, to_csv([list(rows[0]), *([row[column] for column in rows[0]] for row in rows)]))
     ends = ("value", "low", "high", "undefined", "images")
     numbers = ([section, name, *map(number.get, ends)] for section, name, number in _walk_numbers(plain, ""))
-    write_text(output / "scores.csv", _csv([["section", "name", *ends], *numbers]))
+    write_text(output / "scores.csv", to_csv([["section", "name", *ends], *numbers]))
     write_json(output / METRICS_FILE, plain)
     return from_plain(EvaluationResults, plain)
 
@@ -213,23 +210,6 @@ def _with_studies(
     if options.robustness:
         results = replace(results, robustness=measure_robustness(target, say, options.robustness))
     return results
-
-
-def _csv(lines: Iterable[Iterable[Any]]) -> str:
-    """NaN is an empty cell, flags are 0 and 1, numbers have nine digits (all that a float32 has)."""
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows([_cell(value) for value in line] for line in lines)
-    return text.getvalue()
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(int(value))
-    if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.9g}"
-    return str(value)
 
 
 def _walk_numbers(content: Mapping[str, Any], section: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:

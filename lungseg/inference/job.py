@@ -22,9 +22,10 @@ from lungseg.errors import DataError, UserError
 from lungseg.inference.dicom_out import check_highdicom, write_dicom
 from lungseg.inference.inputs import Input, find_inputs
 from lungseg.inference.journal import Journal, Row, check_settings, done_ids
-from lungseg.inference.prediction import OVERLAY_PX, Prediction, png
+from lungseg.inference.prediction import OVERLAY_PX, Prediction
 from lungseg.inference.predictor import Predictor, SquarePrediction
 from lungseg.inference.preprocess import Picture
+from lungseg.reporting.drawing import png
 from lungseg.runs.progress import ahead, cores, one_opencv_thread, tracked
 from lungseg.runs.run import Run
 from lungseg.runs.whole_files import digest, write_whole

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.reporting.drawing import PREDICTED_COLOUR, draw_map, draw_outline, in_lung_units, shrink
+from lungseg.reporting.drawing import PREDICTED_COLOUR, draw_map, draw_outline, in_lung_units, png, shrink
 from lungseg.runs.whole_files import write_json, write_whole
 
 OVERLAY_PX = 1024  # Longer side, at most, of the overlays that are written; a mask has the image's own size.
@@ -103,10 +102,3 @@ class Prediction:
         write_whole(folder / f"{name}_mask.png", self.mask_png())
         write_whole(folder / f"{name}_overlay.png", png(self.overlay()))
         write_json(folder / f"{name}.json", self.row())
-
-
-def png(picture: NDArray[np.uint8]) -> bytes:
-    """Encode a picture (H, W) grey or (H, W, 3) RGB uint8 as PNG, without any metadata."""
-    # Level 3: files come by the thousand, and higher ones take longer for little.
-    as_opencv = picture if picture.ndim == 2 else picture[..., ::-1]
-    return bytes(cv2.imencode(".png", as_opencv, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1])

@@ -1,7 +1,5 @@
 """An audit in words, as JSON, and as the files `leaks.csv`, `faults.csv` and `pairs.png` of a folder."""
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
@@ -12,8 +10,9 @@ from lungseg.auditing.audit import Audit, Cell
 from lungseg.data.duplicates import Leak
 from lungseg.data.sample import CLASSES, Sample
 from lungseg.errors import UserError
-from lungseg.reporting.pair_sheet import draw_pairs, png
-from lungseg.runs.whole_files import write_whole
+from lungseg.reporting.drawing import png
+from lungseg.reporting.pair_sheet import draw_pairs
+from lungseg.runs.whole_files import to_csv, write_whole
 
 SHOWN_FILES = 10  # Files named of each kind of fault in the summary; `faults.csv` and the JSON have all.
 _VIEWS = {"border": "the border alone", "lungs blanked": "the image without its lungs"}
@@ -208,11 +207,7 @@ def _columns(sample: Sample) -> tuple[str, str, str]:
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
-    file = io.StringIO(newline="")
-    writer = csv.writer(file)
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return file.getvalue().encode("utf-8", "surrogateescape")
+    return to_csv([columns, *(map(str, row) for row in rows)]).encode("utf-8", "surrogateescape")
 
 
 def _is_ours(path: Path) -> bool:

@@ -47,25 +47,14 @@ def to_svg(chart: Chart) -> Markup:
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
-def write_figures(charts: Iterable[Chart], folder: Path) -> list[Path]:
-    """Write `figures/NAME.pdf` and `.png`, and remove those of an earlier report.
-
-    Args:
-        charts: What is written.
-        folder: Of the report.
-
-    Returns:
-        The files.
-    """
+def write_figures(charts: Iterable[Chart], folder: Path) -> None:
+    """Write `figures/NAME.pdf` and `.png` into the folder of a report, and remove those of an earlier one."""
     for suffix in SUFFIXES:
         for old in (folder / FOLDER).glob(f"*{suffix}"):
             old.unlink()
-    paths = []
     for chart in charts:
         for suffix in SUFFIXES:
-            paths.append(folder / FOLDER / f"{chart.name}{suffix}")
-            write_whole(paths[-1], _save(chart, suffix))
-    return paths
+            write_whole(folder / FOLDER / f"{chart.name}{suffix}", _save(chart, suffix))
 
 
 def _save(chart: Chart, suffix: str) -> bytes:

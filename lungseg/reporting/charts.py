@@ -64,12 +64,9 @@ def draw_roc(curves: Mapping[str, CurvePoints], scores: Numbers) -> Drawing:
 def draw_precision_recall(
     curves: Mapping[str, CurvePoints], scores: Numbers, prevalence: Mapping[str, float]
 ) -> Drawing:
-    """One stepped curve a class, recall rising, and its prevalence, which is the precision of guessing.
+    """One stepped curve a class, recall rising, and its share of the images, which is the precision of guessing.
 
-    Args:
-        curves: Recall and precision by class.
-        scores: Holds `average_precision_CLASS`.
-        prevalence: Share of each class among the labelled images.
+    `scores` holds `average_precision_CLASS`.
     """
     figure, (axes,) = _figure(3.0)
     _style(axes, "recall (sensitivity)", "precision")

@@ -1,7 +1,6 @@
 """A comparison of runs: lines for the terminal, Markdown, LaTeX, every number as CSV, charts, and a page."""
 
-import csv
-import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,9 @@ from typing import Any
 from lungseg.evaluation.intervals import Number
 from lungseg.reporting.chart_files import Chart, write_figures
 from lungseg.reporting.charts import Row, draw_intervals
-from lungseg.reporting.formatting import digits_of, escape_latex, format_interval, latex_table
+from lungseg.reporting.formatting import align, digits_of, escape_latex, format_interval, latex_table
 from lungseg.reporting.pages import render, sentence
-from lungseg.runs.whole_files import write_json, write_text
+from lungseg.runs.whole_files import to_csv, write_json, write_text
 
 HEAD = ("score", "run", "baseline", "run's value", "difference [95 % interval]", "p", "p (Holm)")
 
@@ -29,15 +28,7 @@ def write_comparison(content: dict[str, Any], folder: Path) -> None:
 
 def comparison_lines(content: Mapping[str, Any]) -> list[str]:
     """For the terminal: the table aligned, then the notes."""
-    rows = [HEAD, *_cells(content)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
-    aligned = [
-        "  ".join(
-            cell.ljust(width) if column < 2 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    aligned = align([HEAD, *_cells(content)], left=2)
     return [*aligned, "", "notes", *(f"  - {note}" for note in content["notes"])]
 
 
@@ -60,18 +51,14 @@ def comparison_latex(content: Mapping[str, Any]) -> str:
 
 def comparison_csv(content: Mapping[str, Any]) -> str:
     """Every number: `section,name,run,baseline_value,run_value,difference,low,high,p_value,undefined,images`."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
     ends = ("value", "low", "high", "p_value", "undefined", "images")
-    writer.writerow(["section", "name", "run", "baseline_value", "run_value", "difference", *ends[1:]])
+    lines: list[list[Any]] = [["section", "name", "run", "baseline_value", "run_value", "difference", *ends[1:]]]
     baseline = content["runs"][content["what"]["baseline"]]
     for run, numbers in content["differences"].items():
         for name, difference in numbers.items():
             values = [of[name]["value"] if name in of else None for of in (baseline, content["runs"][run])]
-            writer.writerow(
-                [*name.split("/"), run, *(_plain(value) for value in (*values, *(difference.get(end) for end in ends)))]
-            )
-    return text.getvalue()
+            lines.append([*name.split("/"), run, *values, *(difference.get(end) for end in ends)])
+    return to_csv(lines)
 
 
 def comparison_page(content: Mapping[str, Any], charts: list[Chart]) -> str:
@@ -148,16 +135,4 @@ def _signed(row: Mapping[str, Any]) -> str:
 
 def _latex_cell(words: str) -> str:
     """Escaped, with a true minus and a true less-than sign."""
-    parts = escape_latex(words).split(" ")
-    signed = [
-        f"${part.rstrip(',]')}${part[len(part.rstrip(',]')) :]}" if _is_negative(part) else part for part in parts
-    ]
-    return " ".join("$<$" if part == "<" else part for part in signed).replace("[-", "[$-$")
-
-
-def _is_negative(part: str) -> bool:
-    return part.startswith("-") and part != "-"
-
-
-def _plain(value: Any) -> str:
-    return "" if value is None else f"{value:.9g}" if isinstance(value, float) else str(value)
+    return re.sub(r"(?<![\w.])-(?=\d)", "$-$", escape_latex(words)).replace("< ", "$<$ ")

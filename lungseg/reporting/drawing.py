@@ -1,5 +1,7 @@
-"""Pictures as pure functions to uint8 (H, W, 3): outlines, class maps over an X-ray, and contact sheets of them."""
+"""Pictures as pure functions to uint8 (H, W, 3): outlines, class maps over an X-ray, contact sheets; and as files."""
 
+import base64
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -8,8 +10,6 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-
-from lungseg.errors import UserError
 
 Array = np.ndarray[Any, Any]
 
@@ -132,13 +132,7 @@ def draw_tile(tile: Tile, side_px: int = 256) -> Array:
 
 
 def draw_sheet(tiles: Sequence[Tile], title: str, side_px: int = 256) -> Array:
-    """A contact sheet, one sample a row, with a title and a key. uint8 (H, W, 3).
-
-    Raises:
-        UserError: No tiles.
-    """
-    if not tiles:
-        raise UserError("a contact sheet needs at least one sample, got none")
+    """A contact sheet of one sample or more, one a row, with a title and a key. uint8 (H, W, 3)."""
     rows = [draw_tile(tile, side_px) for tile in tiles]
     width = rows[0].shape[1]
     names = ["X-ray", "", "class map of the predicted class", "the same, inside the predicted lungs"]
@@ -148,6 +142,36 @@ def draw_sheet(tiles: Sequence[Tile], title: str, side_px: int = 256) -> Array:
     texts += [Text(column * (side_px + 4) + 8, 33, name, 12) for column, name in enumerate(names)]
     head = write_texts(np.full((54, width, 3), PAPER, np.uint8), texts)
     return np.concatenate([head, *_with_gaps(rows, axis=0, gap_px=6)], axis=0)
+
+
+def png(picture: Array) -> bytes:
+    """Encode a picture (H, W) grey or (H, W, 3) RGB uint8 as PNG, without any metadata."""
+    # Level 3: files come by the thousand, and higher ones take longer for little.
+    as_opencv = picture if picture.ndim == 2 else picture[..., ::-1]
+    return bytes(cv2.imencode(".png", as_opencv, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1])
+
+
+def webp(picture: Array, quality: int = 75) -> bytes:
+    """Encode a picture (H, W, 3) or (H, W, 4) uint8 as WebP, which has the transparency that JPEG lacks."""
+    content = io.BytesIO()
+    Image.fromarray(picture).save(content, format="WEBP", quality=quality, method=1)
+    return content.getvalue()
+
+
+def jpeg(picture: Array, quality: int = 85) -> bytes:
+    """Encode a grey picture (H, W) uint8 as JPEG."""
+    return bytes(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1])
+
+
+def data_url(kind: str, content: bytes) -> str:
+    """A picture's file as an address that holds all of it, for a page of one file."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def outline_path(mask: Array) -> str:
+    """The outlines of a mask (H, W) bool as an SVG path in pixels, to half a pixel; empty for an empty mask."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    return "".join(_closed(cv2.approxPolyDP(contour, 0.5, True)[:, 0]) for contour in contours)
 
 
 def fit_size(shape: tuple[int, ...], side_px: int) -> tuple[int, int]:
@@ -186,6 +210,13 @@ def write_texts(picture: Array, texts: Sequence[Text]) -> Array:
         words = text.words.encode("utf-8", "replace").decode()
         pen.multiline_text((text.left, text.top), words, fill=text.colour, font=_load_font(text.size_px), spacing=1)
     return np.asarray(image)
+
+
+def _closed(points: Array) -> str:
+    """Points (P, 2) as a closed path: the first one absolute, the others as steps."""
+    steps = " ".join(map(str, (points[1:] - points[:-1]).ravel().tolist()))
+    x, y = points[0].tolist()
+    return f"M{x} {y}" + (f"l{steps}z" if steps else "h1v1h-1z")
 
 
 @cache

@@ -8,7 +8,6 @@ X-ray (JPEG), its class map with transparency (WebP), and a thumbnail (WebP); ou
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 from collections.abc import Mapping
@@ -16,9 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import cv2
 import numpy as np
-from PIL import Image
 
 from lungseg.evaluation.results import EvaluationResults
 from lungseg.evaluation.saved import read_results
@@ -27,12 +24,14 @@ from lungseg.reporting.drawing import (
     Array,
     draw_map,
     draw_outline,
-    fit_size,
     grey_to_rgb,
     in_lung_units,
+    jpeg,
     map_layer,
-    resize,
+    outline_path,
     resize_mask,
+    shrink,
+    webp,
 )
 from lungseg.runs.whole_files import write_json, write_whole
 
@@ -95,11 +94,7 @@ def to_float(text: str | None) -> float | None:
 
 
 class PictureWriter:
-    """Writes `images/` of an evaluation; those of an earlier one are removed.
-
-    Args:
-        folder: The evaluation's.
-    """
+    """Writes `images/` into the folder of an evaluation; those of an earlier one are removed."""
 
     def __init__(self, folder: Path):
         self._folder = folder / FOLDER
@@ -111,15 +106,13 @@ class PictureWriter:
 
     def add(self, image: ShownImage) -> None:
         """Write the pictures of one image; several threads may."""
-        size = _shrunk(image.image.shape, SIDE_PX)
         strength = in_lung_units(image.cam, image.predicted_lung)
-        grey = (resize(image.image, size).clip(0, 1) * 255 + 0.5).astype(np.uint8)
+        grey = (shrink(image.image, SIDE_PX).clip(0, 1) * 255 + 0.5).astype(np.uint8)
+        size = (grey.shape[1], grey.shape[0])
         stem = f"{image.number:04d}"
-        _, jpeg = cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, 85])
-        write_whole(self._folder / f"{stem}.jpg", jpeg.tobytes())
-        small = resize(strength, _shrunk(strength.shape, MAP_PX))
-        write_whole(self._folder / f"{stem}-map.webp", _webp(map_layer(small)))
-        write_whole(self._folder / f"{stem}-thumb.webp", _webp(_thumbnail(image, strength)))
+        write_whole(self._folder / f"{stem}.jpg", jpeg(grey))
+        write_whole(self._folder / f"{stem}-map.webp", webp(map_layer(shrink(strength, MAP_PX))))
+        write_whole(self._folder / f"{stem}-thumb.webp", webp(_thumbnail(image, strength)))
         masks = {name: getattr(image, name) for name in MASKS}
         outlines = {name: outline_path(resize_mask(mask, size)) for name, mask in masks.items() if mask is not None}
         self._written[image.number] = Picture(*size, outlines)
@@ -137,32 +130,8 @@ def read_pictures(folder: Path) -> dict[int, Picture]:
     return {int(number): Picture(**about) for number, about in json.loads(index.read_text())["images"].items()}
 
 
-def outline_path(mask: Array) -> str:
-    """The outlines of a mask (H, W) bool as an SVG path in pixels, to half a pixel; empty for an empty mask."""
-    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    return "".join(_closed(cv2.approxPolyDP(contour, 0.5, True)[:, 0]) for contour in contours)
-
-
-def _closed(points: Array) -> str:
-    """Points (P, 2) as a closed path: the first one absolute, the others as steps."""
-    steps = " ".join(map(str, (points[1:] - points[:-1]).ravel().tolist()))
-    x, y = points[0].tolist()
-    return f"M{x} {y}" + (f"l{steps}z" if steps else "h1v1h-1z")
-
-
 def _thumbnail(image: ShownImage, strength: Array) -> Array:
     """Image, map and outline of the predicted lungs, uint8 (h, w, 3)."""
-    size = _shrunk(image.image.shape, THUMB_PX)
-    picture = draw_map(grey_to_rgb(resize(image.image, size)), resize(strength, size))
-    return draw_outline(picture, resize_mask(image.predicted_lung, size), PREDICTED_COLOUR)
-
-
-def _webp(picture: Array) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(picture).save(content, format="WEBP", quality=75, method=1)
-    return content.getvalue()
-
-
-def _shrunk(shape: tuple[int, ...], side_px: int) -> tuple[int, int]:
-    """Width and height of a picture (H, W) whose longer side is at most `side_px`."""
-    return fit_size(shape, min(side_px, max(shape)))
+    picture = draw_map(grey_to_rgb(shrink(image.image, THUMB_PX)), shrink(strength, THUMB_PX))
+    lung = resize_mask(image.predicted_lung, (picture.shape[1], picture.shape[0]))
+    return draw_outline(picture, lung, PREDICTED_COLOUR)

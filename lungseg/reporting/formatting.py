@@ -89,16 +89,18 @@ def results_latex(results: EvaluationResults) -> str:
     return latex_table("metrics.json", caption, "lrrr", head, rows or [("nothing was measured", "", "", "")])
 
 
-def latex_table(source: str, caption: str, columns: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table for a paper.
+def align(table: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """The rows of a table as lines for the terminal, its first columns flush left and the others flush right."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    sides = ["<"] * left + [">"] * (len(widths) - left)
+    return [
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
+        for row in table
+    ]
 
-    Args:
-        source: What it was made from.
-        caption: As text.
-        columns: Alignment, as `lrr`.
-        head: Headings, as LaTeX.
-        rows: Cells, as LaTeX.
-    """
+
+def latex_table(source: str, caption: str, columns: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table for a paper, made from `source`: the caption is text, headings and cells are LaTeX; columns as `lrr`."""
     lines = [
         f"% written by lungseg from {source}; do not edit",
         r"\begin{table}[htbp]",

@@ -3,16 +3,13 @@
 Images go by their numbers, which are those of their rows in per_image.csv and of their files in `images/`.
 """
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from lungseg.reporting.drawing import draw_colour_bar
+from lungseg.reporting.drawing import data_url, draw_colour_bar, png
 from lungseg.reporting.evaluation_files import FOLDER, Content, to_float
 
 MOST = 2000  # Cards of a page. Of more images those at the ends of every order are kept, each order in turn.
@@ -25,16 +22,7 @@ SIGNS = {
     "mask": f"lung dice below {BAD_DICE:g}",
     "none": "no evidence, or broken output",
 }
-ORDERS = {
-    "trust": "least trustworthy first",
-    "worst": "worst lung mask first",
-    "best": "best lung mask first",
-    "confused": "most surely wrong first",
-    "outside": "least evidence in the lungs first",
-    "unsure": "least confident first",
-    "number": "by number",
-}
-_PRIVATE = ("id", "group")
+_PRIVATE = ("id", "group")  # Names of files and patients, which stay out of the page.
 
 
 class Card(NamedTuple):
@@ -49,25 +37,19 @@ class Card(NamedTuple):
     thumbnail: str  # As a data URL.
 
 
-def gallery_values(content: Content, folder: Path, names: bool = False) -> dict[str, Any]:
-    """What the gallery's template speaks of.
-
-    Args:
-        content: What is shown.
-        folder: The evaluation's, which holds `images/`.
-        names: Whether the ids of images (names of files) and groups (patients) are put into the page.
-    """
+def gallery_values(content: Content, folder: Path) -> dict[str, Any]:
+    """What the gallery's template speaks of; the folder is the evaluation's, which holds `images/`."""
     shown = [number for number in choose(content) if _thumbnail_path(folder, number).is_file()]
-    columns = [name for name in content.rows[0] if names or name not in _PRIVATE] if shown else []
+    columns = [name for name in content.rows[0] if name not in _PRIVATE] if shown else []
+    bar = np.rot90(draw_colour_bar(160, 10), -1)
     return {
         "cards": [_card(content.rows[number], number, folder) for number in shown],
         "all": len(content.rows),
         "folder": FOLDER,
-        "names": names,
         "signs": SIGNS,
         "target": "the true class" if content.results.setup.map_class == "label" else "the class predicted",
-        "filters": _filters([content.rows[number] for number in shown]),
-        "colour_bar": _colour_bar(),
+        **{name: sorted({content.rows[number][name] for number in shown}) for name in ("label", "predicted")},
+        "colour_bar": data_url("png", png(bar)),
         "data": {
             "folder": FOLDER,
             "columns": columns,
@@ -128,23 +110,8 @@ def _card(row: Mapping[str, str], number: int, folder: Path) -> Card:
     words = [f"image {number}: true {true}, predicted {predicted}", verdict]
     words += [f"dice {dice:.3f}"] if dice is not None else []
     words += [SIGNS[name] for name in signs]
-    thumbnail = _data_url("webp", _thumbnail_path(folder, number).read_bytes())
+    thumbnail = data_url("webp", _thumbnail_path(folder, number).read_bytes())
     return Card(number, true, predicted, verdict, signs, ", ".join(filter(None, words)), thumbnail)
-
-
-def _filters(rows: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
-    """The lists to choose from, by what there is to choose."""
-    true, predicted = (sorted({row[name] for row in rows}) for name in ("label", "predicted"))
-    filters = [
-        ("order", "Order", "", ORDERS),
-        ("true", "True class", "all", {name: name or "unknown" for name in true}),
-        ("predicted", "Predicted", "all", {name: name or "none" for name in predicted}),
-        ("correct", "Class is", "all", {"1": "right", "0": "wrong"}),
-        ("sign", "Warning sign", "any or none", SIGNS),
-    ]
-    if not any(true):
-        filters = [each for each in filters if each[0] not in ("true", "correct")]
-    return [dict(zip(("name", "words", "all", "options"), each, strict=True)) for each in filters]
 
 
 def _image_data(content: Content, number: int, columns: Sequence[str]) -> dict[str, Any]:
@@ -156,17 +123,6 @@ def _image_data(content: Content, number: int, columns: Sequence[str]) -> dict[s
         "size": [picture.width, picture.height],
         "outlines": picture.outlines,
     }
-
-
-def _colour_bar() -> str:
-    picture = np.ascontiguousarray(np.rot90(draw_colour_bar(160, 10), -1))
-    content = io.BytesIO()
-    Image.fromarray(picture).save(content, format="PNG")
-    return _data_url("png", content.getvalue())
-
-
-def _data_url(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _cell(text: str) -> float | str | None:

@@ -22,11 +22,7 @@ DISCLAIMER = (
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill in a template.
-
-    Args:
-        template: Name of the file in `templates/`.
-        values: What the template speaks of. Text is escaped; only `markupsafe.Markup` is taken as HTML.
+    """Fill in a template of `templates/`: text is escaped, only `markupsafe.Markup` is taken as HTML.
 
     Raises:
         jinja2.UndefinedError: The template speaks of something that was not given.

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from lungseg.data.duplicates import Leak
 from lungseg.data.images import read_image
 from lungseg.data.sample import CLASSES, Sample
-from lungseg.errors import DataError, UserError
+from lungseg.errors import DataError
 from lungseg.reporting.drawing import INK, PAPER, WARNING_COLOUR, Text, centre, fit_size, resize, write_texts
 
 MOST_PAIRS = 48
@@ -22,15 +21,9 @@ _GAP_PX, _TEXT_PX = 8, 50
 Picture = npt.NDArray[np.uint8]  # (H, W, 3) uint8.
 
 
-def draw_pairs(leaks: Sequence[Leak], most: int = MOST_PAIRS) -> Picture:
-    """Draw the first pairs side by side, each with kind, correlation, split, class and file; uint8 (H, W, 3).
-
-    Raises:
-        UserError: No pairs.
-    """
-    if not leaks:
-        raise UserError("a sheet of pairs needs at least one, got none")
-    shown = leaks[:most]
+def draw_pairs(leaks: Sequence[Leak]) -> Picture:
+    """Draw the first of one pair or more side by side, each with kind, correlation, split, class and file."""
+    shown = leaks[:MOST_PAIRS]
     title = f"{len(shown)} of {len(leaks)} pairs of images that show one exposure"
     cells = [_draw_pair(leak) for leak in shown]
     height, width = cells[0].shape[:2]
@@ -41,12 +34,6 @@ def draw_pairs(leaks: Sequence[Leak], most: int = MOST_PAIRS) -> Picture:
         top, left = 40 + index // columns * (height + _GAP_PX), index % columns * (width + _GAP_PX)
         sheet[top : top + height, left : left + width] = cell
     return write_texts(sheet, [Text(8, 8, title, 17)])
-
-
-def png(picture: Picture) -> bytes:
-    """Encode a picture as PNG."""
-    _, encoded = cv2.imencode(".png", picture[..., ::-1])
-    return encoded.tobytes()
 
 
 def _draw_pair(leak: Leak) -> Picture:

@@ -1,24 +1,29 @@
 """A run measured and reported in one call: what `python -m lungseg.evaluate` does, and `fit` at its end."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
 
 from lungseg.evaluation.distributed import ProcessGroup
 from lungseg.evaluation.evaluator import Options, assist, evaluate
+from lungseg.evaluation.intervals import Numbers
 from lungseg.evaluation.outputs import check_cam_methods
 from lungseg.evaluation.results import EvaluationResults
 from lungseg.evaluation.target import load_target
-from lungseg.reporting.chart_files import write_figures
+from lungseg.reporting.chart_files import Chart, write_figures
 from lungseg.reporting.evaluation_charts import evaluation_charts
-from lungseg.reporting.evaluation_files import PictureWriter, read_content
-from lungseg.reporting.evaluation_page import evaluation_page
-from lungseg.reporting.formatting import results_latex
+from lungseg.reporting.evaluation_files import Content, PictureWriter, read_content
+from lungseg.reporting.formatting import LOCALISATION_COLUMNS, class_counts, headlines, results_latex, title_of
+from lungseg.reporting.gallery import gallery_values
+from lungseg.reporting.pages import render
+from lungseg.reporting.sentences import summary_sentences, wrong_at_most
 from lungseg.runs.progress import Progress
 from lungseg.runs.whole_files import write_text
 
 AFTER_TRAINING = Options(shortcut_images=300, robustness=100, faithfulness=30)
 """Fewer images through the studies that show the network each image many times; `evaluate` takes more."""
+
+_PATHS = ("root", "cache_dir", "dir")  # Keys of the config whose values, names of folders, stay out of the page.
 
 
 class Reported(NamedTuple):
@@ -74,15 +79,10 @@ def assist_run(run: Path, words: Sequence[str], split: str | None, options: Opti
     assist(load_target(run, words, split, processes=processes), options)
 
 
-def write_report(folder: Path, names: bool = False) -> Path:
-    """Write `report.html`, `table.tex` and `figures/` beside metrics.json; what was not measured is left out.
+def write_report(folder: Path) -> Path:
+    """Write `report.html`, which is returned, `table.tex` and `figures/` from the files of an evaluation.
 
-    Args:
-        folder: Of an evaluation: metrics.json, per_image.csv, `images/` by `PictureWriter`.
-        names: Put ids of images (names of files) and groups (patients) into the page; without, images have numbers.
-
-    Returns:
-        The page.
+    These are metrics.json and, where they are there, per_image.csv and `images/`; what was not measured is left out.
 
     Raises:
         FileNotFoundError: No metrics.json.
@@ -92,6 +92,60 @@ def write_report(folder: Path, names: bool = False) -> Path:
     charts = evaluation_charts(content)
     page = folder / "report.html"
     write_text(folder / "table.tex", results_latex(content.results))
-    write_text(page, evaluation_page(content, charts, folder, names))
+    write_text(page, evaluation_page(content, charts, folder))
     write_figures([chart for of_section in charts.values() for chart in of_section], folder)
     return page
+
+
+def evaluation_page(content: Content, charts: Mapping[str, Sequence[Chart]], folder: Path) -> str:
+    """The page as HTML, with the charts of `evaluation_charts` and the `images/` of the folder."""
+    results, path = content.results, PurePath(content.results.setup.checkpoint)
+    groups = ["", *(name for name in results.setup.classes if f"dice_{name}" in results.segmentation)]
+    never_wrong = min(_images_never_wrong(results), default=0)
+    return render(
+        "evaluation.html.jinja",
+        title=f"Evaluation: {title_of(results)}",
+        results=results,
+        sentences=summary_sentences(content),
+        headlines=headlines(results),
+        charts=charts,
+        mask_groups=groups,
+        class_numbers=results.classification | _calibration_numbers(results),
+        never_wrong=never_wrong,
+        may_be_wrong=wrong_at_most(never_wrong),
+        localisation=LOCALISATION_COLUMNS,
+        studies={name: maps.faithfulness for name, maps in results.class_maps.items() if maps.faithfulness},
+        gallery=gallery_values(content, folder),
+        pairs=_pairs,
+        # the run's name and the file's: no folder above them
+        checkpoint="/".join(part for part in path.parts[-3:] if part not in ("checkpoints", "/")),
+    )
+
+
+def _images_never_wrong(results: EvaluationResults) -> list[int]:
+    """Images of each class with a sensitivity of 1, whose interval says too much."""
+    numbers = {name: results.classification.get(f"sensitivity_{name}") for name in results.setup.classes}
+    perfect = {name for name, number in numbers.items() if number and number.value == number.low == 1}
+    return [count for name, count in class_counts(results).items() if name in perfect]
+
+
+def _calibration_numbers(results: EvaluationResults) -> Numbers:
+    found = results.calibration
+    if found is None:
+        return {}
+    scaled = {f"{name} after temperature scaling": number for name, number in (found.after or {}).items()}
+    return found.before | scaled
+
+
+def _pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names and values as text, what is empty left out."""
+    known = {name: value for name, value in values.items() if name not in _PATHS and value not in (None, "", [])}
+    return [(name, _plain(value)) for name, value in known.items()]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_plain(inner)}" for name, inner in value.items() if name not in _PATHS)
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(inner) for inner in value)
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) and value > 9999 else str(value)

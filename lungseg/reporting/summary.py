@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lungseg.evaluation.results import CalibrationResults, ClassMapResults, EvaluationResults, RobustnessResults
 from lungseg.evaluation.scoreboard import HEADLINES
-from lungseg.reporting.formatting import LOCALISATION_COLUMNS, format_interval, headlines
+from lungseg.reporting.formatting import LOCALISATION_COLUMNS, align, format_interval, headlines
 
 EVIDENCE = ("evidence_in_lungs", "Evidence in lungs before crop")
 
@@ -113,11 +113,7 @@ def _localisation(class_maps: Mapping[str, ClassMapResults]) -> list[str]:
     for method, maps in class_maps.items():
         names = [score if of == "evidence" else f"{of}_{score}" for _, of, score in LOCALISATION_COLUMNS]
         table.append([method, *(_number(n.value if (n := maps.intervals.get(name)) else None) for name in names)])
-    first, *others = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return [
-        "  ".join([name.ljust(first), *(cell.rjust(width) for cell, width in zip(cells, others, strict=True))])
-        for name, *cells in table
-    ]
+    return align(table)
 
 
 def _number(value: float | None, digits: int = 3) -> str:

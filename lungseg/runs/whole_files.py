@@ -1,14 +1,13 @@
 """Files that are whole or absent: written beside their place under another name, then renamed."""
 
+import csv
 import hashlib
 import io
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from PIL import Image
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -29,11 +28,21 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
     write_text(path, json.dumps(values, indent=2) + "\n")
 
 
-def write_png(picture: np.ndarray[Any, Any], path: Path) -> None:
-    """Write a picture uint8 (H, W, 3)."""
-    content = io.BytesIO()
-    Image.fromarray(picture).save(content, format="PNG")
-    write_whole(path, content.getvalue())
+def to_csv(lines: Iterable[Iterable[Any]]) -> str:
+    """Lines as CSV: None and NaN are empty cells, flags 0 and 1, numbers have nine digits (all that a float32 has)."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([_cell(value) for value in line] for line in lines)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.9g}"
+    return str(value)
 
 
 def without_nan(value: Any) -> Any:

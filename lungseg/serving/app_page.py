@@ -11,9 +11,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from lungseg.errors import DataError
+from lungseg.reporting.pages import render
 from lungseg.runs.model_info import ModelInfo
 from lungseg.serving.cases import CLOSED_FORM, METHODS, Case, Reader
-from lungseg.serving.rendering import NOTICE, describe, draw_viewer, list_notices, pack
+from lungseg.serving.rendering import NOTICE, draw_viewer, pack
 
 MOST_FILES = 20
 MOST_MB = 64  # Size of one file.
@@ -152,7 +153,8 @@ class _Handlers:
         except ValueError as error:
             raise self._gr.Error(str(error), title="No map") from None
         name = self._reader.classes[case.label if label is None else label]
-        return draw_viewer(prediction, case.name, name), describe(prediction, name)
+        facts = render("app_facts.html.jinja", found=prediction, of_class=name)
+        return draw_viewer(prediction, case.name, name), facts
 
     def pack(self, cases: list[Case], method: str, of_class: str, opacity: float, crop: bool) -> str:
         """All results as a zip file in base64."""
@@ -166,7 +168,7 @@ class _Handlers:
     def _taken(self, cases: list[Case], notices: list[str]) -> tuple[Any, ...]:
         choices = [(f"{case.name}: {self._reader.classes[case.label]}", i) for i, case in enumerate(cases)]
         images = self._gr.update(choices=choices, value=0 if cases else None, visible=len(cases) > 1)
-        return cases, images, list_notices(notices)
+        return cases, images, render("app_notices.html.jinja", notices=notices)
 
 
 def _label(of_class: str) -> int | None:

@@ -21,8 +21,8 @@ from lungseg.data.batch import unpack
 from lungseg.data.dataset import LungDataset
 from lungseg.data.sample import spread_over_classes
 from lungseg.models.metrics import mask_dice
-from lungseg.reporting.drawing import Array, Tile, draw_sheet, draw_tile
-from lungseg.runs.whole_files import write_png
+from lungseg.reporting.drawing import Array, Tile, draw_sheet, draw_tile, png
+from lungseg.runs.whole_files import write_whole
 
 
 class OverlayCallback(Callback):
@@ -70,7 +70,7 @@ class OverlayCallback(Callback):
         tiles = self.tiles(trainer, pl_module, self._batch)
         sheet = draw_sheet(tiles, f"epoch {self._pending}")
         # First the file: it is there even where a logger fails or sends nothing.
-        write_png(sheet, self.folder / f"epoch_{self._pending:03d}.png")
+        write_whole(self.folder / f"epoch_{self._pending:03d}.png", png(sheet))
         self._send(trainer, tiles, sheet)
         self._drawn, self._pending = self._pending, None
 

@@ -10,7 +10,7 @@ from synthetic import make_evaluation
 from lungseg.reporting.chart_files import Chart
 from lungseg.reporting.evaluation_charts import evaluation_charts
 from lungseg.reporting.evaluation_files import Content, read_content
-from lungseg.reporting.evaluation_page import evaluation_page
+from lungseg.reporting.report_run import evaluation_page
 
 
 @pytest.fixture(scope="session")

@@ -135,10 +135,11 @@ def test_figures_are_written_and_those_of_an_earlier_report_removed(tmp_path: Pa
     (tmp_path / "figures").mkdir()
     for old in ("old.pdf", "notes.txt"):
         (tmp_path / "figures" / old).write_text("")
-    paths = write_figures([Chart("a", "", "", kinds.draw_series({"a": POINTS}, "x", "y", None))], tmp_path)
+    write_figures([Chart("a", "", "", kinds.draw_series({"a": POINTS}, "x", "y", None))], tmp_path)
+    document, image = (tmp_path / "figures" / name for name in ("a.pdf", "a.png"))
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {"a.pdf", "a.png", "notes.txt"}
-    assert paths[0].read_bytes().startswith(b"%PDF") and b"CreationDate" not in paths[0].read_bytes()
-    picture = Image.open(paths[1])
+    assert document.read_bytes().startswith(b"%PDF") and b"CreationDate" not in document.read_bytes()
+    picture = Image.open(image)
     assert picture.width == 990  # 3.3 inches at 300 an inch
     assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
 

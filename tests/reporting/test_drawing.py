@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import cv2
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from lungseg.reporting.drawing import (
     fit_size,
     grey_to_rgb,
     in_lung_units,
+    png,
 )
 
 
@@ -103,6 +105,8 @@ def test_warning_and_empty_lung_are_drawn() -> None:
     assert (plain != warned).any()
 
 
-def test_sheet_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one sample"):
-        draw_sheet([], "t")
+def test_png_holds_the_picture_in_rgb() -> None:
+    picture = np.zeros((2, 3, 3), np.uint8)
+    picture[0, 0] = (255, 120, 60)
+    decoded = cv2.imdecode(np.frombuffer(png(picture), np.uint8), cv2.IMREAD_COLOR)
+    assert decoded is not None and decoded[0, 0].tolist() == [60, 120, 255]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -13,8 +14,11 @@ from PIL import Image
 from synthetic import make_shown
 
 from lungseg.reporting import gallery
-from lungseg.reporting.evaluation_files import Content, PictureWriter, outline_path, read_pictures
+from lungseg.reporting.chart_files import Chart
+from lungseg.reporting.drawing import outline_path
+from lungseg.reporting.evaluation_files import Content, PictureWriter, read_pictures
 from lungseg.reporting.gallery import choose, gallery_values, warning_signs
+from lungseg.reporting.report_run import evaluation_page
 
 
 def test_outline_filled_again_is_the_mask() -> None:
@@ -126,14 +130,22 @@ def test_data_of_the_page_is_json_and_holds_every_image(page: str) -> None:
     assert "id" not in row and "group" not in row
 
 
-def test_filters_offer_what_there_is_to_choose(content: Content, evaluation: Path) -> None:
-    filters = {each["name"]: each["options"] for each in gallery_values(content, evaluation)["filters"]}
+def filters_of(page: str) -> dict[str, list[str]]:
+    """Values to choose from, by the name of the list."""
+    form = page.split('<form id="filters"')[1].split("</form>")[0]
+    lists = re.findall(r'<select name="(\w+)">(.*?)</select>', form, re.S)
+    return {name: re.findall(r'<option value="([^"]*)"', options) for name, options in lists}
+
+
+def test_filters_offer_what_there_is_to_choose(page: str, content: Content, evaluation: Path) -> None:
+    filters = filters_of(page)
     assert list(filters) == ["order", "true", "predicted", "correct", "sign"]
-    assert list(filters["true"]) == ["COVID-19", "Non-COVID", "Normal"]
+    assert filters["true"] == ["*", "COVID-19", "Non-COVID", "Normal"] and filters["correct"] == ["*", "1", "0"]
+    assert filters["order"][0] == "trust" and filters["sign"] == ["*", *gallery.SIGNS]
     unlabelled = dataclasses.replace(content, rows=[row | {"label": "", "correct": ""} for row in content.rows])
-    values = gallery_values(unlabelled, evaluation)
-    assert [each["name"] for each in values["filters"]] == ["order", "predicted", "sign"]
-    assert {card.verdict for card in values["cards"]} == {""}
+    charts: dict[str, list[Chart]] = {part: [] for part in ("masks", "classes", "maps", "shortcuts", "robustness")}
+    assert list(filters_of(evaluation_page(unlabelled, charts, evaluation))) == ["order", "predicted", "sign"]
+    assert {card.verdict for card in gallery_values(unlabelled, evaluation)["cards"]} == {""}
 
 
 def test_a_card_says_what_is_wrong_with_its_image(content: Content, evaluation: Path) -> None:

@@ -15,7 +15,7 @@ from lungseg.evaluation.evaluator import Options, evaluate
 from lungseg.evaluation.target import EvaluationTarget, load_target
 from lungseg.reporting.evaluation_charts import evaluation_charts
 from lungseg.reporting.evaluation_files import PictureWriter, read_content
-from lungseg.reporting.evaluation_page import evaluation_page
+from lungseg.reporting.report_run import evaluation_page
 
 pytestmark = pytest.mark.filterwarnings("error")
 SMALL = Options(faithfulness=2, robustness=2, bootstraps=20)
