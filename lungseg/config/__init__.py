@@ -4,25 +4,194 @@
 Every field is set by a shipped config or sweep, or is a place or a name that only the user can know.
 """
 
+import math
 from dataclasses import dataclass, field
+from typing import Literal
 
-from lungseg.config.data import AugmentConfig, DataConfig, PhantomConfig
-from lungseg.config.model import LossConfig, ModelConfig, OptimConfig
-from lungseg.config.run import OverlayConfig, RunConfig, TrainerConfig, WandbConfig
+from lungseg.config.model import LossConfig as LossConfig
+from lungseg.config.model import ModelConfig as ModelConfig
+from lungseg.config.model import OptimConfig as OptimConfig
+from lungseg.errors import check
 
-__all__ = [
-    "AugmentConfig",
-    "Config",
-    "DataConfig",
-    "LossConfig",
-    "ModelConfig",
-    "OptimConfig",
-    "OverlayConfig",
-    "PhantomConfig",
-    "RunConfig",
-    "TrainerConfig",
-    "WandbConfig",
-]
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where a run lives, how it is seeded, when it stops, what counts as best."""
+
+    name: str | None = None
+    """Run folder below `dir`; null takes the config's name and counts up (`demo`, `demo-2`, ...)."""
+    dir: str = "runs"
+    seed: int = 0
+    """Seeds weights, order and augmentation; 0 or more."""
+    resume: bool = False
+    """Continue `dir/name` from its `last.ckpt`."""
+    init: str | None = None
+    """A run folder, a checkpoint or a .safetensors model that a new run takes all weights from (fine-tuning)."""
+    monitor: str = "val/score"
+    """Logged metric that picks the best checkpoint; `val/score` is the mean of dice and balanced accuracy."""
+    mode: Literal["max", "min"] = "max"
+    patience: int | None = None
+    """Epochs without a better `monitor` before training stops; null never stops early."""
+    report: bool = True
+    """Evaluate the best checkpoint at the end, as `python -m lungseg.evaluate` does, with fewer images where a study
+    shows the network each of them many times; `evaluation/test/report.html` (Val where there is no Test)."""
+    tensorboard: bool = False
+    """Also log to TensorBoard (extra `tensorboard`)."""
+
+    def __post_init__(self) -> None:
+        check(self.seed >= 0, "run.seed", ">= 0", self.seed)
+        check(self.patience is None or self.patience >= 1, "run.patience", ">= 1 epoch or null", self.patience)
+        plain = self.name is None or self.name.strip(" ./") == self.name != ""  # else `..` would leave `dir`
+        check(plain, "run.name", "a plain folder name", self.name)
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """What Lightning's Trainer takes, under its own names."""
+
+    max_epochs: int = 50
+    accelerator: str = "auto"
+    devices: int | str | list[int] = "auto"
+    """A count, a list of indices, or `auto`."""
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    """`32-true`, `16-mixed`, `bf16-mixed`, ..."""
+    gradient_clip_val: float | None = 1.0
+    """Largest global norm of the gradient; null switches clipping off."""
+    accumulate_grad_batches: int = 1
+    sync_batchnorm: bool = False
+    limit_train_batches: float | None = None
+    """Share of the batches used an epoch, in (0, 1]; null: all."""
+    log_every_n_steps: int = 10
+
+    def __post_init__(self) -> None:
+        # Names of accelerators, strategies and precisions are Lightning's to check: it knows those of this machine.
+        for name in ("max_epochs", "num_nodes", "accumulate_grad_batches", "log_every_n_steps"):
+            check(getattr(self, name) >= 1, f"trainer.{name}", ">= 1", getattr(self, name))
+        clip, limit = self.gradient_clip_val, self.limit_train_batches
+        check(clip is None or 0 < clip < math.inf, "trainer.gradient_clip_val", "> 0 and finite, or null", clip)
+        check(limit is None or 0 < limit <= 1, "trainer.limit_train_batches", "in (0, 1] or null", limit)
+
+
+@dataclass(frozen=True)
+class OverlayConfig:
+    """The contact sheets of overlays drawn after an epoch of training."""
+
+    samples: int = 6
+    """Validation images followed through the run, spread over the classes."""
+    every_n_epochs: int = 1
+    max_sheets: int = 100
+    """Most contact sheets a run writes; when epochs exceed it they are thinned evenly, the last is always kept."""
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "every_n_epochs", "max_sheets"):
+            check(getattr(self, name) >= 1, f"overlays.{name}", ">= 1", getattr(self, name))
+
+
+@dataclass(frozen=True)
+class WandbConfig:
+    """Weights & Biases."""
+
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """`auto` is online where a key is known and offline elsewhere."""
+    project: str = "lungseg"
+    entity: str | None = None
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+    images: bool = True
+    """Send the overlays (X-ray pixels) too."""
+
+
+@dataclass(frozen=True)
+class PhantomConfig:
+    """The synthetic set used when `data.root` is null."""
+
+    train: int = 140
+    """Images in Train, spread evenly over the classes."""
+    val: int = 30
+    test: int = 30
+    size_px: int = 256
+    """Side of the square images written, pixels."""
+    seed: int = 0
+    shortcut: Literal["none", "train", "all"] = "none"
+    """Plant a class-coded marker outside the lungs: nowhere, in Train and Val only, or in all splits."""
+    dir: str = "phantoms"
+    """Folder that takes one sub-folder per distinct phantom set."""
+
+    def __post_init__(self) -> None:
+        for name in ("train", "val", "test"):
+            check(getattr(self, name) >= 3, f"data.phantom.{name}", ">= 3 (one a class)", getattr(self, name))
+        check(64 <= self.size_px <= 2048, "data.phantom.size_px", "in 64..2048 pixels", self.size_px)
+        check(self.seed >= 0, "data.phantom.seed", ">= 0", self.seed)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where images come from and how they reach the network."""
+
+    root: str | None = None
+    """A data set (configs/README.md says which layouts) or a CSV manifest; null writes and uses the phantom set."""
+    label_map: list[str] = field(default_factory=list)
+    """`FOLDER=CLASS` for class folders that bear other names than the classes."""
+    fold: int | None = None
+    """Val is this one of `folds` parts of what is not Test; null keeps the splits that the data has."""
+    folds: int = 5
+    exclude_leaks: bool = False
+    """Leave out training images that are copies, exact or near, of Val or Test images."""
+    image_size: int = 256
+    """Side of the square the network sees, pixels; any size works, multiples of 32 waste nothing."""
+    batch_size: int = 32
+    """Images per process and step."""
+    workers: int | None = None
+    """Loader processes per training process; null chooses from the cores there are."""
+    balanced: bool = False
+    """Draw each class equally often in training."""
+    test_fraction: float = 0.0
+    """Share of Train carved out as Test (seeded, stratified) when the data has no Test split; in [0, 0.5]."""
+    keep_aspect: bool = True
+    """Letterbox images that are not square; false stretches them."""
+    cache: bool = True
+    """Decode all images once into a file that later epochs, runs and processes share; 1.25 bytes a pixel."""
+    cache_dir: str | None = None
+    """Folder of these files; null takes `$LUNGSEG_CACHE`, else `~/.cache/lungseg`. Old ones may be deleted any time."""
+    phantom: PhantomConfig = field(default_factory=PhantomConfig)
+
+    def __post_init__(self) -> None:
+        check(32 <= self.image_size <= 2048, "data.image_size", "in 32..2048 pixels", self.image_size)
+        check(self.batch_size >= 1, "data.batch_size", ">= 1", self.batch_size)
+        check(self.workers is None or self.workers >= 0, "data.workers", ">= 0 or null", self.workers)
+        check(self.fold is None or 0 <= self.fold < self.folds, "data.fold", f"in 0..{self.folds - 1}", self.fold)
+        check(all(m.count("=") == 1 for m in self.label_map), "data.label_map", "FOLDER=CLASS each", self.label_map)
+        check(0 <= self.test_fraction <= 0.5, "data.test_fraction", "in [0, 0.5]", self.test_fraction)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Training augmentation; every strength 0 switches its transform off."""
+
+    shift: float = 0.05
+    """Largest shift as a share of the side, in [0, 0.5]."""
+    scale: float = 0.1
+    """Largest relative change of size, in [0, 0.5]."""
+    rotate: float = 10.0
+    """Largest rotation, degrees, in [0, 180]."""
+    flip: float = 0.0
+    """Probability of a left-right flip, in [0, 1]; off by default because it moves the heart."""
+    brightness: float = 0.15
+    """Largest change of brightness as a share of full scale, in [0, 1]."""
+    contrast: float = 0.15
+    """Largest relative change of contrast, in [0, 1]."""
+    gamma: float = 0.2
+    """Largest relative change of gamma, in [0, 0.9]."""
+    noise: float = 0.02
+    """Largest standard deviation of Gaussian noise as a share of full scale, in [0, 0.5]."""
+
+    def __post_init__(self) -> None:
+        highest = {"rotate": 180, "flip": 1, "brightness": 1, "contrast": 1, "gamma": 0.9}
+        for name, value in vars(self).items():
+            high = highest.get(name, 0.5)
+            check(0 <= value <= high, f"augment.{name}", f"in [0, {high}]", value)
 
 
 @dataclass(frozen=True)

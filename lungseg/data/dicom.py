@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,6 @@ from lungseg.runs.progress import only_errors
 
 Values = npt.NDArray[np.integer[Any] | np.floating[Any]]
 Shares = npt.NDArray[np.float64]  # (H, W), 0 black to 1 white.
-Contrast = Literal["lut", "window", "content"]
 
 MOST_PIXELS = 400_000_000
 """Of an image; a film has 20 million. A small file may claim any size, and a decoder would make room for all of it."""
@@ -36,7 +35,6 @@ class DicomImage:
     spacing_mm: tuple[float, float] | None
     """Height and width of a pixel in mm, or None. In order: PixelSpacing, ImagerPixelSpacing (at the detector, so
     magnified), NominalScannedPixelSpacing."""
-    contrast: Contrast  # What set the range: a VOI LUT, a window, or (neither there, or useless) the content itself.
 
 
 class UnreadableError(Exception):
@@ -96,10 +94,10 @@ def read_dicom(path: Path) -> DicomImage:
             dataset = pydicom.dcmread(path)
             stored = _stored(dataset)
             padding = _padding(dataset, stored)
-            shares, contrast = _contrast(dataset, _modality(dataset, stored), padding, path)
+            shares = _contrast(dataset, _modality(dataset, stored), padding, path)
             shares = 1 - shares if dataset.PhotometricInterpretation == "MONOCHROME1" else shares
             pixels = np.where(padding, 0, np.rint(shares * 255)).astype(np.uint8)
-            return DicomImage(pixels, _spacing_mm(dataset), contrast)
+            return DicomImage(pixels, _spacing_mm(dataset))
         except UnreadableError as fault:
             reason = str(fault)
         except OSError as error:
@@ -151,44 +149,39 @@ def _padding(dataset: Any, stored: Values) -> npt.NDArray[np.bool_]:
 
 def _modality(dataset: Any, stored: Values) -> Values:
     """Apply the modality LUT or the rescale; integers stay integers where there is neither."""
-    from pydicom.pixels.processing import apply_modality_lut
-
     if dataset.get("ModalityLUTSequence"):
         return _look_up(dataset, dataset.ModalityLUTSequence[0], stored)
     slope, intercept = _first(dataset, "RescaleSlope"), _first(dataset, "RescaleIntercept")
     slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
     if slope == 0 or not math.isfinite(slope + intercept):
         raise UnreadableError("its rescale has no meaning")
-    if (slope, intercept) == (1, 0):
-        return stored
-    dataset.RescaleSlope, dataset.RescaleIntercept = slope, intercept  # pydicom rescales only where it finds both
-    return np.asarray(apply_modality_lut(stored, dataset))
+    return stored if (slope, intercept) == (1, 0) else stored.astype(np.float64) * slope + intercept
 
 
-def _contrast(dataset: Any, values: Values, padding: npt.NDArray[np.bool_], path: Path) -> tuple[Shares, Contrast]:
+def _contrast(dataset: Any, values: Values, padding: npt.NDArray[np.bool_], path: Path) -> Shares:
     """Map values to [0, 1] as the file asks; by content, with a warning, where that would show nothing."""
     inside = values[~padding]
     asked = _voi(dataset, values)
     if asked is not None:
-        shown = asked[0][~padding]
+        shown = asked[~padding]
         if shown.min() < shown.max() or inside.min() == inside.max():
             return asked
-        _log.warning("%s: its VOI %s shows nothing; contrast taken from its content", path, asked[1])
+        _log.warning("%s: its VOI LUT or window shows nothing; contrast taken from its content", path)
     low, high = float(inside.min()), float(inside.max())
     if np.issubdtype(values.dtype, np.integer) and low >= 0:
         low, high = 0.0, float(full_scale(int(high)))
-    return np.clip((values.astype(np.float64) - low) / (high - low or 1.0), 0.0, 1.0), "content"
+    return np.clip((values.astype(np.float64) - low) / (high - low or 1.0), 0.0, 1.0)
 
 
-def _voi(dataset: Any, values: Values) -> tuple[Shares, Contrast] | None:
+def _voi(dataset: Any, values: Values) -> Shares | None:
     """Apply the first VOI LUT, else the first window, to [0, 1]; None where the file has neither."""
     if dataset.get("VOILUTSequence"):
         item = dataset.VOILUTSequence[0]
-        return _look_up(dataset, item, values) / full_scale(int(_table(dataset, item).max())), "lut"
+        return _look_up(dataset, item, values) / full_scale(int(_table(dataset, item).max()))
     center, width = _first(dataset, "WindowCenter"), _first(dataset, "WindowWidth")
     if center is None or width is None:
         return None
-    return _window(values, center, width, dataset.get("VOILUTFunction") or "LINEAR"), "window"
+    return _window(values, center, width, dataset.get("VOILUTFunction") or "LINEAR")
 
 
 def _window(values: Values, center: float, width: float, function: str) -> Shares:

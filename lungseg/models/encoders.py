@@ -62,14 +62,10 @@ def smp_weights(encoder: str, weights: str | None) -> str | None:
 
 
 def load_encoder_weights(encoder: nn.Module, name: str, weights: str | None) -> Normalisation:
-    """Fill a grey encoder with weights named in the config and say which normalisation they expect.
+    """Fill an smp encoder of one input channel with weights and say which normalisation they expect.
 
-    Args:
-        encoder: smp encoder with one input channel.
-        name: Its name.
-        weights: None, `imagenet` (smp has loaded them already), one of `LITES`, or a path.
-
-    A file of lungseg's own brings its normalisation along; any other is taken as trained on ImageNet's.
+    Weights are None, `imagenet` (smp has loaded them already), one of `LITES`, or a path. A file of lungseg's own
+    brings its normalisation along; any other is taken as trained on ImageNet's.
 
     Raises:
         UserError: The weights are not of this encoder, or their package is not installed.

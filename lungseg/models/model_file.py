@@ -21,14 +21,10 @@ from lungseg.runs.whole_files import write_json, write_text, write_whole
 
 
 def write_model_file(path: Path, network: LungNetwork, info: ModelInfo, half: bool = False) -> None:
-    """Write a network and what is known of it.
+    """Write a network, on any device, to a .safetensors file; the description must hold its config section, `model`.
 
-    Args:
-        path: Ends in .safetensors.
-        network: In any mode, on any device.
-        info: Its description must hold `model`, the config section as plain values.
-        half: Save weights of two dimensions and more as float16, half the size; biases, statistics of BatchNorm and
-            the normalisation of the input stay float32. It is computed in float32 in any case.
+    With `half`, weights of two dimensions and more are saved as float16, half the size; biases, statistics of BatchNorm
+    and the normalisation of the input stay float32. It is computed in float32 in any case.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     if half:
@@ -63,11 +59,7 @@ def read_model_file(path: Path) -> tuple[LungNetwork, ModelInfo]:
 
 
 def build_network(path: Path, config: ModelConfig, classes: int, tensors: dict[str, Any]) -> LungNetwork:
-    """The network of a config and a number of classes, in evaluation mode on the CPU, with the tensors of a file.
-
-    Raises:
-        UserError: They do not fit it; names the file.
-    """
+    """The network of a config, in evaluation mode on the CPU, with tensors of a file; a UserError if they misfit."""
     # The weights of the file replace those of the encoder anyway, and nothing is to be downloaded.
     network = LungNetwork(dataclasses.replace(config, encoder_weights=None), classes)
     try:
@@ -90,10 +82,10 @@ def write_hub_folder(folder: Path, network: LungNetwork, info: ModelInfo, half: 
 
 
 def find_hub_folder(name: str | Path, revision: str | None = None) -> Path:
-    """Find a folder of `write_hub_folder`, which is downloaded once, and then kept, where it is not here.
+    """Find a folder of `write_hub_folder`, or `OWNER/NAME` on the Hub, which is downloaded once and then kept.
 
     Args:
-        name: The folder, or `OWNER/NAME` on the Hub.
+        name: The folder or the name.
         revision: Branch, tag or commit on the Hub.
 
     Raises:

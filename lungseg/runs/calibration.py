@@ -21,13 +21,9 @@ class Calibration(NamedTuple):
 
 
 def write_calibration(run: Run, chosen: Calibration, classes: Sequence[str], about: dict[str, Any]) -> None:
-    """Keep what was chosen with the model.
+    """Keep with a run's `model` what was chosen on the whole of Val.
 
-    Args:
-        run: Its `model` is what was measured.
-        chosen: On the whole of Val.
-        classes: (C,) names.
-        about: `split`, `data_fingerprint`, `images`, `sensitivity`.
+    `about` tells of it: `split`, `data_fingerprint`, `images`, `sensitivity`.
     """
     thresholds = dict(zip(classes, chosen.thresholds.tolist(), strict=True))
     content = {"temperature": chosen.temperature, "thresholds": thresholds, **about}
@@ -36,12 +32,9 @@ def write_calibration(run: Run, chosen: Calibration, classes: Sequence[str], abo
 
 
 def read_calibration(run: Run, classes: Sequence[str], sensitivity: float) -> tuple[Calibration | None, str]:
-    """What was kept with the model, and where it was chosen; None, and why, if it cannot be used.
+    """What was kept with a run's `model`, and where it was chosen; None, and why, if it cannot be used.
 
-    Args:
-        run: Its `model` must be what the calibration was made for.
-        classes: (C,) names.
-        sensitivity: Thresholds for another one are not given.
+    Thresholds that were chosen for another sensitivity are NaN.
     """
     path = run.calibration_file
     if not path.is_file():

@@ -52,13 +52,9 @@ class Progress:
 
 
 def tracked(items: Iterable[T], total: int | None, what: str, bar: bool = True) -> Iterator[T]:
-    """Pass items on; on standard error a bar if it is a terminal, else a line now and then.
+    """Pass items on; on standard error, under the title `what`, a bar if it is a terminal, else a line now and then.
 
-    Args:
-        items: Whatever takes its time.
-        total: How many there are, where they cannot be counted.
-        what: Title of the bar and of the lines.
-        bar: False says lines on a terminal too.
+    Without `bar` there are lines on a terminal too. `total` is needed where items cannot be counted.
     """
     total = len(items) if isinstance(items, Sized) else total
     if bar and sys.stderr.isatty():
@@ -78,14 +74,10 @@ def tracked(items: Iterable[T], total: int | None, what: str, bar: bool = True) 
 def in_threads(function: Callable[[T], R], items: Sequence[T], what: str, quiet: bool = False) -> Iterator[R]:
     """Yield `function(item)` in the order of the items, computed a little ahead by a thread a core.
 
+    What the function raises ends the work. `what` is the title of `tracked`, which `quiet` leaves out.
+
     Threads rather than processes: what takes the time here (OpenCV, zlib, hashlib) lets other threads run, nothing
     needs to be copied between them, and it works the same inside a training, a notebook or a script.
-
-    Args:
-        function: Called from several threads at once; what it raises ends the work.
-        items: One a call.
-        what: Title of the bar and of the lines, both on standard error.
-        quiet: Show neither.
     """
 
     def results() -> Iterator[R]:

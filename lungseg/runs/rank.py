@@ -58,11 +58,6 @@ def detect_rank(environment: Mapping[str, str] = os.environ) -> Rank:
     return Rank("Lightning", number("SLURM_PROCID") or local, local, node_rank=node)
 
 
-def is_rank_zero() -> bool:
-    """Whether this process is the one that writes."""
-    return detect_rank().is_zero
-
-
 @contextmanager
 def mistakes_said_once() -> Iterator[None]:
     """Around what every process checks before the training: a mistake is one line a machine, not one a process.

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from lungseg.config import Config
 from lungseg.config.loading import load_config
 from lungseg.errors import UserError
-from lungseg.runs.rank import is_rank_zero
+from lungseg.runs.rank import detect_rank
 
 BOXED = Path(__file__).parents[1] / "models" / "boxed" / "lungseg.safetensors"  # The model that comes with the package.
 HUB_CONFIG, HUB_WEIGHTS = "config.json", "model.safetensors"  # A folder in the layout of the Hugging Face Hub.
@@ -81,15 +81,9 @@ class Run:
 
     @classmethod
     def create(cls, parent: Path, name: str | None, stem: str) -> Run:
-        """Make the folder of a new run, on rank zero, which tells the others.
+        """Make the folder of a new run in `parent`, on rank zero, which tells the others.
 
-        Args:
-            parent: Takes the run folders.
-            name: Folder name wanted; None counts up from `stem` (`demo`, `demo-2`, ...).
-            stem: Name of the config.
-
-        Raises:
-            FileExistsError: `name` is taken.
+        Without a name it counts up from `stem`, the config's (`demo`, `demo-2`, ...). FileExistsError: `name` is taken.
         """
         if name is not None:
             check_free(parent, name)
@@ -108,12 +102,7 @@ class Run:
 
     @classmethod
     def resume(cls, parent: Path, name: str | None) -> Run:
-        """Find the run to continue.
-
-        Raises:
-            FileNotFoundError: It has no last checkpoint.
-            UserError: No name is given.
-        """
+        """Find the run to continue; a FileNotFoundError if it has no last checkpoint."""
         if name is None:
             raise UserError("run.resume: needs run.name, the run folder to continue, got null")
         run = cls(parent / name)
@@ -135,11 +124,7 @@ class Run:
 
     @property
     def model(self) -> Path:
-        """The file with the weights: the one opened, else the best checkpoint, else the last.
-
-        Raises:
-            FileNotFoundError: There is none.
-        """
+        """The file with the weights: the one opened, else the best checkpoint, else the last; a FileNotFoundError."""
         for path in (self.model_file, self.best_checkpoint, self.last_checkpoint):
             if path is not None and path.is_file():
                 return path
@@ -153,14 +138,10 @@ class Run:
         return _KINDS[self.model.suffix.lower()]
 
     def config(self, words: Sequence[str] = ()) -> Config:
-        """The config of the run.
-
-        Args:
-            words: `key=value` over it.
+        """The config of the run with words `key=value` over it, as `load_config` reads it.
 
         Raises:
             FileNotFoundError: A checkpoint that was taken out of its run folder.
-            ConfigError: As of `load_config`.
         """
         if not self.config_file.is_file():
             raise FileNotFoundError(f"{self.config_file}: not there; keep the checkpoint in its run folder")
@@ -180,7 +161,7 @@ class Run:
 
 def check_free(parent: Path, name: str | None) -> None:
     """Raise FileExistsError if a new run of that name would have to overwrite a folder; on rank zero only."""
-    if name is not None and is_rank_zero() and (parent / name).exists():
+    if name is not None and detect_rank().is_zero and (parent / name).exists():
         raise FileExistsError(
             f"run.name: run folder {str(parent / name)!r} exists; "
             "choose another run.name, or continue it with run.resume=true"

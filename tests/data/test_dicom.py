@@ -83,7 +83,6 @@ def test_window_is_inverted_with_monochrome1(tmp_path: Path) -> None:
 def test_12_bit_window_is_linear_between_its_ends(tmp_path: Path) -> None:
     stored = np.array([[0, 1500, 1750, 2000, 2250, 2500, 4095]], dtype=np.uint16)
     image = read_dicom(write(tmp_path / "x.dcm", stored, WindowCenter=2000.5, WindowWidth=1001))
-    assert image.contrast == "window"
     # (x - (c - 0.5)) / (w - 1) + 0.5 = (x - 2000) / 1000 + 0.5
     np.testing.assert_array_equal(image.pixels, [[0, 0, 64, 128, 191, 255, 255]])
 
@@ -115,10 +114,9 @@ def test_a_window_that_shows_nothing_falls_back_to_the_content(
 ) -> None:
     path = write(tmp_path / "x.dcm", RAMP, WindowCenter=window[0], WindowWidth=window[1])
     image = read_dicom(path)
-    assert image.contrast == "content"
     np.testing.assert_array_equal(image.pixels, RAMP_8BIT)
     assert [record.getMessage() for record in caplog.records] == [
-        f"{path}: its VOI window shows nothing; contrast taken from its content"
+        f"{path}: its VOI LUT or window shows nothing; contrast taken from its content"
     ]
 
 
@@ -127,7 +125,6 @@ def test_a_voi_lut_goes_before_a_window(tmp_path: Path) -> None:
     table = lut(100, 12, [0, 1365, 2730, 4095])
     path = write(tmp_path / "x.dcm", stored, VOILUTSequence=table, WindowCenter=50, WindowWidth=10)
     image = read_dicom(path)
-    assert image.contrast == "lut"
     np.testing.assert_array_equal(image.pixels, [[0, 0, 0, 85, 170, 255, 255]])
 
 
@@ -173,7 +170,6 @@ def test_without_a_window_dicom_and_png_of_the_same_pixels_agree(tmp_path: Path,
     pixels = np.linspace(0, top, 16 * 16).reshape(16, 16).astype(np.uint8 if bits == 8 else np.uint16)
     assert cv2.imwrite(str(tmp_path / "x.png"), pixels)
     dicom = read_dicom(write(tmp_path / "x.dcm", pixels, bits=bits))
-    assert dicom.contrast == "content"
     np.testing.assert_array_equal(dicom.pixels, read_image(tmp_path / "x.png"))
 
 
