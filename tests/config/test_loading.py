@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
 
 from lungseg import config as schema
 from lungseg.config import Config, DataConfig, ModelConfig, OptimConfig, PhantomConfig, RunConfig, WandbConfig, loading
-from lungseg.config.loading import config_dict, dump_config, load_config
+from lungseg.config.loading import dump_config, load_config
 from lungseg.errors import ConfigError
 
 FILE = Path("configs/x.yaml")
@@ -331,8 +331,8 @@ def test_dump_loads_back_equal(tmp_path: Path, config: Config) -> None:
     assert dump_config(loaded) == dump_config(config)
 
 
-def test_config_dict_is_plain_and_nested() -> None:
-    tree = config_dict(load_config(None, ["wandb.tags=[a]", "trainer.devices=[0]"]))
+def test_values_are_plain_and_nested() -> None:
+    tree = asdict(load_config(None, ["wandb.tags=[a]", "trainer.devices=[0]"]))
     assert tree["data"]["phantom"]["train"] == 140
     assert type(tree["wandb"]["tags"]) is list
     assert type(tree["trainer"]["devices"]) is list
