@@ -6,13 +6,16 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Trainer
 
 from lungseg import fit
 from lungseg.command import run_command
@@ -29,21 +32,6 @@ run: {report: false}
 """
 
 
-def _fit(folder: Path, *words: str, config: str | Path = "tiny.yaml") -> subprocess.CompletedProcess[str]:
-    if not (folder / "tiny.yaml").exists():
-        (folder / "tiny.yaml").write_text(CONFIG)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.run(
-        [sys.executable, "-m", "lungseg.fit", "--config", str(config), *words],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-
-
 def _here(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *words: str
 ) -> tuple[int, str]:
@@ -58,7 +46,17 @@ def _here(
 def run(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
     """A finished run folder."""
     folder = tmp_path_factory.mktemp("fit")
-    result = _fit(folder, f"data.root={phantoms}", "run.name=first", "run.report=true", "wandb.mode=offline")
+    (folder / "tiny.yaml").write_text(CONFIG)
+    words = (f"data.root={phantoms}", "run.name=first", "run.report=true", "wandb.mode=offline")
+    result = subprocess.run(
+        [sys.executable, "-m", "lungseg.fit", "--config", "tiny.yaml", *words],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr
     (folder / "stdout.txt").write_text(result.stdout)
     (folder / "stderr.txt").write_text(result.stderr)
@@ -122,36 +120,33 @@ def test_offline_wandb_files_hold_no_path_of_this_machine(run: Path, phantoms: P
             assert str(phantoms).encode() not in content and b"covid_" not in content, path
 
 
-def test_the_same_config_and_seed_give_the_same_metrics_csv(run: Path, phantoms: Path) -> None:
-    result = _fit(run.parents[1], f"data.root={phantoms}", "run.name=second")
-    assert result.returncode == 0, result.stderr
+def test_the_same_config_and_seed_give_the_same_metrics_csv(
+    run: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code, stderr = _here(run.parents[1], monkeypatch, capfd, f"data.root={phantoms}", "run.name=second")
+    assert code == 0, stderr
     assert (run / "metrics.csv").read_bytes() == (run.parent / "second" / "metrics.csv").read_bytes()
 
 
-def test_a_resumed_run_ends_as_the_uninterrupted_one(run: Path, phantoms: Path) -> None:
+def test_a_resumed_run_ends_as_the_uninterrupted_one(
+    run: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Stopped at the worst moment of the first of two epochs: its checkpoint is written, its row is not yet."""
-    folder = run.parents[1]
-    stop = folder / "stop.py"
-    stop.write_text(
-        "import os, signal, sys\n"
-        "from pathlib import Path\n"
-        "from lightning.pytorch import Trainer\n"
-        "from lungseg.config.loading import load_config\n"
-        "from lungseg.fit import fit\n"
-        "save = Trainer.save_checkpoint\n"
-        "def save_and_stop(self, path, *rest, **options):\n"
-        "    save(self, path, *rest, **options)\n"
-        "    if Path(path).stem == 'last': os.kill(os.getpid(), signal.SIGTERM)\n"
-        "Trainer.save_checkpoint = save_and_stop\n"
-        "fit(load_config(Path('tiny.yaml'), sys.argv[1:]))\n"
-    )
     words = [f"data.root={phantoms}", "run.name=third"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    killed = subprocess.run([sys.executable, str(stop), *words], cwd=folder, env=environment, check=False, timeout=240)
-    assert killed.returncode == 143 and not (run.parent / "third" / "metrics.json").exists()
+    save = Trainer.save_checkpoint
+
+    def save_and_stop(trainer: Trainer, path: Path, *rest: Any, **options: Any) -> None:
+        save(trainer, path, *rest, **options)
+        if Path(path).stem == "last":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as planted, pytest.raises(SystemExit) as stopped:
+        planted.setattr(Trainer, "save_checkpoint", save_and_stop)
+        _here(run.parents[1], monkeypatch, capfd, *words)
+    assert stopped.value.code == 143 and not (run.parent / "third" / "metrics.json").exists()
     assert [row["epoch"] for row in _rows(run.parent / "third")] == ["0"]
-    result = _fit(folder, *words, "run.resume=true")
-    assert result.returncode == 0, result.stderr
+    code, stderr = _here(run.parents[1], monkeypatch, capfd, *words, "run.resume=true")
+    assert code == 0, stderr
     assert (run / "metrics.csv").read_bytes() == (run.parent / "third" / "metrics.csv").read_bytes()
 
 
@@ -292,7 +287,12 @@ def test_a_loss_that_is_no_number_ends_the_run_with_advice(
     assert code == 2 and "train/loss is nan in epoch 0; lower optim.lr" in stderr
 
 
-def test_print_config_loads_back_equal(tmp_path: Path) -> None:
-    first = _fit(tmp_path, "--print-config", "optim.lr=1e-4", "model.encoder_weights=None")
-    (tmp_path / "again.yaml").write_text(first.stdout)
-    assert _fit(tmp_path, "--print-config", config="again.yaml").stdout == first.stdout and "0.0001" in first.stdout
+def test_print_config_loads_back_equal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def printed(*words: str) -> str:
+        assert run_command(fit.main, fit._parser(), ["--print-config", *words]) == 0
+        return capsys.readouterr().out
+
+    (tmp_path / "tiny.yaml").write_text(CONFIG)
+    first = printed("--config", str(tmp_path / "tiny.yaml"), "optim.lr=1e-4", "model.encoder_weights=None")
+    (tmp_path / "again.yaml").write_text(first)
+    assert printed("--config", str(tmp_path / "again.yaml")) == first and "0.0001" in first

@@ -146,7 +146,7 @@ def test_calls_leave_no_tensors_behind(shallow: LungNetwork) -> None:
         gc.collect()
         return sum(issubclass(type(item), Tensor) for item in gc.get_objects())
 
-    assert tensors_alive(len(SHALLOW)) >= tensors_alive(200)
+    assert tensors_alive(len(SHALLOW)) >= tensors_alive(5 * len(SHALLOW))
 
 
 class _Asking(Callback):

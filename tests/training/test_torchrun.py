@@ -1,4 +1,5 @@
-"""Processes that other launchers start: torchrun, srun, one command on each node."""
+"""Processes that other launchers start: torchrun, srun, one command on each node. All slow: of the default tests, those
+of `test_two_processes` run under torchrun."""
 
 from __future__ import annotations
 
@@ -6,31 +7,9 @@ import socket
 from pathlib import Path
 
 import pytest
-from launching import FIT, TORCHRUN, Running, numbers, rows
+from launching import FIT, TORCHRUN, Running, check_one_run, rows
 
 pytestmark = pytest.mark.timeout(600)
-
-
-def _one_run(folder: Path, said: str, name: str) -> None:
-    """Check that two processes made one run, all of it, and said everything once."""
-    assert [run.name for run in (folder / "runs").iterdir()] == [name], said
-    assert len(list(folder.rglob("offline-run-*"))) == 1
-    run = folder / "runs" / name
-    assert [row["epoch"] for row in rows(run) if row["train/loss"]] == ["0", "1"]
-    assert {"val/auroc", "test/auroc", "test/evidence_in_lungs"} <= set(numbers(run / "metrics.json"))
-    assert numbers(run / "environment.json")["processes"] == 2
-    assert [sheet.name for sheet in sorted((run / "overlays").iterdir())] == ["epoch_000.png", "epoch_001.png"]
-    for line in ("data: phantoms", "2 processes x batch 2", "epoch 1 (2/2)", "not a medical device"):
-        assert said.count(line) == 1, line
-    assert "Traceback" not in said and "Warning" not in said and "sync_dist" not in said
-
-
-def test_torchrun_makes_one_run_without_a_name_and_without_devices(tmp_path: Path) -> None:
-    words = ("--config", "tiny.yaml", "wandb.mode=offline")
-    running = Running(tmp_path, (*TORCHRUN, *FIT, *words))
-    assert running.wait() == 0, running.said()
-    _one_run(tmp_path, running.said(), "tiny")
-    assert running.left(within_s=5) == []
 
 
 @pytest.mark.slow
@@ -79,7 +58,8 @@ def _together(folder: Path, environments: list[dict[str, str]], *words: str) -> 
     arguments = (*FIT, "--config", "tiny.yaml", "wandb.mode=offline", *words)
     tasks = [Running(folder, arguments, environment) for environment in environments]
     assert [task.wait() for task in tasks] == [0, 0], "".join(task.said() for task in tasks)
-    _one_run(folder, "".join(task.said() for task in tasks), "tiny")
+    assert [run.name for run in (folder / "runs").iterdir()] == ["tiny"]
+    check_one_run(folder / "runs" / "tiny", "".join(task.said() for task in tasks), epochs=2)
     assert [task.left(within_s=5) for task in tasks] == [[], []]
 
 
