@@ -12,6 +12,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
@@ -28,9 +29,12 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: `pip install playwright`")
-pytest.importorskip("gradio", reason="gradio is not installed: `pip install 'lungseg[app]'`")
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # Not imported to find out: that takes seconds, and only what starts the page needs it.
+    pytest.mark.skipif(find_spec("gradio") is None, reason="gradio is not installed: `pip install 'lungseg[app]'`"),
+]
 
 
 class Visit(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,7 @@ from lungseg.config import ModelConfig
 from lungseg.models.network import LungNetwork
 
 TINY = ModelConfig(encoder="tu-mobilenetv3_small_050", encoder_depth=4, decoder_channels=[16, 16, 8, 8], dropout=0.0)
-package = pytest.importorskip("pytorch_grad_cam")
-from pytorch_grad_cam.utils.image import scale_cam_image  # noqa: E402
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget  # noqa: E402
-
+pytestmark = pytest.mark.skipif(find_spec("pytorch_grad_cam") is None, reason="grad-cam is not installed")
 THEIRS = {
     "grad_cam": "GradCAM",
     "grad_cam_pp": "GradCAMPlusPlus",
@@ -76,6 +74,9 @@ def _module(network: LungNetwork, layer: str) -> nn.Module:
 
 
 def _theirs(network: LungNetwork, images: Tensor, method: str, layer: str) -> Any:
+    import pytorch_grad_cam as package  # takes seconds
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
     targets = [ClassifierOutputTarget(int(c)) for c in CLASSES]
     with getattr(package, THEIRS[method])(ClassLogits(network), [_module(network, layer)]) as cam:
         return cam(images, targets)
@@ -83,6 +84,8 @@ def _theirs(network: LungNetwork, images: Tensor, method: str, layer: str) -> An
 
 def _normalised(cam: Tensor, size: tuple[int, int] = (64, 64)) -> Any:
     """As the package does it: ReLU, scale to [0, 1], resize, scale again."""
+    from pytorch_grad_cam.utils.image import scale_cam_image
+
     return scale_cam_image(scale_cam_image(np.maximum(cam.numpy(), 0), size))
 
 

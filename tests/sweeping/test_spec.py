@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import yaml
-from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from lungseg.errors import SweepError
 from lungseg.sweeping.checking import check_report, load_sweep
@@ -280,6 +279,8 @@ def test_mistake_in_the_command(command: Any, line: str) -> None:
 
 
 def test_run_gets_the_arguments_that_the_agent_of_wandb_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args  # takes seconds
+
     monkeypatch.setenv("LUNGSEG_DATA", "/some where")
     monkeypatch.delenv("UNSET_NAME", raising=False)
     parameters = {
