@@ -95,7 +95,7 @@ def test_the_commands_in_readme_run(
         (("--methods", "gradcam"), "unknown method 'gradcam'"),
         (("--methods", "layer_cam@encoder.9"), "encoder.9"),
         (("--faithfulness", "-1"), "--faithfulness: must be 0 or more"),
-        (("--sensitivity", "2"), r"--sensitivity: must lie in \(0, 1\], got 2.0"),
+        (("--sensitivity", "2"), r"--sensitivity: must be in \(0, 1\], got 2.0"),
         (("data.root=/nowhere",), "/nowhere"),
     ],
 )

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lungseg.data.decode import LEAST_LUNG, LEAST_SIDE
 from lungseg.data.folders import lung_files
 from lungseg.data.images import fit_mask, has_same_aspect, read_image
 from lungseg.data.likeness import Signature, is_blank, sign
+from lungseg.data.lungs_apart import part_lungs
 from lungseg.data.sample import CLASSES, Sample
 from lungseg.errors import DataError
 
@@ -145,19 +145,8 @@ def _lung_faults(lung: Mask) -> Iterator[tuple[str, str]]:
         yield EMPTY_LUNG, ""
     elif frame > MOST_FRAME:
         yield FRAME, f"{100 * frame:.0f} % of the frame's pixels"
-    elif _is_one_lung(lung):
+    elif not all(side.any() for side in part_lungs(lung)):
         yield ONE_LUNG, ""
-
-
-def _is_one_lung(lung: Mask) -> bool:
-    """Whether, specks aside, the mask is one connected component and lies on one side of the middle."""
-    _, components, stats, _ = cv2.connectedComponentsWithStats(lung.view(np.uint8), connectivity=8)
-    areas = stats[1:, cv2.CC_STAT_AREA]
-    if np.count_nonzero(areas > LEAST_LUNG * areas.sum()) > 1:
-        return False
-    largest = components == 1 + int(areas.argmax())
-    left, area = np.count_nonzero(largest[:, : largest.shape[1] // 2]), int(areas.max())
-    return bool(min(left, area - left) < LEAST_SIDE * area)
 
 
 def _infection_faults(infection: Mask, lung: Mask | None, label: int | None) -> Iterator[tuple[str, str]]:

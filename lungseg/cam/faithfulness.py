@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lungseg.cam.layers import layer_names
+from lungseg.cam.layers import encoder_outputs
 from lungseg.cam.state import eager, evaluating, with_gradients
 from lungseg.errors import UserError
 from lungseg.models.network import LungNetwork
@@ -147,12 +147,8 @@ def randomisation_check(
     were shows the image's own edges. New weights are normal with variance 2 / fan-in (He et al., ICCV 2015), biases 0,
     scales 1, BatchNorm as new. The network handed in is never changed, only a copy of it.
 
-    Args:
-        network: A `LungNetwork`.
-        images: (B, 1, H, W) float32 in [0, 1].
-        method: Gives the maps.
-        target: (B,) int64, the same for all copies; None takes the classes that the network itself predicts.
-        seed: Of the new weights.
+    Images are (B, 1, H, W) float32 in [0, 1]. The maps are those of `target` (B,) int64, the same for all copies; None
+    takes the classes that the network itself predicts. The seed is that of the new weights.
     """
     with torch.inference_mode(False), torch.no_grad():
         copy = deepcopy(eager(network)).eval().requires_grad_(True)
@@ -173,49 +169,32 @@ def randomisation_check(
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
-    """Spearman's rank correlation of two maps, equal values sharing their mean rank.
+    """Spearman's rank correlation (B,) float32 of maps (B, h, w) float32, equal values sharing their mean rank.
 
-    Args:
-        first: (B, h, w) float32.
-        second: (B, h, w) float32.
-
-    Returns:
-        (B,) float32 in [-1, 1]; NaN where a map is the same everywhere.
+    In [-1, 1]; NaN where a map is the same everywhere.
     """
-    a, b = _mean_ranks(first.flatten(1)), _mean_ranks(second.flatten(1))
+    from scipy.stats import rankdata
+
+    ranks = [torch.from_numpy(rankdata(maps.flatten(1).cpu().numpy(), axis=1)) for maps in (first, second)]
+    a, b = (one - one.mean(dim=1, keepdim=True) for one in ranks)
     spread = a.norm(dim=1) * b.norm(dim=1)
     return torch.where(spread > 0, (a * b).sum(dim=1) / spread, torch.nan).float()
-
-
-def _mean_ranks(values: Tensor) -> Tensor:
-    """(B, n) float64 ranks around 0."""
-    values = values.contiguous()
-    ordered = values.sort(dim=1).values
-    below, through = (torch.searchsorted(ordered, values, right=right) for right in (False, True))
-    ranks = (below + through).double() / 2
-    return ranks - ranks.mean(dim=1, keepdim=True)
 
 
 def _encoder_stages(network: LungNetwork, image: Tensor) -> dict[str, list[nn.Module]]:
     """Modules of each encoder stage, deepest first: those that its output depends on and no shallower one does."""
     encoder: nn.Module = network.segmenter.encoder
-    deepest = max(int(name.partition(".")[2]) for name in layer_names(network) if name.startswith("encoder."))
-    caught: list[Any] = []
-    handle = encoder.register_forward_hook(lambda _, __, given: caught.append(given))
     with with_gradients():
-        network(image)
-        handle.remove()
-        outputs = caught[0][0] if isinstance(caught[0], tuple) else caught[0]  # (stages, prefix tokens) of DPT
         left = list(encoder.parameters())
         stages: dict[str, list[nn.Module]] = {}
-        for number, output in enumerate(outputs, deepest + 1 - len(outputs)):
+        for name, output in encoder_outputs(network, image).items():
             if not output.requires_grad or not left:
-                continue  # the image itself, or a stage without channels or weights
+                continue  # a stage without channels or weights
             slopes = torch.autograd.grad(output.sum(), left, retain_graph=True, allow_unused=True)
             reached = {id(weight) for weight, slope in zip(left, slopes, strict=True) if slope is not None}
             left = [weight for weight in left if id(weight) not in reached]
             owners = [m for m in encoder.modules() if any(id(w) in reached for w in m.parameters(recurse=False))]
-            stages[f"encoder.{number}"] = owners
+            stages[name] = owners
     return dict(reversed(stages.items()))
 
 

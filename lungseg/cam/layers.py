@@ -42,12 +42,9 @@ def layer_stride(network: nn.Module, layer: str) -> int:
 
 
 def read_layer(network: nn.Module, images: Tensor, layer: str) -> tuple[LungOutput, Tensor]:
-    """Run a network and keep what one layer gives; no gradients.
+    """Run a network on images (B, 1, H, W) float32 in [0, 1] and keep what one layer gives; no gradients.
 
-    Args:
-        network: A `LungNetwork`, compiled or not, in any mode.
-        images: (B, 1, H, W) float32 in [0, 1].
-        layer: One of `layer_names(network)`.
+    The network is a `LungNetwork`, compiled or not, in any mode.
 
     Returns:
         The output, and the activation (B, K, h, w) in the pass's own dtype; h = ceil(H / stride) with padding.
@@ -63,19 +60,23 @@ def read_layer(network: nn.Module, images: Tensor, layer: str) -> tuple[LungOutp
         caught: list[Any] = []
         with _hooked([_holder(plain, layer)], lambda _, __, given: caught.append(given)):
             output = plain(ordinary(images))
-    return output, _stage(caught[0], plain, layer) if layer.startswith("encoder.") else caught[0]
+    return output, _stages(caught[0], plain)[layer] if layer.startswith("encoder.") else caught[0]
+
+
+def encoder_outputs(network: LungNetwork, images: Tensor) -> dict[str, Tensor]:
+    """Run a network, as it is, and give every stage of its encoder by layer, shallowest first."""
+    caught: list[Any] = []
+    with _hooked([network.segmenter.encoder], lambda _, __, given: caught.append(given)):
+        network(images)
+    return _stages(caught[0], network)
 
 
 def run_to_layer(network: nn.Module, images: Tensor, layer: str) -> tuple[LungOutput, Tensor]:
     """Run a network such that `torch.autograd.grad` of its output with respect to one layer can be taken.
 
     The pass records gradients from that layer on only: its activation is cut out, made a leaf, and put back by a
-    forward hook that is gone afterwards. No parameter has to require gradients, and none gets one.
-
-    Args:
-        network: A `LungNetwork`, compiled or not, in any mode.
-        images: (B, 1, H, W) float32 in [0, 1].
-        layer: One of `layer_names(network)`.
+    forward hook that is gone afterwards. No parameter has to require gradients, and none gets one. Arguments are those
+    of `read_layer`.
 
     Returns:
         The output, and the activation (B, K, h, w), a leaf that requires gradients, in the pass's own dtype. The class
@@ -96,7 +97,7 @@ def run_to_layer(network: nn.Module, images: Tensor, layer: str) -> tuple[LungOu
             calls += 1
             if calls != carrier.call:
                 return None
-            leaves.append(carrier.unpack(carried).detach().clone().requires_grad_())
+            leaves.append(_unpack(carried, carrier.layout, carrier.size).detach().clone().requires_grad_())
             torch.set_grad_enabled(True)  # until `no_grad` above ends
             return carrier.pack(leaves[0], carried)
 
@@ -113,10 +114,6 @@ class _Carrier(NamedTuple):
     layout: Layout = "maps"
     size: tuple[int, int] = (0, 0)
 
-    def unpack(self, carried: Tensor) -> Tensor:
-        """(B, K, h, w) from the module's own layout."""
-        return _unpack(carried, self.layout, self.size)
-
     def pack(self, maps: Tensor, carried: Tensor) -> Tensor:
         """The module's own layout from (B, K, h, w); `carried` gives the tokens that belong to no pixel."""
         if self.layout == "maps":
@@ -128,6 +125,7 @@ class _Carrier(NamedTuple):
 
 
 def _unpack(carried: Tensor, layout: Layout, size: tuple[int, int]) -> Tensor:
+    """(B, K, h, w) from a module's own layout."""
     if layout == "maps":
         return carried
     if layout == "pixels":
@@ -153,23 +151,18 @@ def _carrier_of_stage(network: LungNetwork, image: Tensor, layer: str) -> _Carri
     """
     calls: Counter[nn.Module] = Counter()
     seen: list[tuple[nn.Module, int, Tensor, Tensor]] = []
-    caught: list[Any] = []
 
     def record(module: nn.Module, _: Any, given: Any) -> None:
         calls[module] += 1
         if isinstance(given, Tensor):
             seen.append((module, calls[module], given, given.clone()))
 
-    encoder = network.segmenter.encoder
-    with (
-        _hooked(list(encoder.modules())[1:], record),
-        _hooked([encoder], lambda _, __, given: caught.append(given)),
-    ):
-        network(image)
-    stage = _stage(caught[0], network, layer)
+    with _hooked(list(network.segmenter.encoder.modules())[1:], record):
+        stage = encoder_outputs(network, image)[layer]
     size = (stage.shape[-2], stage.shape[-1])
     # What a later module changed in place is not what its own module gave: a gradient there would leave the change out.
-    kept = [(module, call, given) for module, call, given, copy in seen if _is_same(given, copy)]
+    same = [torch.allclose(given, copy, rtol=0, atol=0, equal_nan=True) for _, _, given, copy in seen]
+    kept = [(module, call, given) for (module, call, given, _), unchanged in zip(seen, same, strict=True) if unchanged]
     for module, call, given in kept:
         if given is stage:
             return _Carrier(module, call)
@@ -178,10 +171,6 @@ def _carrier_of_stage(network: LungNetwork, image: Tensor, layer: str) -> _Carri
             if torch.equal(_unpack(given, layout, size), stage):
                 return _Carrier(module, call, layout, size)
     raise UserError(f"layer {layer!r}: no module of this encoder puts it out, so no gradient can be taken there")
-
-
-def _is_same(given: Tensor, copy: Tensor) -> bool:
-    return torch.allclose(given, copy, rtol=0, atol=0, equal_nan=True)
 
 
 def _layouts(given: Tensor, stage: Tensor) -> list[Layout]:
@@ -196,11 +185,10 @@ def _layouts(given: Tensor, stage: Tensor) -> list[Layout]:
     return [layout for layout, fit in fits.items() if fit]
 
 
-def _stage(encoded: Any, network: LungNetwork, layer: str) -> Tensor:
-    """One stage out of what the encoder gives; vision transformers (DPT) give (stages, prefix tokens)."""
+def _stages(encoded: Any, network: LungNetwork) -> dict[str, Tensor]:
+    """The stages in what the encoder gives, by layer; vision transformers (DPT) give (stages, prefix tokens)."""
     stages = encoded[0] if isinstance(encoded, tuple) else encoded
-    stage: Tensor = stages[int(layer.removeprefix("encoder.")) - 1 - _depth(network)]
-    return stage
+    return {f"encoder.{number}": stage for number, stage in enumerate(stages[-_depth(network) :], 1)}
 
 
 def _holder(network: LungNetwork, layer: str) -> nn.Module:

@@ -27,16 +27,9 @@ def resize_map(cam: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
 
 
 def evidence_in_lungs(cam: Tensor, lung: Tensor) -> Tensor:
-    """Share of the positive evidence that lies inside the lungs, before any crop.
+    """Share of the positive evidence of raw maps (B, H, W) that lies inside the lungs (B, H, W) bool, before any crop.
 
-    `sum(max(cam, 0) * lung) / sum(max(cam, 0))`
-
-    Args:
-        cam: (B, H, W) float32 raw map at the lung mask's size, any range.
-        lung: (B, H, W) bool.
-
-    Returns:
-        (B,) float32 in [0, 1]; NaN where the map holds no positive evidence at all.
+    `sum(max(cam, 0) * lung) / sum(max(cam, 0))`: (B,) float32 in [0, 1]; NaN where a map holds no positive evidence.
     """
     positive = cam.float().clamp_min(0)
     total = positive.sum(dim=(1, 2))
@@ -45,14 +38,9 @@ def evidence_in_lungs(cam: Tensor, lung: Tensor) -> Tensor:
 
 
 def mask_to_lung(cam: Tensor, lung: Tensor) -> Tensor:
-    """Keep a map inside the lungs and rescale it to [0, 1] by its maximum there.
+    """Keep raw maps (B, H, W) inside the lungs (B, H, W) bool and rescale them to [0, 1] by their maximum there.
 
-    Args:
-        cam: (B, H, W) float32 raw map at the lung mask's size, any range; negative evidence is clipped to 0.
-        lung: (B, H, W) bool.
-
-    Returns:
-        (B, H, W) float32. All zero where the lung is empty or holds no positive evidence.
+    Negative evidence is clipped to 0. (B, H, W) float32, all zero where the lung is empty or holds no evidence.
     """
     inside = cam.float().clamp_min(0) * lung
     peak = inside.amax(dim=(1, 2), keepdim=True)
@@ -66,31 +54,25 @@ class Evidence(NamedTuple):
     """Account of a batch of maps, each field (B,). Only evidence above zero counts.
 
     Without any (or if a map is not finite) shares and peak are NaN and both flags false. An empty lung mask holds
-    nothing: share 0, area 0, sides NaN, `outside` true. "Left" and "right" are those of the image as it is drawn: in a
-    frontal view its left is the patient's right.
+    nothing: share 0, area 0, sides NaN, `evidence_outside` true. "Left" and "right" are those of the image as it is
+    drawn: in a frontal view its left is the patient's right.
     """
 
-    share_in_lungs: Tensor  # float32 in [0, 1]: evidence inside the lungs over all evidence, before any crop.
+    evidence_in_lungs: Tensor  # float32 in [0, 1]: evidence inside the lungs over all evidence, before any crop.
+    evidence_outside: Tensor  # bool: `evidence_in_lungs` lies below `MOSTLY_OUTSIDE`.
     lung_area: Tensor
-    """float32 in [0, 1]: lung pixels over all pixels, which is also a uniform map's `share_in_lungs`. Never NaN."""
-    outside: Tensor  # bool: `share_in_lungs` lies below the threshold.
+    """float32 in [0, 1]: lung pixels over all pixels, which is also a uniform map's `evidence_in_lungs`. Never NaN."""
     peak_row_px: Tensor  # float32: row of the maximum, from 0 at the top; of several maxima the first in reading order.
     peak_column_px: Tensor  # float32: its column, from 0 at the image's left.
     peak_in_lungs: Tensor  # bool: that pixel belongs to the lungs.
-    image_left: Tensor
+    evidence_image_left: Tensor
     """float32 in [0, 1]: share of the evidence inside the lungs left of the vertical line through the lung mask's
     centroid; a column on that very line counts half to each side. NaN without evidence inside the lungs."""
-    image_right: Tensor  # float32 in [0, 1]: the rest of it, `1 - image_left`.
+    evidence_image_right: Tensor  # float32 in [0, 1]: the rest of it.
 
 
-def describe_evidence(cam: Tensor, lung: Tensor, mostly_outside: float = MOSTLY_OUTSIDE) -> Evidence:
-    """Say how much of each map's evidence lies in the lungs, and where.
-
-    Args:
-        cam: (B, H, W) float32 raw map at image size, any sign.
-        lung: (B, H, W) bool.
-        mostly_outside: Share of evidence in the lungs, in [0, 1], below which a map is flagged `outside`.
-    """
+def describe_evidence(cam: Tensor, lung: Tensor) -> Evidence:
+    """Say how much of the evidence of raw maps (B, H, W) float32 lies in the lungs (B, H, W) bool, and where."""
     positive = cam.float().clamp_min(0)
     share = evidence_in_lungs(positive, lung)
     found = share.isfinite()
@@ -98,14 +80,14 @@ def describe_evidence(cam: Tensor, lung: Tensor, mostly_outside: float = MOSTLY_
     width = cam.shape[-1]
     left = _share_left(positive, lung)
     return Evidence(
-        share_in_lungs=share,
+        evidence_in_lungs=share,
+        evidence_outside=share < MOSTLY_OUTSIDE,
         lung_area=lung.float().mean(dim=(1, 2)),
-        outside=share < mostly_outside,
         peak_row_px=torch.where(found, peak // width, torch.nan),
         peak_column_px=torch.where(found, peak % width, torch.nan),
         peak_in_lungs=lung.flatten(1).gather(1, peak[:, None])[:, 0] & found,
-        image_left=left,
-        image_right=1 - left,
+        evidence_image_left=left,
+        evidence_image_right=1 - left,
     )
 
 

@@ -10,12 +10,6 @@ from lungseg.data.sample import Sample
 
 Plane = npt.NDArray[np.uint8]  # (S, S) uint8: grey values, or the bits `LUNG` and `INFECTION`.
 LUNG, INFECTION = 1, 2  # Bits of a pixel in the plane of masks.
-LEAST_LUNG = 0.1
-"""Share of a lung mask below which a connected component of it is a speck, no lung. The smaller lung of 4,660 masks of
-COVID-QU-Ex has at least 0.23."""
-LEAST_SIDE = 0.2
-"""Two lungs that touch have at least this share of their mask on each side of the image's middle; of those masks 99.9 %
-have more than 0.24, and 99 % of lungs alone less than 0.14."""
 
 
 def read_sample(sample: Sample, image_size: int, keep_aspect: bool = True) -> tuple[Plane, Plane]:

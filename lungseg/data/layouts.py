@@ -115,7 +115,7 @@ def read_manifest(path: Path, labels: Labels) -> Reading:
     given in every row or in none.
     """
     faults: Faults = defaultdict(list)
-    rows = _read_rows(path, faults)
+    rows = read_rows(path, faults)
     has_splits = any(row["split"] for _, row in rows)
     samples: list[Sample] = []
     taken: set[str] = set()
@@ -134,7 +134,7 @@ def read_manifest(path: Path, labels: Labels) -> Reading:
     return Reading("CSV manifest", samples, problems, has_splits)
 
 
-def _read_rows(path: Path, faults: Faults) -> list[tuple[int, dict[str, str]]]:
+def read_rows(path: Path, faults: Faults) -> list[tuple[int, dict[str, str]]]:
     """Read line numbers and rows, each with all columns, stripped; rows without a value are left out."""
     rows: list[tuple[int, dict[str, str]]] = []
     try:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lungseg.cam.layers import layer_stride
@@ -49,7 +50,7 @@ class MapMeasurements:
     """For all images and each true class: mean share of evidence in the lungs, peaks in the lungs, counts."""
     localisation: dict[str, dict[str, dict[str, float | None]]]
     """For each of `TARGETS` the groups of `LocalisationScores.compute`."""
-    per_image: list[dict[str, Any]]  # One row an image, in the order of the split.
+    per_image: dict[str, NDArray[Any]]  # Columns (N,) in the order of the split: of `Evidence`, and every score.
     threshold: dict[str, list[float]] = field(default_factory=dict)
     """For each of `TARGETS` the tuned threshold, a share of each map's maximum; two where the split is halved: that of
     the first half, tuned on the second, and the other way round."""
@@ -81,7 +82,7 @@ def measure_maps(
         if known := [threshold for threshold in best if threshold is not None]:
             thresholds |= {name: known} if len(known) == len(best) else {}
     scores = {name: LocalisationScores(target.classes) for name in TARGETS}
-    per_image: list[dict[str, Any]] = []
+    evidence: list[Evidence] = []
     broken = 0
 
     def of_batch(batch: BatchOutputs, half: Integers) -> tuple[dict[str, dict[str, Tensor]], Evidence, Tensor, int]:
@@ -99,22 +100,28 @@ def measure_maps(
         for batch, (found, evidence_of, share, bad) in zip(outputs, target.track(done, len(outputs)), strict=True):
             for name in TARGETS:
                 scores[name].update(found[name], torch.from_numpy(batch.label), share)
-            per_image += _rows(evidence_of, found, share)
+            evidence.append(evidence_of)
             broken += bad
     localisation = {
         name: {group: dict[str, float | None](values) for group, values in score.compute().items()}
         for name, score in scores.items()
     }
     label = np.concatenate([batch.label for batch in outputs])
-    evidence = _evidence_summary(per_image, images_by_class(label, target.classes))
-    return MapMeasurements(evidence, localisation, per_image, thresholds, broken)
+    columns = dict(zip(Evidence._fields, map(torch.cat, zip(*evidence, strict=True)), strict=True))
+    columns["infected_share"] = scores["infection"].per_image()["infected_share"]
+    for name, score in scores.items():
+        of_images = score.per_image().items()
+        columns |= {f"{name}_{what}": v for what, v in of_images if v.is_floating_point() and what != "infected_share"}
+    per_image = {name: values.numpy() for name, values in columns.items()}
+    summary = _evidence_summary(per_image, images_by_class(label, target.classes))
+    return MapMeasurements(summary, localisation, per_image, thresholds, broken)
 
 
 def map_statistic(results: MapMeasurements, label: Integers, classes: Sequence[str]) -> Statistic:
     """Means over all images, each true class and each size of lesion of what `per_image` holds of maps."""
-    columns = [name for name in results.per_image[0] if name in MAP_COLUMNS]
-    values = map_values({n: np.array([row[n] for row in results.per_image], np.float64) for n in columns})
-    share = np.array([row["infected_share"] for row in results.per_image])
+    columns = {name: values.astype(np.float64) for name, values in results.per_image.items()}
+    values = map_values({name: column for name, column in columns.items() if name in MAP_COLUMNS})
+    share = columns["infected_share"]
     sizes = (share >= SMALL_BELOW).astype(int) + (share > LARGE_ABOVE)
     lesions = {f"lesion_{size}": (sizes == i) & ~np.isnan(share) for i, size in enumerate(LESION_SIZES)}
     return means(values, present(images_by_class(label, classes) | lesions))
@@ -184,36 +191,15 @@ def _alike(used: Tensor, limits: Any) -> Iterator[tuple[Tensor, float | None]]:
                 yield places, None if limit is None else float(limit)
 
 
-def _rows(evidence: Evidence, found: dict[str, dict[str, Tensor]], share: Tensor) -> list[dict[str, Any]]:
-    """What is known of each map of a batch."""
-    columns = {
-        "evidence_in_lungs": evidence.share_in_lungs,
-        "evidence_outside": evidence.outside,
-        "lung_area": evidence.lung_area,
-        "peak_row_px": evidence.peak_row_px,
-        "peak_column_px": evidence.peak_column_px,
-        "peak_in_lungs": evidence.peak_in_lungs,
-        "evidence_image_left": evidence.image_left,
-        "evidence_image_right": evidence.image_right,
-        "infected_share": share,
-    }
-    for name, scores in found.items():
-        columns |= {f"{name}_{score}": values for score, values in scores.items() if values.is_floating_point()}
-    rows = zip(*(values.tolist() for values in columns.values()), strict=True)
-    return [dict(zip(columns, row, strict=True)) for row in rows]
-
-
-def _evidence_summary(per_image: list[dict[str, Any]], classes: dict[str, Flags]) -> dict[str, EvidenceSummary]:
+def _evidence_summary(columns: dict[str, NDArray[Any]], classes: dict[str, Flags]) -> dict[str, EvidenceSummary]:
     """Means over the images whose map holds evidence, for all and each true class."""
-    everyone = np.ones(len(per_image), np.bool_)
+    names = ("evidence_in_lungs", "lung_area", "peak_in_lungs")
+    values = np.stack([columns[name] for name in names]).astype(np.float64)
+    empty = np.isnan(values[0])
     summary = {}
-    for group, members in ({"all": everyone} | classes).items():
-        rows = [row for row, member in zip(per_image, members, strict=True) if member]
-        shown = [row for row in rows if not math.isnan(row["evidence_in_lungs"])]
-        share, area, peak = (
-            float(np.mean([row[name] for row in shown])) if shown else math.nan
-            for name in ("evidence_in_lungs", "lung_area", "peak_in_lungs")
-        )
-        outside = sum(row["evidence_outside"] for row in rows)
-        summary[group] = EvidenceSummary(share, area, peak, outside, len(shown), len(rows) - len(shown))
+    for group, members in ({"all": np.ones_like(empty)} | classes).items():
+        shown, none = members & ~empty, int(np.count_nonzero(members & empty))
+        share, area, peak = (float(column[shown].mean()) if shown.any() else math.nan for column in values)
+        outside = int(np.count_nonzero(columns["evidence_outside"][members]))
+        summary[group] = EvidenceSummary(share, area, peak, outside, int(np.count_nonzero(shown)), none)
     return summary

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lungseg.errors import UserError
+from lungseg.evaluation.results import CurvePoints
 from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic, divide, mean_defined
 
 
@@ -114,14 +114,6 @@ def _one_against_rest(hits: Floats, truth: Floats, guesses: Floats, total: Float
     }
 
 
-class Curve(NamedTuple):
-    """Points of a curve, (P,) each, from the strictest threshold on."""
-
-    x: Floats
-    y: Floats
-    threshold: Floats  # A probability at or above it is positive; infinite at the first point, where nothing is.
-
-
 class _Ranked(NamedTuple):
     """Images from the highest score on."""
 
@@ -150,49 +142,29 @@ def ranking_scores(probs: Floats, label: Integers, classes: Sequence[str]) -> St
     return statistic
 
 
-def roc_curve(score: Floats, positive: Flags, points: int = 200) -> Curve:
-    """False against true positive rate, thinned (`_thin`) to about as many points.
+def ranking_curves(score: Floats, positive: Flags, points: int = 200) -> tuple[CurvePoints, CurvePoints] | None:
+    """ROC curve, false against true positive rate, and precision-recall curve, recall against precision.
 
-    Args:
-        score: (N,) finite.
-        positive: (N,).
-        points: Most points to keep, besides both ends.
-
-    Returns:
-        Starts at (0, 0). No point where there are not images of both kinds.
+    Each starts at the strictest threshold, (0, 0) and (0, 1), and is thinned (`_thin`) to about `points` points and its
+    ends. None where there are not images of both kinds. The score (N,) is finite.
     """
     if positive.all() or not positive.any():
-        return Curve(np.zeros(0), np.zeros(0), np.zeros(0))
-    hits, found, threshold = _steps(score, positive)
+        return None
+    ranked = _rank(score, positive)
+    hits = np.cumsum(ranked.positive)[ranked.ends].astype(np.float64)
+    found = ranked.ends + 1.0  # images at or above each distinct score
     misses = found - hits
-    rates = [np.concatenate([[0.0], values / values[-1]]) for values in (misses, hits)]
-    return _thin(Curve(rates[0], rates[1], np.concatenate([[np.inf], threshold])), points)
-
-
-def precision_recall_curve(score: Floats, positive: Flags, points: int = 200) -> Curve:
-    """Recall against precision; starts at (0, 1), as scikit-learn's. Arguments as of `roc_curve`."""
-    if positive.all() or not positive.any():
-        return Curve(np.zeros(0), np.zeros(0), np.zeros(0))
-    hits, found, threshold = _steps(score, positive)
-    recall, precision = np.concatenate([[0.0], hits / hits[-1]]), np.concatenate([[1.0], hits / found])
-    return _thin(Curve(recall, precision, np.concatenate([[np.inf], threshold])), points)
+    threshold = np.concatenate([[np.inf], score[ranked.order][ranked.ends]])
+    recall, fallout = (np.concatenate([[0.0], counts / counts[-1]]) for counts in (hits, misses))
+    precision = np.concatenate([[1.0], hits / found])
+    return _thin(fallout, recall, threshold, points), _thin(recall, precision, threshold, points)
 
 
 def operating_thresholds(probs: Floats, label: Integers, sensitivity: float) -> Floats:
-    """For each class the highest threshold that reaches a sensitivity.
+    """For each class (C,) the highest threshold that a share `sensitivity` of its images reaches; NaN without images.
 
     Chosen on the images it is measured on, a threshold flatters; choose it on validation images.
-
-    Args:
-        probs: As everywhere.
-        label: As everywhere.
-        sensitivity: Least share of the images of the class with a probability at or above the threshold, in (0, 1].
-
-    Returns:
-        (C,); NaN for a class without images.
     """
-    if not 0 < sensitivity <= 1:
-        raise UserError(f"the sensitivity of an operating point must lie in (0, 1], got {sensitivity!r}")
     known, thresholds = usable(probs, label), np.full(probs.shape[1], np.nan)
     for index in range(len(thresholds)):
         scores = np.sort(probs[known & (label == index), index])[::-1]
@@ -205,9 +177,7 @@ def operating_thresholds(probs: Floats, label: Integers, sensitivity: float) -> 
 def operating_scores(probs: Floats, label: Integers, classes: Sequence[str], thresholds: Floats) -> Statistic:
     """`sensitivity_at_threshold_X`, `specificity_...`, `precision_...` (positive predictive value) of fixed thresholds.
 
-    Intervals of them hold for the threshold as it is: they do not know of the choice.
-
-    The thresholds (C,) are those of `operating_thresholds`; NaN leaves all three undefined.
+    Intervals hold for the thresholds (C,) as they are, not for the choice of them; NaN leaves all three undefined.
     """
     known = usable(probs, label)[:, None]
     positive = (label[:, None] == np.arange(len(classes))) & known
@@ -254,16 +224,9 @@ def _areas(ranked: _Ranked, weights: Floats) -> Floats:
     return np.stack([auroc, np.where(both > 0, divide(np.einsum("rk,rk->r", gain, precision), truth), np.nan)])
 
 
-def _steps(score: Floats, positive: Flags) -> tuple[Floats, Floats, Floats]:
-    """Positives and images at or above each distinct score, and the scores, descending: (K,) each."""
-    ranked = _rank(score, positive)
-    hits = np.cumsum(ranked.positive)[ranked.ends].astype(np.float64)
-    return hits, (ranked.ends + 1).astype(np.float64), score[ranked.order][ranked.ends]
-
-
-def _thin(curve: Curve, points: int) -> Curve:
+def _thin(x: Floats, y: Floats, threshold: Floats, points: int) -> CurvePoints:
     """Keep points evenly spaced along the curve, by |dx| + |dy|, and both ends."""
-    length = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(curve.x)) + np.abs(np.diff(curve.y)))])
+    length = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
     kept = np.searchsorted(length, np.linspace(0, length[-1], points + 1)).clip(0, len(length) - 1)
     kept = np.union1d(kept, [0, len(length) - 1])
-    return Curve(curve.x[kept], curve.y[kept], curve.threshold[kept])
+    return CurvePoints(x[kept].tolist(), y[kept].tolist(), threshold[kept].tolist())

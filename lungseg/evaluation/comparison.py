@@ -36,12 +36,9 @@ TABLE = (
 def compare(
     evaluations: Sequence[SavedEvaluation], shared: bool = False, replicates: int = REPLICATES
 ) -> dict[str, Any]:
-    """Compare evaluations with the first of them.
+    """Compare two or more evaluations with the first of them, by a bootstrap that draws the same images for all.
 
-    Args:
-        evaluations: Two or more.
-        shared: Take the images that all have where they do not all have the same.
-        replicates: Resamples of the bootstrap; the same images are drawn for all runs.
+    `shared` takes the images that all have where they do not all have the same.
 
     Returns:
         Plain values: `what`, `runs` (numbers with intervals, by run), `differences` (run minus baseline: `value`,
@@ -154,7 +151,7 @@ def _defined(
 ) -> dict[str, dict[str, float]]:
     """As plain values, with the number of images behind those that are means."""
     return {
-        name: dict(number._asdict()) | ({"images": counts[name]} if name in counts else {})
+        name: number._asdict() | ({"images": counts[name]} if name in counts else {})
         for name, number in numbers.items()
         if not np.isnan(number.value)
     }

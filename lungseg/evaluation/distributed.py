@@ -37,14 +37,9 @@ class ProcessGroup:
         return self.rank == 0
 
     def share(self, of_batch: Callable[[Batch], T], batches: Iterable[Batch]) -> list[T]:
-        """Apply a function to every batch, each on one process.
+        """Apply a function, whose results are picklable and small, to every batch, each on one process.
 
-        Args:
-            of_batch: Its result must be picklable, and small.
-            batches: The same on every process.
-
-        Returns:
-            The results in order on rank zero, nothing elsewhere.
+        The batches are the same everywhere; rank zero gets all results in order, the others none.
         """
         mine = [(number, of_batch(batch)) for number, batch in enumerate(batches) if number % self.size == self.rank]
         if self.size == 1:
@@ -68,6 +63,9 @@ class ProcessGroup:
             raise SystemExit(2) from None
 
 
+ALONE = ProcessGroup()
+
+
 @contextmanager
 def join(environment: Mapping[str, str] = os.environ) -> Iterator[ProcessGroup]:
     """Take part in the processes that a launcher has started; alone where none has.
@@ -78,7 +76,7 @@ def join(environment: Mapping[str, str] = os.environ) -> Iterator[ProcessGroup]:
     place = detect_rank(environment)
     rank, size, local = place.rank, place.world_size or 1, place.local_rank
     if size == 1:
-        yield ProcessGroup()
+        yield ALONE
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(local % torch.cuda.device_count())

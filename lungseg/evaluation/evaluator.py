@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from lungseg.errors import UserError
+from lungseg.errors import check
 from lungseg.evaluation.caveats import list_caveats
 from lungseg.evaluation.classification import confusion_matrix
 from lungseg.evaluation.intervals import REPLICATES
-from lungseg.evaluation.measure import Measured, image_rows, measure, run_network
+from lungseg.evaluation.measure import Measured, image_columns, measure, run_network
 from lungseg.evaluation.outputs import CLOSED_FORM, CamMethod, MapClass, Picture
-from lungseg.evaluation.plain_data import from_plain, to_plain
 from lungseg.evaluation.results import ClassMapResults, EvaluationResults, EvaluationSetup, MaskCounts
-from lungseg.evaluation.saved import METRICS_FILE, ROWS_FILE
+from lungseg.evaluation.saved import METRICS_FILE, ROWS_FILE, from_plain, to_plain
 from lungseg.evaluation.scoreboard import scoreboard
 from lungseg.evaluation.sections import (
     calibration_section,
@@ -55,14 +54,11 @@ class Options:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name, least in (("faithfulness", 0), ("robustness", 0), ("bootstraps", 1), ("shortcut_images", 1)):
-            value = getattr(self, name)
-            if value < least:
-                raise UserError(
-                    f"--{name.replace('shortcut_images', 'shortcuts')}: must be {least} or more, got {value}"
-                )
-        if not 0 < self.sensitivity <= 1:
-            raise UserError(f"--sensitivity: must lie in (0, 1], got {self.sensitivity}")
+        check(self.faithfulness >= 0, "--faithfulness", "0 or more", self.faithfulness)
+        check(self.robustness >= 0, "--robustness", "0 or more", self.robustness)
+        check(self.bootstraps >= 1, "--bootstraps", "1 or more", self.bootstraps)
+        check(self.shortcut_images >= 1, "--shortcuts", "1 or more", self.shortcut_images)
+        check(0 < self.sensitivity <= 1, "--sensitivity", "in (0, 1]", self.sensitivity)
 
 
 def evaluate(
@@ -87,17 +83,17 @@ def evaluate(
     say("statistics")
     results = _sections(target, measured, tuned, options)
     maps = {method.name: _map_section(target, measured, method, options, say) for method in options.cam_methods}
-    results = replace(results, class_maps=maps, caveats=list_caveats(target, measured, tuned, why))
-    results = _with_studies(results, target, options, say)
+    studies = _studies(target, options, say)
+    results = replace(results, class_maps=maps, caveats=list_caveats(target, measured, tuned, why), **studies)
     # JSON has no NaN: what is undefined becomes None, in memory as in the file
     plain = without_nan(to_plain(results))
-    rows = image_rows(measured, options.cam_methods[0], tuned)
-    write_text(output / ROWS_FILE, to_csv([list(rows[0]), *([row[column] for column in rows[0]] for row in rows)]))
+    columns = image_columns(measured, options.cam_methods[0], tuned)
+    write_text(output / ROWS_FILE, to_csv([columns, *zip(*columns.values(), strict=True)]))
     ends = ("value", "low", "high", "undefined", "images")
     numbers = ([section, name, *map(number.get, ends)] for section, name, number in _walk_numbers(plain, ""))
     write_text(output / "scores.csv", to_csv([["section", "name", *ends], *numbers]))
     write_json(output / METRICS_FILE, plain)
-    return from_plain(EvaluationResults, plain)
+    return from_plain(plain)
 
 
 def assist(target: EvaluationTarget, options: Options) -> None:
@@ -196,20 +192,18 @@ def _map_section(
     return ClassMapResults(maps.evidence, maps.localisation, maps.threshold, intervals, faithfulness)
 
 
-def _with_studies(
-    results: EvaluationResults, target: EvaluationTarget, options: Options, say: Say
-) -> EvaluationResults:
-    """The shortcut report and the robustness curves, which show the network changed images."""
+def _studies(target: EvaluationTarget, options: Options, say: Say) -> dict[str, Any]:
+    """The shortcut report and the robustness curves, which show the network changed images, by field of the results."""
     from lungseg.evaluation.robustness import measure_robustness
-    from lungseg.evaluation.shortcut_study import measure_shortcuts
-    from lungseg.evaluation.shortcut_verdict import verdict
+    from lungseg.evaluation.shortcut_study import measure_shortcuts, verdict
 
+    found: dict[str, Any] = {}
     if options.shortcuts:
-        shortcuts, shown = measure_shortcuts(target, say, options.shortcut_images)
-        results = replace(results, shortcuts=shortcuts, verdict=verdict(shown))
+        found["shortcuts"], shown = measure_shortcuts(target, say, options.shortcut_images)
+        found["verdict"] = verdict(shown)
     if options.robustness:
-        results = replace(results, robustness=measure_robustness(target, say, options.robustness))
-    return results
+        found["robustness"] = measure_robustness(target, say, options.robustness)
+    return found
 
 
 def _walk_numbers(content: Mapping[str, Any], section: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:

@@ -6,10 +6,10 @@ know counts as without a label.
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-from collections.abc import Mapping
+import posixpath
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
@@ -18,7 +18,7 @@ from lungseg.config import Config, DataConfig
 from lungseg.data.datamodule import LungDataModule
 from lungseg.data.folders import PART_FOLDERS, SPLIT_FOLDERS, Reading
 from lungseg.data.index import read_index
-from lungseg.data.layouts import RADIOGRAPHY_CLASSES, class_labels
+from lungseg.data.layouts import RADIOGRAPHY_CLASSES, class_labels, read_rows
 from lungseg.data.sample import CLASSES, Sample
 from lungseg.errors import DataError, UserError
 from lungseg.runs.progress import only_errors
@@ -43,12 +43,7 @@ class EvaluationData(NamedTuple):
 
 
 def find_data(run: Run, config: Config, split: str | None) -> EvaluationData:
-    """Find the data that the config names, and whether the network was trained on them.
-
-    Args:
-        run: Where the network comes from.
-        config: Of the run, with the words for `data` applied.
-        split: As of `load_target`.
+    """Find the data that the config of a run, changed by words, names, and whether the network was trained on them.
 
     Raises:
         UserError: All images are asked for, but these are the data of the training.
@@ -130,34 +125,37 @@ class OtherDataSet(NamedTuple):
 
 
 def read_other_data_set(root: Path, label_map: Mapping[str, str]) -> OtherDataSet:
-    """Read a data set in any layout that `index` knows.
-
-    Args:
-        root: Folder or manifest.
-        label_map: Class by the name that the data set gives it.
+    """Read a data set, a folder or a manifest, in any layout that `index` knows; `label_map` gives a class by its name.
 
     Raises:
         FileNotFoundError: There is no such root.
         DataError: One line with every fault of the data but names that are no class.
     """
-    reading, unknown_names = _read(root, label_map), set[str]()
-    unknown: list[bool] = [False] * (len(reading.samples) if reading else 0)
+    reading, names = _read(root, label_map), set[str]()
+    name_of: Callable[[str], str | None] = _folder_of
     if reading is None or _problems(reading):
-        unknown_names = _names(root) - class_labels(label_map).keys()
+        if root.is_dir():
+            names = {name.casefold() for _, folders, _ in os.walk(root) for name in folders}
+            names -= SPLIT_FOLDERS.keys() | PART_FOLDERS
+        else:
+            rows = read_rows(root, defaultdict(list))
+            given = {posixpath.normpath(row["image"].replace("\\", "/")): row["label"].casefold() for _, row in rows}
+            no_names = {"", *map(str, range(len(CLASSES)))}  # nothing, or the number of a class, which may end in .0
+            names = {name for name in given.values() if name.removesuffix(".0") not in no_names}
+            name_of = given.__getitem__
+        names -= class_labels(label_map).keys()
         if reading is not None and reading.layout == "COVID-19 Radiography Database":
-            unknown_names -= {name.casefold() for name in RADIOGRAPHY_CLASSES}
-        reading, unknown = _read_with_unknown_names(root, label_map, unknown_names)
+            names -= {name.casefold() for name in RADIOGRAPHY_CLASSES}
+        # All other names are read as some class, so that the layout is recognised; their images then lose the label.
+        with only_errors("lungseg.data"):  # the first reading has warned
+            reading = read_index(root, {**label_map, **dict.fromkeys(names, CLASSES[0])})
     if problems := _problems(reading):
         raise DataError(f"{root}: {'; '.join(problems)}; more: `python -m lungseg.audit {str(root)!r}`")
-    samples = [replace(s, label=None) if u else s for s, u in zip(reading.samples, unknown, strict=True)]
+    unknown = {sample.id: name for sample in reading.samples if (name := name_of(sample.id)) in names}
+    samples = [replace(sample, label=None) if sample.id in unknown else sample for sample in reading.samples]
     if not reading.has_splits:
         samples = [replace(sample, split="test") for sample in samples]
-    if root.is_dir():
-        unknown_samples = [sample for sample, u in zip(samples, unknown, strict=True) if u]
-        # The folder nearest to the image names its class, unless it names a part (`images`); others are no classes.
-        folders = ([part.casefold() for part in PurePosixPath(sample.id).parts[-2::-1]] for sample in unknown_samples)
-        unknown_names &= {next((name for name in names if name not in PART_FOLDERS), "") for names in folders}
-    return OtherDataSet(samples, reading.has_splits, sorted(unknown_names), sum(unknown))
+    return OtherDataSet(samples, reading.has_splits, sorted(set(unknown.values())), len(unknown))
 
 
 def _read(root: Path, label_map: Mapping[str, str]) -> Reading | None:
@@ -175,27 +173,7 @@ def _problems(reading: Reading) -> list[str]:
     return [problem for problem in reading.problems if not problem.startswith("class without an image in Train")]
 
 
-def _read_with_unknown_names(
-    root: Path, label_map: Mapping[str, str], unknown_names: set[str]
-) -> tuple[Reading, list[bool]]:
-    """Read with the unknown names taken for a class, and again for another: whose label differs bears such a name."""
-    with only_errors("lungseg.data"):  # the first reading has warned
-        one, other = (read_index(root, {**label_map, **dict.fromkeys(unknown_names, name)}) for name in CLASSES[:2])
-    labels = {sample.id: sample.label for sample in other.samples}
-    return one, [sample.label != labels.get(sample.id) for sample in one.samples]
-
-
-def _names(root: Path) -> set[str]:
-    """Every name, in lower case, that may be meant as a class: of folders, or in a manifest's column `label`."""
-    if root.is_dir():
-        names = {name.casefold() for _, folders, _ in os.walk(root) for name in folders}
-        return names - SPLIT_FOLDERS.keys() - PART_FOLDERS
-    lines = root.read_text(encoding="utf-8-sig").splitlines()
-    comma = ";" if ";" in lines[0] and "," not in lines[0] else ","
-    rows = csv.reader(io.StringIO("\n".join(lines)), delimiter=comma)
-    columns = [name.strip().casefold() for name in next(rows)]
-    if "label" not in columns:
-        return set()
-    at = columns.index("label")
-    numbers = {str(label) for label in range(len(CLASSES))}
-    return {row[at].strip().casefold() for row in rows if len(row) > at} - {"", *numbers}
+def _folder_of(sample_id: str) -> str | None:
+    """Name in lower case of the folder nearest to an image that does not name a part (`images`): that of its class."""
+    folders = (part.casefold() for part in PurePosixPath(sample_id).parts[-2::-1])
+    return next((name for name in folders if name not in PART_FOLDERS), None)

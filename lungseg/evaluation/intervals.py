@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from lungseg.errors import UserError
-from lungseg.evaluation.plain_data import stored
 from lungseg.evaluation.statistics import Floats, Integers, Statistic, score_set
 
 CONFIDENCE = 0.95
@@ -41,13 +40,8 @@ class Number:
     low: float | None
     high: float | None  # None, as `low`, where no resample defines the score.
     undefined: int  # Resamples that do not define the score; the interval is that of the others.
-    images: int | None = field(default=None, metadata=stored(none_as="nothing"))
+    images: int | None = None
     """Images behind a mean; None for scores that are no mean over images."""
-
-    @staticmethod
-    def of(interval: Interval, images: int | None = None) -> Number:
-        """The number of an interval."""
-        return Number(*interval, images)
 
 
 Numbers = dict[str, Number]
@@ -57,7 +51,7 @@ Numbers = dict[str, Number]
 def numbers_of(intervals: Mapping[str, Interval], images: Mapping[str, int] | None = None) -> Numbers:
     """Numbers by name; `images` gives how many are behind those that are means."""
     counts = images or {}
-    return {name: Number.of(interval, counts.get(name)) for name, interval in intervals.items()}
+    return {name: Number(*interval, counts.get(name)) for name, interval in intervals.items()}
 
 
 class Difference(NamedTuple):
@@ -87,9 +81,6 @@ def bootstrap(
         groups: (N,) patient or study of each image; None: not known, the image stands for itself.
         replicates: Resamples to draw.
         seed: The same seed draws the same resamples.
-
-    Raises:
-        UserError: No image, or not as many groups as images.
     """
     values = _set_scores(statistics, images)
     drawn = _resampled(statistics, draw_weights(images, groups, replicates, seed))
@@ -136,12 +127,7 @@ def draw_weights(
 ) -> Iterator[Floats]:
     """How often each image is in each resample: chunks (r, N) float64, `replicates` rows in all.
 
-    Args:
-        images: N.
-        groups: (N,) names, or None.
-        replicates: Rows in all.
-        seed: Of the draw; what is drawn does not depend on `chunk`.
-        chunk: Most weights in one chunk, but at least a row.
+    A chunk has at most `chunk` weights, but at least a row; what is drawn does not depend on it.
     """
     members = _group_index(images, groups)
     count = images if members is None else int(members.max()) + 1

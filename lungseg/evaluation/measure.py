@@ -3,7 +3,6 @@
 One pass of the network over the split and one over Val (for what is tuned there); all else is done on what they leave.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from lungseg.evaluation.outputs import (
     collect_outputs,
 )
 from lungseg.evaluation.segmentation import measure_masks
-from lungseg.evaluation.statistics import Flags, Floats, Integers
+from lungseg.evaluation.statistics import Floats, Integers
 from lungseg.evaluation.target import EvaluationTarget
 from lungseg.evaluation.temperature import Tuned, softmax
 from lungseg.runs.progress import cores, no_word
@@ -68,11 +67,6 @@ class Measured:
     def groups(self) -> list[str | None]:
         """(N,) patient or study."""
         return [sample.group for sample in self.samples]
-
-    @property
-    def broken_logits(self) -> Flags:
-        """(N,): the class logits are not all finite."""
-        return np.asarray(~np.isfinite(self.logits).all(axis=1))
 
 
 def measure(
@@ -174,48 +168,34 @@ def read_spacings(samples: Sequence[Sample], config: DataConfig) -> Floats:
     return spacings
 
 
-def image_rows(measured: Measured, method: CamMethod, tuned: Tuned | None = None) -> list[dict[str, Any]]:
-    """One row an image, in the order of the split.
+def image_columns(measured: Measured, method: CamMethod, tuned: Tuned) -> dict[str, list[Any]]:
+    """The columns of per_image.csv, a value an image, in the order of the split.
 
     `id`, `digest` (of the image's file: runs are compared on the same images), `group`, `label`, `predicted` (both
     empty where unknown), `correct`, `confidence` (probability of the class predicted) and `confidence_scaled` (after
     temperature scaling), `prob_CLASS`; scores of the lung mask under their own names (`dice`, ...) and of the infection
-    mask as `infection_...`; then those of the first CAM method.
+    mask as `infection_...`; then those of one CAM method. NaN marks what is not known or undefined.
     """
-    probs, broken_logits = measured.probs, measured.broken_logits
-    scaled = softmax(measured.logits / tuned.temperature[:, None]) if tuned is not None else np.full_like(probs, np.nan)
-    masks = _mask_columns(measured)
-    rows = []
-    for i, sample in enumerate(measured.samples):
-        label, known = int(measured.label[i]), not broken_logits[i]
-        predicted = int(probs[i].argmax()) if known else -1
-        rows.append(
-            {
-                "id": sample.id,
-                "digest": digest(sample.image),
-                "group": sample.group or "",
-                "label": measured.classes[label] if label >= 0 else "",
-                "predicted": measured.classes[predicted] if known else "",
-                "correct": predicted == label if known and label >= 0 else math.nan,
-                "confidence": float(probs[i].max()),
-                "confidence_scaled": float(scaled[i].max()),
-                **{f"prob_{name}": float(probs[i, c]) for c, name in enumerate(measured.classes)},
-                **{name: values[i] for name, values in masks.items()},
-                "has_infection_mask": sample.infection is not None,
-                **measured.maps[method].per_image[i],
-            }
-        )
-    return rows
-
-
-def _mask_columns(measured: Measured) -> dict[str, list[float | int]]:
-    """Columns of length N of every score of masks; counts stay whole numbers."""
-    columns: dict[str, list[float | int]] = {}
+    probs, label, samples = measured.probs, measured.label, measured.samples
+    scaled = softmax(measured.logits / tuned.temperature[:, None])
+    known, names = ~np.isnan(probs).any(axis=1), [*measured.classes, ""]
+    predicted = np.where(known, np.nan_to_num(probs).argmax(axis=1), -1)
+    columns = {
+        "correct": np.where(known & (label >= 0), predicted == label, np.nan),
+        "confidence": probs.max(axis=1),
+        "confidence_scaled": scaled.max(axis=1),
+        **{f"prob_{name}": probs[:, index] for index, name in enumerate(measured.classes)},
+    }
     for kind, result in measured.masks.items():
-        prefix = "" if kind == "lung" else f"{kind}_"
         for name, values in result.scores.items():
-            column: list[float | int] = [math.nan] * len(measured.samples)
-            for index, value in zip(result.index, values.tolist(), strict=True):
-                column[index] = value
-            columns[prefix + name] = column
-    return columns
+            column = columns[name if kind == "lung" else f"{kind}_{name}"] = np.full(len(samples), np.nan)
+            column[result.index] = values
+    columns["has_infection_mask"] = np.array([sample.infection is not None for sample in samples])
+    words: dict[str, list[Any]] = {
+        "id": [sample.id for sample in samples],
+        "digest": [digest(sample.image) for sample in samples],
+        "group": [sample.group for sample in samples],
+        "label": [names[index] for index in label],
+        "predicted": [names[index] for index in predicted],
+    }
+    return words | {name: values.tolist() for name, values in (columns | measured.maps[method].per_image).items()}

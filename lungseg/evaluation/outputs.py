@@ -6,7 +6,7 @@ Masks are kept compressed (under a kilobyte an image), class maps at their own s
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -107,43 +107,31 @@ def collect_outputs(
     split: Split | None = None,
     show: Callable[[Picture], None] | None = None,
 ) -> list[BatchOutputs]:
-    """Pass over a split, by default the one evaluated.
+    """Pass over a split, by default the one evaluated: one element a batch, on rank zero.
 
     `show` gets every image, several at a time, each on a thread of its own.
-
-    Returns:
-        One element a batch; where several processes share the passes, an empty list on all but rank zero.
     """
+    alone, shown = target.processes.size == 1, 0
+
+    def show_batch(batch: Batch, batch_outputs: BatchOutputs) -> None:
+        nonlocal shown
+        if show is not None:
+            with ThreadPoolExecutor(cores()) as pool:
+                list(pool.map(show, _pictures(target, batch, batch_outputs, shown)))
+            shown += len(batch_outputs.label)
 
     def run(batch: Batch) -> BatchOutputs:
-        return _outputs_of(target, batch, cam_methods, map_class)
+        batch_outputs = _outputs_of(target, batch, cam_methods, map_class)
+        if alone:
+            show_batch(batch, batch_outputs)
+        return batch_outputs
 
-    if show is None or target.processes.size > 1:
-        outputs = target.processes.share(run, target.batches(split))
+    outputs = target.processes.share(run, target.batches(split))
+    if show is not None and outputs and not alone:
         # other processes hold the images of their batches, so rank zero reads them once more to show them
-        if show is not None and outputs:
-            _show_all(target, zip(target.batches(split), outputs, strict=True), show)
-        return outputs
-    outputs = []
-
-    def run_and_keep() -> Iterator[tuple[Batch, BatchOutputs]]:
-        for batch in target.batches(split):
-            outputs.append(run(batch))
-            yield batch, outputs[-1]
-
-    _show_all(target, run_and_keep(), show)
+        for batch, batch_outputs in zip(target.batches(split), outputs, strict=True):
+            show_batch(batch, batch_outputs)
     return outputs
-
-
-def _show_all(
-    target: EvaluationTarget, batches: Iterable[tuple[Batch, BatchOutputs]], show: Callable[[Picture], None]
-) -> None:
-    number = 0
-    with ThreadPoolExecutor(cores()) as pool:
-        for batch, batch_outputs in batches:
-            for _ in pool.map(show, _pictures(target, batch, batch_outputs, number)):
-                pass
-            number += len(batch_outputs.label)
 
 
 def _outputs_of(

@@ -1,14 +1,13 @@
 """What an evaluation found, typed: the content of metrics.json, which every table, chart and page is made from.
 
-None stands for a number that is undefined, and for a part that was not measured. `plain_data.to_plain` gives the
-dictionary that metrics.json holds, `saved.read_results` reads it back.
+None stands for a number that is undefined, and for a part that was not measured. `saved.to_plain` gives the dictionary
+that metrics.json holds, `saved.read_results` reads it back.
 """
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lungseg.evaluation.intervals import Number, Numbers
-from lungseg.evaluation.plain_data import stored
 from lungseg.evaluation.scoreboard import ScoreboardRow
 
 Flag = Literal["shortcut", "no sign", "unclear"]
@@ -23,14 +22,14 @@ class EvaluationSetup:
     split: str  # `test`, `val`, or `all` of another data set.
     images: int
     data_name: str  # What the data set is called, without the path to it.
-    data_origin: str = field(metadata=stored("origin"))
+    data_origin: str
     """`own`, `changed` or `other`: whether these are the data of the training."""
     data: dict[str, Any]  # The config section.
     data_fingerprint: str | None
     classes: list[str]
     class_images: dict[str, int]  # Images by true class.
     network: dict[str, Any]  # The config section `model`, and the number of `parameters`.
-    map_class: str = field(metadata=stored("target"))
+    map_class: str
     """Whose class maps: of the class `predicted`, or of the true one (`label`)."""
     bootstraps: int  # Resamples behind every interval.
     versions: dict[str, str | None]  # Of Python and of packages.
@@ -71,9 +70,9 @@ class CalibrationResults:
     fitted_on: str  # In words; empty where no temperature is known.
     before: Numbers  # `ece`, `ece_classwise`, `brier` of the probabilities as they are.
     reliability: list[ReliabilityBin]
-    after: Numbers | None = field(default=None, metadata=stored(none_as="nothing"))
+    after: Numbers | None = None
     """After temperature scaling; None, as `reliability_after`, without a temperature."""
-    reliability_after: list[ReliabilityBin] | None = field(default=None, metadata=stored(none_as="nothing"))
+    reliability_after: list[ReliabilityBin] | None = None
 
 
 @dataclass(frozen=True)
@@ -210,22 +209,22 @@ class RobustnessResults:
 class EvaluationResults:
     """Everything of metrics.json. A section of numbers is empty where nothing could be measured for it."""
 
-    setup: EvaluationSetup = field(metadata=stored("what"))
+    setup: EvaluationSetup
     segmentation: Numbers = field(default_factory=dict)
     """Of the lung masks, and as `infection_...` of the infection masks."""
     mask_counts: dict[str, MaskCounts] = field(default_factory=dict)  # By kind: `lung`, `infection`.
     classification: Numbers = field(default_factory=dict)
-    calibration: CalibrationResults | None = field(default=None, metadata=stored(none_as="empty"))
+    calibration: CalibrationResults | None = None
     confusion: list[list[int]] = field(default_factory=list)  # Images, rows true, columns predicted.
     curves: Curves = field(default_factory=Curves)
-    operating_points: OperatingPoints | None = field(default=None, metadata=stored(none_as="empty"))
+    operating_points: OperatingPoints | None = None
     class_maps: dict[str, ClassMapResults] = field(default_factory=dict)
     """By CAM method, `NAME` or `NAME@LAYER`; per_image.csv and the pictures hold the first."""
     shortcuts: ShortcutResults | None = None
     robustness: RobustnessResults | None = None
     verdict: Verdict | None = None
     scoreboard: list[ScoreboardRow] = field(default_factory=list)
-    caveats: list[str] = field(default_factory=list, metadata=stored("notes"))
+    caveats: list[str] = field(default_factory=list)
     """What was left out or is undefined, and how to read a number: a sentence each."""
 
     def headline(self, section: str, name: str) -> Number | None:

@@ -1,19 +1,24 @@
-"""An evaluation read back from its files: its results, and enough of each image to compute every number again."""
+"""Results as plain values for metrics.json and back, and an evaluation read back from its files.
+
+Of each image enough is kept there to compute every number again.
+"""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from lungseg.errors import UserError
 from lungseg.evaluation.class_maps import MAP_COLUMNS, map_values
-from lungseg.evaluation.plain_data import from_plain
 from lungseg.evaluation.results import EvaluationResults, EvaluationSetup
 from lungseg.evaluation.segmentation import OVERLAP_SCORES, SIDES, SURFACE_SCORES
 from lungseg.evaluation.statistics import Floats, Integers
@@ -25,6 +30,10 @@ MASK_SCORES = (
     *(f"{score}_{side}" for side in SIDES for score in _BY_SIDE),
 )
 """Columns of per_image.csv that are averaged of lung masks, and as `infection_...` of infection masks."""
+_KEYS = {"setup": "what", "caveats": "notes", "data_origin": "origin", "map_class": "target"}
+"""Keys of metrics.json that are not called as the field is in the code."""
+_OMITTED, _EMPTY = {"after", "reliability_after", "images"}, {"calibration", "operating_points"}
+"""Fields whose None is no key at all, and fields whose None is an empty object."""
 METRICS_FILE, ROWS_FILE = "metrics.json", "per_image.csv"
 Key = tuple[str, str]  # Id of an image and digest of its file: two data sets may give different images the same id.
 
@@ -80,6 +89,50 @@ class SavedEvaluation:
         return replace(self, rows=[self.rows[place[key]] for key in keys])
 
 
+def to_plain(results: Any) -> dict[str, Any]:
+    """Dicts, lists and scalars of a dataclass of `results`, under the keys and in the order of metrics.json."""
+
+    def to_object(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+        there = [(name, value) for name, value in fields if value is not None or name not in _OMITTED]
+        return {_KEYS.get(name, name): {} if value is None and name in _EMPTY else value for name, value in there}
+
+    return dataclasses.asdict(results, dict_factory=to_object)
+
+
+def from_plain(plain: Any, where: str = "") -> EvaluationResults:
+    """The inverse of `to_plain`; keys that no field has are passed over.
+
+    Raises:
+        UserError: A key is lacking whose field has no default: the file `where` is of another version.
+    """
+    results: EvaluationResults = _parse(EvaluationResults, plain, where)
+    return results
+
+
+def _parse(kind: Any, plain: Any, where: str) -> Any:
+    """A value of the type `kind`: a scalar, `dict[str, X]`, `list[X]`, `X | None`, or a dataclass of these."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return None if plain is None else _parse(arguments[0], plain, where)
+    if origin is dict:
+        return {name: _parse(arguments[1], item, where) for name, item in plain.items()}
+    if origin is list:
+        return [_parse(arguments[0], item, where) for item in plain]
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+        return plain
+    if not isinstance(plain, Mapping):
+        raise UserError(f"{where}: must hold an object, got {type(plain).__name__!r}; evaluate again")
+    hints, values = get_type_hints(kind), {}
+    for field in dataclasses.fields(kind):
+        key = _KEYS.get(field.name, field.name)
+        if key in plain:
+            empty = field.name in _EMPTY and not plain[key]
+            values[field.name] = None if empty else _parse(hints[field.name], plain[key], where)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise UserError(f"{where}: {key!r} is lacking, it is of another version of lungseg; evaluate again")
+    return kind(**values)
+
+
 def read_results(folder: Path) -> EvaluationResults:
     """Read the metrics.json of an evaluation's folder.
 
@@ -94,7 +147,7 @@ def read_results(folder: Path) -> EvaluationResults:
         plain = json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: is no JSON ({error}); evaluate again") from None
-    return from_plain(EvaluationResults, plain, str(path))
+    return from_plain(plain, str(path))
 
 
 def read_evaluation(run: Path, name: str) -> SavedEvaluation:

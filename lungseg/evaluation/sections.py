@@ -22,16 +22,15 @@ from lungseg.evaluation.classification import (
     class_scores,
     images_by_class,
     operating_scores,
-    precision_recall_curve,
     present,
+    ranking_curves,
     ranking_scores,
-    roc_curve,
     usable,
 )
 from lungseg.evaluation.intervals import Numbers, bootstrap, numbers_of
 from lungseg.evaluation.measure import MaskResults, Measured
 from lungseg.evaluation.outputs import CamMethod
-from lungseg.evaluation.results import CalibrationResults, CurvePoints, Curves, FaithfulnessResults, OperatingPoints
+from lungseg.evaluation.results import CalibrationResults, Curves, FaithfulnessResults, OperatingPoints
 from lungseg.evaluation.segmentation import global_scores, mask_scores
 from lungseg.evaluation.statistics import Flags, Statistic, count_defined, means
 from lungseg.evaluation.target import EvaluationTarget
@@ -107,10 +106,8 @@ def curves_section(measured: Measured) -> Curves:
     probs, label = measured.probs[known], measured.label[known]
     curves = Curves()
     for index, name in enumerate(measured.classes):
-        for make, of_class in ((roc_curve, curves.roc), (precision_recall_curve, curves.precision_recall)):
-            points = make(probs[:, index], label == index)
-            if len(points.x):
-                of_class[name] = CurvePoints(*(axis.tolist() for axis in points))
+        if found := ranking_curves(probs[:, index], label == index):
+            curves.roc[name], curves.precision_recall[name] = found
     return curves
 
 
@@ -137,30 +134,21 @@ def _numbers(statistics: Sequence[Statistic], measured: Measured, replicates: in
 
 RANDOMISED = 16  # Images on which the weight randomisation is checked.
 FAITHFULNESS_REPLICATES = 2_000
+BATCH_SIZE = 32  # Most images in one pass.
 
 
-def measure_faithfulness(
-    target: EvaluationTarget, method: CamMethod, images: int, batch_size: int = 32
-) -> FaithfulnessResults:
-    """Faithfulness of the maps of the predicted classes on images spread over the classes.
-
-    Args:
-        target: Network and data.
-        method: Method and layer.
-        images: How many; all there are if that is fewer.
-        batch_size: Most images in one pass.
-    """
+def measure_faithfulness(target: EvaluationTarget, method: CamMethod, images: int) -> FaithfulnessResults:
+    """Faithfulness of the maps of the predicted classes on so many images, spread over the classes."""
     dataset = target.data.dataset(target.split)
     items = default_collate([dataset[0, index] for index in spread_over_classes(target.samples, images)])
     batch: Tensor = target.on_device(items)["image"]
     curves = []
-    for start in range(0, len(batch), batch_size):
-        part = batch[start : start + batch_size]
+    for part in torch.split(batch, BATCH_SIZE):
         with torch.no_grad():
             classes = target.network(part).class_logits.argmax(1)
         cam = class_activation_map(target.network, part, classes, *method)
         cam = resize_map(cam, layer_stride(target.network, method.layer), (part.shape[-2], part.shape[-1]))
-        curves.append(faithfulness(target.network, part, cam, classes, batch_size=batch_size))
+        curves.append(faithfulness(target.network, part, cam, classes, batch_size=BATCH_SIZE))
     values = {name: torch.cat([getattr(curve, name) for curve in curves]) for name in curves[0]._fields}
 
     def maps(network: nn.Module, images: Tensor, classes: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.evaluation.lungs_apart import count_components, count_holes, part_like, part_lungs
+from lungseg.data.lungs_apart import count_components, count_holes, part_like, part_lungs
 from lungseg.evaluation.statistics import Flags, Floats, Statistic, divide
 
 OVERLAP_SCORES = ("dice", "iou", "sensitivity", "precision")
@@ -23,13 +23,10 @@ SIDES = ("image_left", "image_right")  # Of the image as it is drawn, not of the
 def measure_masks(
     predicted: Flags, true: Flags, spacing_mm: Floats | None = None, lungs: bool = False
 ) -> dict[str, NDArray[Any]]:
-    """Score masks (B, H, W) against the true ones.
+    """Score masks (B, H, W), one image or more, against the true ones (B, H, W).
 
-    Args:
-        predicted: (B, H, W), one image or more.
-        true: (B, H, W).
-        spacing_mm: (B, 2) as of `measure_surfaces`, NaN where unknown; None if all are.
-        lungs: Also score the left and the right lung apart (`part_lungs`, `part_like`).
+    `spacing_mm` is (B, 2) as of `measure_surfaces`; None if all are unknown. `lungs` also scores the left and the right
+    lung apart (`part_lungs`, `part_like`).
 
     Returns:
         (B,) each. float64: `OVERLAP_SCORES` and `pixel_accuracy` in [0, 1], `SURFACE_SCORES`; with `lungs` all but the
@@ -39,7 +36,7 @@ def measure_masks(
     overlaps = (np.count_nonzero(masks, axis=(1, 2)) for masks in (predicted & true, predicted, true))
     pixels = dict(zip(PIXEL_COUNTS, overlaps, strict=True))
     scores = _ratios(*pixels.values()) | {"pixel_accuracy": (predicted == true).mean(axis=(1, 2))}
-    spacings = [None] * len(true) if spacing_mm is None else [_known(spacing) for spacing in spacing_mm]
+    spacings = np.full((len(true), 2), np.nan) if spacing_mm is None else spacing_mm
     rows = [_shape_of(*masks, lungs) for masks in zip(predicted, true, spacings, strict=True)]
     return scores | {name: np.array([row[name] for row in rows]) for name in rows[0]} | pixels
 
@@ -89,13 +86,7 @@ def _ratios(*pixels: NDArray[np.generic]) -> dict[str, NDArray[Any]]:
     return {name: np.where(np.isnan(ratio), empty, ratio) for name, ratio in ratios.items()}
 
 
-def _known(spacing_mm: Floats) -> tuple[float, float] | None:
-    return (float(spacing_mm[0]), float(spacing_mm[1])) if np.isfinite(spacing_mm).all() else None
-
-
-def _shape_of(
-    predicted: Flags, true: Flags, spacing_mm: tuple[float, float] | None, lungs: bool
-) -> dict[str, float | int]:
+def _shape_of(predicted: Flags, true: Flags, spacing_mm: Floats, lungs: bool) -> dict[str, float | int]:
     """What cannot be counted for a whole batch at once: of one image, masks (H, W)."""
     row: dict[str, float | int] = {
         **measure_surfaces(*_cropped(predicted, true), spacing_mm),
@@ -127,7 +118,9 @@ def _cropped(predicted: Flags, true: Flags) -> tuple[Flags, Flags]:
 _NEIGHBOURS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
-def measure_surfaces(predicted: Flags, true: Flags, spacing_mm: tuple[float, float] | None = None) -> dict[str, float]:
+def measure_surfaces(
+    predicted: Flags, true: Flags, spacing_mm: Floats | tuple[float, float] = (math.nan, math.nan)
+) -> dict[str, float]:
     """Distances between the outlines of two masks, each measured from centre to centre of its pixels.
 
     With d(a, B) the distance from a pixel of outline A to the nearest of outline B:
@@ -137,22 +130,16 @@ def measure_surfaces(predicted: Flags, true: Flags, spacing_mm: tuple[float, flo
       Trans. Med. Imaging 2009).
     - `hd95_mm`, `asd_mm`: the same in millimetres.
 
-    Args:
-        predicted: (H, W).
-        true: (H, W).
-        spacing_mm: Height and width of a pixel of these masks; None if not known.
-
-    Returns:
-        Distances of 0 or more. All NaN if either mask is empty; those in mm also without a spacing.
+    Masks are (H, W), `spacing_mm` is the height and width of a pixel. All distances are NaN if a mask is empty, those
+    in mm also where the spacing is.
     """
     outlines = outline(predicted), outline(true)
     # pixels that are not square need a search of their own: another neighbour may be the nearest
-    pixels = _scores(*outlines)
-    millimetres = (math.nan, math.nan)
-    if spacing_mm is not None and spacing_mm[0] == spacing_mm[1]:
-        millimetres = pixels[0] * spacing_mm[0], pixels[1] * spacing_mm[0]
-    elif spacing_mm is not None:
-        millimetres = _scores(*(points * np.array(spacing_mm) for points in outlines))
+    pixels, (height, width) = _scores(*outlines), map(float, spacing_mm)
+    millimetres = pixels[0] * height, pixels[1] * height
+    if height != width:
+        known = not math.isnan(height + width)
+        millimetres = _scores(*(points * (height, width) for points in outlines)) if known else (math.nan, math.nan)
     return {"hd95_px": pixels[0], "asd_px": pixels[1], "hd95_mm": millimetres[0], "asd_mm": millimetres[1]}
 
 

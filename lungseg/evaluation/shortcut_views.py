@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lungseg.evaluation.lungs_apart import squared_distance
+from lungseg.data.lungs_apart import squared_distance
 
 BORDER_SHARE = 3 / 32  # Width of the border as a share of the side: what the audit's linear probe sees of it.
 MARGIN = 0.02
@@ -42,14 +42,9 @@ def measure_distance(lung: Tensor) -> LungDistance:
 
 
 def keep(images: Tensor, kept: Tensor) -> Tensor:
-    """Fill all but the pixels kept with the mean grey of these.
+    """Fill all but the pixels kept (B, H, W) bool with the mean grey of these: (B, 1, H, W) float32 in [0, 1].
 
-    Args:
-        images: (B, 1, H, W) float32 in [0, 1].
-        kept: (B, H, W) bool.
-
-    Returns:
-        (B, 1, H, W) float32 in [0, 1]; an image of which nothing is kept is `NOTHING_KEPT` everywhere.
+    An image of which nothing is kept is `NOTHING_KEPT` everywhere.
     """
     kept = kept[:, None]
     count = kept.sum(dim=(1, 2, 3), keepdim=True)

@@ -18,9 +18,8 @@ Statistic = Callable[[Floats], dict[str, Floats]]
 def means(values: Mapping[str, NDArray[np.generic]], groups: Mapping[str, Flags] | None = None) -> Statistic:
     """Mean of each value over the images where it is defined, and over those of each group.
 
-    Args:
-        values: (N,) each, finite numbers or flags; NaN marks an image that a value is not defined for.
-        groups: (N,) each; the mean of `dice` over the group `Normal` is named `dice_Normal`.
+    Values are (N,) finite numbers or flags, NaN for an image that they are not defined for, groups are (N,) flags; the
+    mean of `dice` over the group `Normal` is named `dice_Normal`.
     """
     columns = dict(_columns(values, groups))
     table = np.stack(list(columns.values()), axis=1) if columns else np.zeros((0, 0))

@@ -1,7 +1,7 @@
 """What is evaluated: the network of a checkpoint and one split of a data set, as the run's own config describes it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -16,7 +16,7 @@ from lungseg.data.batch import Batch, unpack
 from lungseg.data.datamodule import LungDataModule
 from lungseg.data.sample import SPLITS, Sample, Split, spread_over_classes
 from lungseg.errors import UserError
-from lungseg.evaluation.distributed import ProcessGroup
+from lungseg.evaluation.distributed import ALONE, ProcessGroup
 from lungseg.evaluation.find_data import Origin, find_data
 from lungseg.models.checkpoint import load_network
 from lungseg.models.network import LungNetwork
@@ -41,7 +41,7 @@ class EvaluationTarget:
     all_images: bool = False  # All images of another data set are measured, whatever their split; they stand as `test`.
     caveats: tuple[str, ...] = ()  # What a reader must know of the data, a sentence each.
     track: Track = silent  # Shows how far a pass is.
-    processes: ProcessGroup = field(default_factory=ProcessGroup)  # Processes that share the forward passes.
+    processes: ProcessGroup = ALONE  # Processes that share the forward passes.
 
     @property
     def samples(self) -> list[Sample]:
@@ -89,17 +89,16 @@ def load_target(
     words: Sequence[str],
     split: str | None = None,
     track: Track = silent,
-    processes: ProcessGroup | None = None,
+    processes: ProcessGroup = ALONE,
 ) -> EvaluationTarget:
     """Load a run's best checkpoint and the split of its data, or of another data set.
 
     Args:
         run: A run folder, or a .ckpt file in one.
         words: `data.key=value` over the run's config; the network is the checkpoint's and cannot be changed.
-        split: `test`, `val`, or, of another data set, `all`; None: `test`, or `all` where another data set has no
-            splits.
+        split: `test`, `val`, or, of another data set, `all`; None: `test`, or `all` where that has no splits.
         track: Shows how far a pass over batches is.
-        processes: Shares the forward passes; None: this process has none.
+        processes: Share the forward passes; by default there are no others.
 
     Raises:
         UserError: No such split, a word that is not of `data`, a file that is no checkpoint of lungseg.
@@ -135,7 +134,7 @@ def load_target(
         all_images=all_images,
         caveats=tuple(caveats),
         track=track,
-        processes=processes or ProcessGroup(),
+        processes=processes,
     )
 
 

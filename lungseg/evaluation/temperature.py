@@ -8,8 +8,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.special
 
-from lungseg.errors import UserError
 from lungseg.evaluation.classification import operating_thresholds, usable
 from lungseg.evaluation.results import ReliabilityBin
 from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic, divide
@@ -64,18 +64,13 @@ def fit_temperature(logits: Floats, label: Integers) -> float:
     """Temperature T that minimises the negative log-likelihood of `softmax(logits / T)` (Guo et al., ICML 2017).
 
     logits are (N, C) of validation images, label is (N,), -1 where unknown. The likelihood is convex in 1 / T: its
-    slope is halved down to zero. The prediction never changes.
-
-    Returns:
-        Within `TEMPERATURES`; at its lower end if every image is classified right, at its upper one if the logits are
-        worse than chance. 1 if the logits do not tell the classes apart at all.
-
-    Raises:
-        UserError: No image has a label and finite logits.
+    slope is halved down to zero. The prediction never changes. The result lies within `TEMPERATURES`: at its lower end
+    if every image is classified right, at its upper one if the logits are worse than chance. 1 if the logits do not
+    tell the classes apart at all, NaN if no image has a label and finite logits.
     """
     known = usable(logits, label)
     if not known.any():
-        raise UserError("no temperature to fit: none of the validation images has a label and finite logits")
+        return math.nan
     scores, label = logits[known] - logits[known].max(axis=1, keepdims=True), label[known]
     true = scores[np.arange(len(label)), label]
 
@@ -119,10 +114,7 @@ class Tuned:
 def softmax(logits: Floats) -> Floats:
     """Probabilities (N, C) of logits (N, C); NaN in a row that is not finite."""
     finite = np.isfinite(logits).all(axis=1, keepdims=True)
-    safe = np.where(finite, logits, 0.0)
-    shares = np.exp(safe - safe.max(axis=1, keepdims=True))
-    probs: Floats = np.where(finite, shares / shares.sum(axis=1, keepdims=True), np.nan)
-    return probs
+    return np.where(finite, scipy.special.softmax(np.where(finite, logits, 0.0), axis=1), np.nan)
 
 
 def choose(logits: Floats, label: Integers, sensitivity: float) -> Calibration:
@@ -130,8 +122,7 @@ def choose(logits: Floats, label: Integers, sensitivity: float) -> Calibration:
 
     The thresholds (`operating_thresholds`) are of `softmax(logits)`, not scaled by the temperature.
     """
-    temperature = fit_temperature(logits, label) if usable(logits, label).any() else math.nan
-    return Calibration(temperature, operating_thresholds(softmax(logits), label, sensitivity))
+    return Calibration(fit_temperature(logits, label), operating_thresholds(softmax(logits), label, sensitivity))
 
 
 def apply(choice: Calibration, images: int, on: str) -> Tuned:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Self, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from lungseg.data.lungs_apart import part_lungs
 from lungseg.errors import UserError
-from lungseg.evaluation.lungs_apart import part_lungs
 from lungseg.inference.backend import Backend
 from lungseg.inference.input_checks.checks import check_input
 from lungseg.inference.prediction import LungAreas, Prediction

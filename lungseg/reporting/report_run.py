@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
-from lungseg.evaluation.distributed import ProcessGroup
+from lungseg.evaluation.distributed import ALONE, ProcessGroup
 from lungseg.evaluation.evaluator import Options, assist, evaluate
 from lungseg.evaluation.intervals import Numbers
 from lungseg.evaluation.outputs import check_cam_methods
@@ -41,7 +41,7 @@ def report_run(
     options: Options | None = None,
     output: Path | None = None,
     page: bool = True,
-    processes: ProcessGroup | None = None,
+    processes: ProcessGroup = ALONE,
 ) -> Reported:
     """Evaluate a run and write everything that a reader is given.
 
@@ -52,13 +52,13 @@ def report_run(
         options: How much is measured; None: the defaults.
         output: Folder; None: `EvaluationTarget.output`.
         page: Whether report.html, its pictures, the LaTeX table and the figures are wanted.
-        processes: Shares the forward passes, its other processes calling `assist_run`; None: this one needs no other.
+        processes: Shares the forward passes, its other processes calling `assist_run`; by default there are none.
 
     Raises:
         UserError: As of `load_target` and `evaluate`.
         FileNotFoundError: No checkpoint, or no config beside it.
     """
-    processes, options = processes or ProcessGroup(), options or Options()
+    options = options or Options()
     progress = Progress()
     target = load_target(run, words, split, progress.track, processes)
     check_cam_methods(target, options.cam_methods)

@@ -35,14 +35,10 @@ def to_csv(lines: Iterable[Iterable[Any]]) -> str:
     return text.getvalue()
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(int(value))
+def _cell(value: Any) -> Any:
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.9g}"
-    return str(value)
+    return int(value) if isinstance(value, bool) else value
 
 
 def without_nan(value: Any) -> Any:

@@ -96,7 +96,7 @@ class OverlayCallback(Callback):
                 predicted_lung=lung[i].cpu().numpy(),
                 cam=cam[i].cpu().numpy(),
                 caption=_caption(i, batch, classes, probs[i], float(dice[i]), evidence),
-                warning="EVIDENCE MOSTLY OUTSIDE THE LUNGS" if bool(evidence.outside[i]) else "",
+                warning="EVIDENCE MOSTLY OUTSIDE THE LUNGS" if bool(evidence.evidence_outside[i]) else "",
             )
             for i in range(len(lung))
         ]
@@ -146,7 +146,7 @@ def _caption(
     parts = [f"#{number + 1}", f"true {truth}", f"predicted {classes[int(probs.argmax())]} ({float(probs.amax()):.2f})"]
     if batch["has_lung"][number]:
         parts.append(f"dice {dice:.3f}")
-    share = float(evidence.share_in_lungs[number])
+    share = float(evidence.evidence_in_lungs[number])
     if math.isnan(share):
         return "  ".join([*parts, "no positive evidence"])
     parts.append(f"evidence in lungs before crop {share:.0%}")

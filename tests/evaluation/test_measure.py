@@ -10,10 +10,11 @@ import torch
 
 from lungseg.config import DataConfig
 from lungseg.data.sample import Sample
-from lungseg.evaluation.measure import Measured, image_rows, measure, read_spacings
+from lungseg.evaluation.measure import Measured, image_columns, measure, read_spacings
 from lungseg.evaluation.outputs import CLOSED_FORM, Picture, collect_outputs
 from lungseg.evaluation.segmentation import measure_masks
 from lungseg.evaluation.target import EvaluationTarget, load_target
+from lungseg.evaluation.temperature import nothing
 
 
 @pytest.fixture(scope="module")
@@ -97,23 +98,24 @@ def test_val_is_passed_over_for_what_is_tuned_there_and_not_measured_with_itself
 
 
 def test_rows_hold_what_was_measured(measured: Measured) -> None:
-    rows = image_rows(measured, CLOSED_FORM)
-    assert [row["id"] for row in rows] == [sample.id for sample in measured.samples]
-    for i, row in enumerate(rows):
-        predicted = int(measured.logits[i].argmax())
-        assert row["predicted"] == measured.classes[predicted]
-        assert row["correct"] is (row["predicted"] == row["label"])
-        assert row["confidence"] == pytest.approx(measured.probs[i, predicted])
-        assert row["dice"] == measured.masks["lung"].scores["dice"][i]
-        assert isinstance(row["pixels_true"], int) and row["has_infection_mask"] is True
+    columns = image_columns(measured, CLOSED_FORM, nothing(6, 3))
+    assert columns["id"] == [sample.id for sample in measured.samples]
+    predicted = measured.logits.argmax(axis=1)
+    assert columns["predicted"] == [measured.classes[index] for index in predicted]
+    pairs = zip(columns["predicted"], columns["label"], strict=True)
+    assert columns["correct"] == [one == other for one, other in pairs]
+    assert columns["confidence"] == pytest.approx(measured.probs[range(6), predicted])
+    assert columns["dice"] == measured.masks["lung"].scores["dice"].tolist()
+    assert columns["pixels_true"] == measured.masks["lung"].scores["pixels_true"].tolist()
+    assert columns["has_infection_mask"] == [True] * 6
 
 
 @pytest.mark.filterwarnings("error")
 def test_outputs_that_are_not_finite_are_marked_and_never_scored(target: EvaluationTarget) -> None:
     found = measure(broken(target))
-    assert found.broken_logits.all() and found.broken_masks == 6 and found.maps[CLOSED_FORM].broken == 6
+    assert np.isnan(found.probs).all() and found.broken_masks == 6 and found.maps[CLOSED_FORM].broken == 6
     assert found.masks["lung"].scores["dice"].tolist() == [0.0] * 6
-    row = image_rows(found, CLOSED_FORM)[0]
+    row = {name: values[0] for name, values in image_columns(found, CLOSED_FORM, nothing(6, 3)).items()}
     assert row["predicted"] == "" and np.isnan(row["correct"]) and np.isnan(row["prob_Normal"])
     assert np.isnan(row["evidence_in_lungs"]) and np.isnan(row["lungs_hit"])
     assert found.maps[CLOSED_FORM].localisation["lungs"]["all"]["undefined"] == 6

@@ -15,9 +15,7 @@ import torch
 
 from lungseg.evaluation.evaluator import Options, evaluate
 from lungseg.evaluation.outputs import CamMethod
-from lungseg.evaluation.plain_data import from_plain, to_plain
-from lungseg.evaluation.results import EvaluationResults
-from lungseg.evaluation.saved import read_results
+from lungseg.evaluation.saved import from_plain, read_results, to_plain
 from lungseg.evaluation.target import EvaluationTarget, load_target
 from lungseg.models.network import LungNetwork
 from lungseg.reporting.summary import evaluation_lines
@@ -133,7 +131,7 @@ def test_the_summary_tells_headlines_maps_verdict_and_notes(evaluated) -> None:
 
 
 def _printed(content: dict[str, Any]) -> str:
-    return "\n".join(evaluation_lines(from_plain(EvaluationResults, content)))
+    return "\n".join(evaluation_lines(from_plain(content)))
 
 
 @pytest.fixture
@@ -285,7 +283,7 @@ def test_images_of_one_patient_are_drawn_together(run: Path, tmp_path: Path) -> 
     [
         ({"faithfulness": -1}, "--faithfulness: must be 0 or more, got -1"),
         ({"bootstraps": 0}, "--bootstraps: must be 1 or more, got 0"),
-        ({"sensitivity": 0.0}, r"--sensitivity: must lie in \(0, 1\], got 0.0"),
+        ({"sensitivity": 0.0}, r"--sensitivity: must be in \(0, 1\], got 0.0"),
         ({"sensitivity": math.nan}, "--sensitivity"),
     ],
 )

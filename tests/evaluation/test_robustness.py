@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from lungseg.data.sample import Sample
 from lungseg.evaluation.distributed import ProcessGroup
 from lungseg.evaluation.perturbations import PERTURBATIONS, rotate
-from lungseg.evaluation.plain_data import to_plain
 from lungseg.evaluation.results import RobustnessResults
 from lungseg.evaluation.robustness import PASSES, SCORES, measure_robustness, show_perturbed
+from lungseg.evaluation.saved import to_plain
 from lungseg.evaluation.target import EvaluationTarget, load_target
 from lungseg.models.network import LungOutput
 from lungseg.runs.whole_files import without_nan

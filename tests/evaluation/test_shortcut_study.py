@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from lungseg.data.sample import Sample
 from lungseg.evaluation.distributed import ProcessGroup
-from lungseg.evaluation.shortcut_study import DILATIONS, PASSES, SCORES, SHOWN_VIEWS, measure_shortcuts
-from lungseg.evaluation.shortcut_verdict import verdict
+from lungseg.evaluation.shortcut_study import DILATIONS, PASSES, SCORES, SHOWN_VIEWS, measure_shortcuts, verdict
 from lungseg.evaluation.shortcut_views import VIEWS
 from lungseg.evaluation.target import EvaluationTarget, load_target
 from lungseg.models.network import LungOutput

@@ -8,8 +8,7 @@ import pytest
 
 from lungseg.data.sample import Sample
 from lungseg.evaluation.intervals import Interval, bootstrap
-from lungseg.evaluation.shortcut_study import ShownImages, view_scores
-from lungseg.evaluation.shortcut_verdict import LIMITS, RULE, verdict
+from lungseg.evaluation.shortcut_study import LIMITS, RULE, ShownImages, verdict, view_scores
 from lungseg.evaluation.shortcut_views import VIEWS
 
 CLASSES = ("COVID-19", "Non-COVID", "Normal")

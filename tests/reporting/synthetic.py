@@ -11,7 +11,6 @@ import numpy as np
 
 from lungseg.evaluation.intervals import Number
 from lungseg.evaluation.outputs import Picture
-from lungseg.evaluation.plain_data import to_plain
 from lungseg.evaluation.results import (
     CalibrationResults,
     ClassMapResults,
@@ -31,6 +30,7 @@ from lungseg.evaluation.results import (
     Verdict,
     ViewResults,
 )
+from lungseg.evaluation.saved import to_plain
 from lungseg.evaluation.scoreboard import ScoreboardRow
 from lungseg.reporting.evaluation_files import PictureWriter
 

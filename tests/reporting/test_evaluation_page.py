@@ -13,8 +13,8 @@ import pytest
 from synthetic import CLASSES, make_evaluation, number
 from wellformed import checked
 
-from lungseg.evaluation.plain_data import from_plain, to_plain
 from lungseg.evaluation.results import EvaluationResults
+from lungseg.evaluation.saved import from_plain, to_plain
 from lungseg.reporting.chart_files import Chart
 from lungseg.reporting.evaluation_charts import evaluation_charts
 from lungseg.reporting.evaluation_files import Content, read_content
@@ -122,7 +122,7 @@ def test_null_numbers_everywhere_do_not_break_the_page(content: Content, evaluat
     hollowed["calibration"]["reliability"] = [b | {"low": 0.5} for b in hollowed["calibration"]["reliability"]]
     hollowed["calibration"]["reliability_after"] = []
     hollowed["classification"] |= {name: hollow(n) for name, n in plain["classification"].items()}
-    found = dataclasses.replace(content, results=from_plain(EvaluationResults, hollowed))
+    found = dataclasses.replace(content, results=from_plain(hollowed))
     text = words_of(found, evaluation_charts(found), evaluation)
     assert "not measured" in text
     assert not re.search(r"\bnan\b|\bNone\b", text)

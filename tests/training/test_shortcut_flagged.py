@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from lungseg.config.loading import load_config
-from lungseg.evaluation.shortcut_study import measure_shortcuts
-from lungseg.evaluation.shortcut_verdict import verdict
+from lungseg.evaluation.shortcut_study import measure_shortcuts, verdict
 from lungseg.evaluation.target import load_target
 from lungseg.fit import fit
 

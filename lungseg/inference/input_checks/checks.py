@@ -12,8 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.data.decode import LEAST_LUNG
-from lungseg.evaluation.lungs_apart import Sides, part_lungs
+from lungseg.data.lungs_apart import LEAST_LUNG, Sides, part_lungs
 from lungseg.inference.input_checks.orientation import compare, grey_ranks
 from lungseg.inference.prediction import Flag
 

@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from lungseg.benchmarks.input_checks import CHANGES
+from lungseg.data.lungs_apart import Sides, part_lungs
 from lungseg.data.phantom.generator import Phantom, draw_phantom
-from lungseg.evaluation.lungs_apart import Sides, part_lungs
 from lungseg.inference.input_checks.checks import (
     IMAGE_FLAGS,
     _midline_flags,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from lungseg.data.lungs_apart import Sides, count_components, count_holes, part_like, part_lungs
 from lungseg.data.phantom.generator import draw_phantom
-from lungseg.evaluation.lungs_apart import Sides, count_components, count_holes, part_like, part_lungs
 
 Mask = NDArray[np.bool_]
 
