@@ -117,4 +117,4 @@ def test_a_missing_extra_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     assert _run("--checkpoint", untrained, "--output", tmp_path / "m.onnx") == 2
-    assert "needs 'onnxscript': pip install 'lungseg[onnx]'" in capsys.readouterr().err
+    assert "need onnxscript, which is not installed: pip install 'lungseg[onnx]'" in capsys.readouterr().err

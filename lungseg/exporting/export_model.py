@@ -15,7 +15,7 @@ from lungseg.errors import ExportError, UserError
 from lungseg.exporting import graph
 from lungseg.exporting.precision import DropImages, DropScores, compare, find_images, to_fp16, to_int8
 from lungseg.exporting.self_check import LIMIT, Arrays, ExportedModel, SelfCheck, check_file
-from lungseg.inference.onnx_backend import open_session
+from lungseg.inference.onnx_backend import import_package, open_session
 from lungseg.inference.torch_backend import load_torch
 from lungseg.models.model_file import read_model_file, write_model_file
 from lungseg.models.network import LungNetwork
@@ -50,7 +50,8 @@ def export(
     # Everything that the user may have to correct comes before the minute that recording takes.
     _check_request(output, precision)
     if output.suffix == ".onnx":
-        graph.require_onnx()
+        for name in ("onnx", "onnxruntime", "onnxscript"):  # torch's exporter needs the last
+            import_package(name)
     source = Run.open(checkpoint)
     if source.kind == "onnx":
         raise UserError(f"{source.model}: exported already; give the run folder or the .safetensors file it came from")
@@ -73,8 +74,8 @@ def export(
         if precision != "fp32":
             images = find_images(source, info)
             # It may differ by more than the limit: what that loses is measured, and written into the file.
-            smaller = to_fp16(model) if precision == "fp16" else to_int8(model, images.calibration())
-            scores = compare({"fp32": full, precision: run_onnx(smaller.SerializeToString())}, images.batches())
+            smaller = to_fp16(model) if precision == "fp16" else to_int8(model, images.calibration)
+            scores = compare({"fp32": full, precision: run_onnx(smaller.SerializeToString())}, images.batches)
             yield from _drop_lines(images, scores)
             measured = {name: found._asdict() for name, found in scores.items()}
             about = {"precision": precision, "measured_on": images.name, **measured}

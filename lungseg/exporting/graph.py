@@ -4,7 +4,6 @@ Recorded by torch.export, it is kept as it is (.pt2) or translated to ONNX. The 
 matrices in it, so that a graph of tensors alone can resize images of any size.
 """
 
-import importlib
 import io
 import json
 from typing import Any, NamedTuple
@@ -15,7 +14,6 @@ from torch.export import Dim, ExportedProgram
 
 from lungseg import __version__
 from lungseg.cam.lung import evidence_in_lungs, mask_to_lung, resize_map
-from lungseg.errors import UserError
 from lungseg.models.network import LungNetwork
 from lungseg.runs.model_info import KEY, ModelInfo, info_to_json
 from lungseg.runs.progress import only_errors
@@ -146,15 +144,6 @@ def to_pt2(program: ExportedProgram, info: ModelInfo) -> bytes:
     with only_errors(*_NOISY):
         torch.export.save(program, content, extra_files={EXTRA_FILE: info_to_json(info)})
     return content.getvalue()
-
-
-def require_onnx() -> None:
-    """Raise a UserError if the extra `onnx` is not installed."""
-    for name in ("onnx", "onnxruntime", "onnxscript"):  # torch's exporter needs the last
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise UserError(f"--output: an ONNX file needs {name!r}: pip install 'lungseg[onnx]'") from error
 
 
 def to_onnx(program: ExportedProgram, info: ModelInfo) -> Any:

@@ -5,7 +5,7 @@ The loss is dice and accuracy on images that the file was not made with, beside 
 
 import importlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -53,15 +53,12 @@ def to_fp16(model: Any) -> Any:
     return model
 
 
-def to_int8(model: Any, images: Sequence[NDArray[np.uint8]]) -> Any:
+def to_int8(model: Any, images: Iterable[NDArray[np.uint8]]) -> Any:
     """Compute the network in 8-bit integers: static quantisation, weights by channel, activations by their range.
 
     Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
-    CVPR 2018. What comes before the first and after the last convolution stays as it is.
-
-    Args:
-        model: `onnx.ModelProto`.
-        images: (S, S) each, as the network sees them, not those that the loss is measured on: they set the ranges.
+    CVPR 2018. What comes before the first and after the last convolution of the `onnx.ModelProto` stays as it is. The
+    images (S, S), as the network sees them, set the ranges: not those that the loss is measured on.
     """
     import onnx
 
@@ -96,11 +93,11 @@ def to_int8(model: Any, images: Sequence[NDArray[np.uint8]]) -> Any:
 
 
 class DropImages(NamedTuple):
-    """Images to measure the drop on."""
+    """Images to measure the drop on, to be read once."""
 
     name: str
-    batches: Callable[[], Iterator[Batch]]
-    calibration: Callable[[], list[NDArray[np.uint8]]]  # Other images (S, S), for int8.
+    batches: Iterable[Batch]
+    calibration: Iterable[NDArray[np.uint8]]  # Other images (S, S), for int8.
     caveat: str = ""  # Why they are not the run's own, if they are not.
 
 
@@ -124,13 +121,10 @@ def find_images(run: Run, info: ModelInfo) -> DropImages:
         target = load_target(run.model, [], "val")
     except (ValueError, OSError) as error:
         return _phantoms(info, " ".join(str(error).split()))
-
-    def calibration() -> list[NDArray[np.uint8]]:
-        samples = target.data.samples["train"]
-        chosen = samples[:: max(1, len(samples) // CALIBRATION_IMAGES)][:CALIBRATION_IMAGES]
-        return [read_sample(sample, info.image_size, info.keep_aspect)[0] for sample in chosen]
-
-    return DropImages(f"Val of {target.data_name}", target.batches, calibration)
+    samples = target.data.samples["train"]
+    chosen = samples[:: max(1, len(samples) // CALIBRATION_IMAGES)][:CALIBRATION_IMAGES]
+    calibration = (read_sample(sample, info.image_size, info.keep_aspect)[0] for sample in chosen)
+    return DropImages(f"Val of {target.data_name}", target.batches(), calibration)
 
 
 def compare(models: Mapping[str, ExportedModel], batches: Iterable[Batch]) -> dict[str, DropScores]:
@@ -158,23 +152,20 @@ def compare(models: Mapping[str, ExportedModel], batches: Iterable[Batch]) -> di
 
 
 def _phantoms(info: ModelInfo, reason: str) -> DropImages:
-    """Phantoms of the classes in turn; drawn at 256 pixels at least."""
+    """Phantoms of the classes in turn."""
 
-    def draw(seed: int) -> Phantom:
-        return draw_phantom(seed, seed % len(CLASSES), info.image_size)
+    def draw(seeds: Iterable[int]) -> Iterator[Phantom]:
+        return (draw_phantom(seed, seed % len(CLASSES), info.image_size) for seed in seeds)
 
-    def batch(phantom: Phantom) -> Batch:
-        return {
+    batches = (
+        {
             "image": torch.from_numpy(phantom.image)[None, None].float() / 255,
             "lung": torch.from_numpy(phantom.lung)[None, None].float(),
             "label": torch.tensor([phantom.label]),
             "has_lung": torch.tensor([True]),
             "has_label": torch.tensor([tuple(info.classes) == tuple(CLASSES)]),
         }
-
-    return DropImages(
-        f"{_PHANTOMS} phantoms",
-        lambda: (batch(draw(seed)) for seed in range(_PHANTOMS)),
-        lambda: [draw(_PHANTOMS + number).image for number in range(CALIBRATION_IMAGES)],
-        reason,
+        for phantom in draw(range(_PHANTOMS))
     )
+    calibration = (phantom.image for phantom in draw(range(_PHANTOMS, _PHANTOMS + CALIBRATION_IMAGES)))
+    return DropImages(f"{_PHANTOMS} phantoms", batches, calibration, reason)

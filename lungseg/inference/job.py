@@ -101,12 +101,8 @@ def predict(options: Options) -> Outcome:
 def predict_files(predictor: Predictor, files: Sequence[Input], write: Writer) -> Iterator[Row]:
     """Predict and write files, and yield a row each, in their order.
 
-    At most about three batches of images are in memory. A thread a core decodes and writes, this one runs the network.
-
-    Args:
-        predictor: Its `batch_size` images go through the network at a time.
-        files: A file that cannot be read gives a row with `error`, and the next one follows.
-        write: Writes what is predicted of a file and gives its row; called from several threads.
+    At most about three batches of images are in memory. A thread a core decodes and calls `write`, this one runs the
+    network. A file that cannot be read gives a row with `error`, and the next one follows.
     """
 
     def decode(file: Input) -> Decoded:

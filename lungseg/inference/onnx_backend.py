@@ -54,7 +54,7 @@ def open_session(model: Path | bytes, device: str = "auto", threads: int = 0) ->
 
     0 threads are those of `OMP_NUM_THREADS`, if it is set.
     """
-    ort = _package("onnxruntime")
+    ort = import_package("onnxruntime")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
     options.log_severity_level = 3  # errors alone: it warns of what it optimises
@@ -66,6 +66,15 @@ def open_session(model: Path | bytes, device: str = "auto", threads: int = 0) ->
             raise
         file = "the model" if isinstance(model, bytes) else str(model)
         raise UserError(f"{file}: not a readable ONNX file ({type(error).__name__}); is it whole?") from error
+
+
+def import_package(name: str) -> Any:
+    """Import a package that ONNX models need; a UserError if it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        extra = "openvino" if name == "openvino" else "'lungseg[onnx]'"
+        raise UserError(f"ONNX models need {name}, which is not installed: pip install {extra}") from None
 
 
 def _providers(ort: Any, device: str) -> list[Any]:
@@ -81,7 +90,7 @@ def _providers(ort: Any, device: str) -> list[Any]:
 
 
 def _load_openvino(path: Path, threads: int) -> OnnxBackend:
-    ov = _package("openvino")
+    ov = import_package("openvino")
     core = ov.Core()
     try:
         model = core.read_model(path)
@@ -109,11 +118,3 @@ def _info(path: Path, metadata: dict[str, str]) -> ModelInfo:
         raise UserError(f"{path}: ONNX, but not of lungseg; give a file of python -m lungseg.export") from None
     except ValueError as error:
         raise UserError(f"{path}: not a model of this version of lungseg: {error}") from error
-
-
-def _package(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        extra = "pip install 'lungseg[onnx]'" if name == "onnxruntime" else f"pip install {name}"
-        raise UserError(f"ONNX models need {name}, which is not installed: {extra}") from None

@@ -6,12 +6,26 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lungseg.auditing.audit import Audit, Cell
 from lungseg.data.duplicates import Leak
+from lungseg.data.images import read_image
 from lungseg.data.sample import CLASSES, Sample
-from lungseg.errors import UserError
-from lungseg.reporting.drawing import png
-from lungseg.reporting.pair_sheet import draw_pairs
+from lungseg.errors import DataError, UserError
+from lungseg.reporting.drawing import (
+    INK,
+    PAPER,
+    WARNING_COLOUR,
+    Array,
+    Text,
+    centre,
+    fit_size,
+    png,
+    resize,
+    write_texts,
+)
+from lungseg.reporting.formatting import align
 from lungseg.runs.whole_files import to_csv, write_whole
 
 SHOWN_FILES = 10  # Files named of each kind of fault in the summary; `faults.csv` and the JSON have all.
@@ -20,26 +34,26 @@ LEAKS, FAULTS, PAIRS = "leaks.csv", "faults.csv", "pairs.png"
 _OF_EACH = ("id", "split", "label")
 LEAK_COLUMNS = ("kind", "correlation", "across_splits", *(f"{name}_{image}" for image in "ab" for name in _OF_EACH))
 FAULT_COLUMNS = ("kind", "file", "detail")
+MOST_PAIRS, PAIRS_A_ROW = 48, 4  # Of the picture.
+SIDE_PX, _GAP_PX, _TEXT_PX = 176, 8, 50
+LONGEST_NAME = 26  # Letters.
 
 
 def summarise(audit: Audit) -> str:
     """Write the audit as text of several lines, the findings last."""
     sizes = ", ".join(audit.sizes) if len(audit.sizes) < 4 else f"{len(audit.sizes)} sizes"
     splits = "" if audit.has_splits else ", no splits"
-    lines = [
-        f"audit of {audit.root}: {audit.layout}{splits}, {audit.images:,} images ({sizes or 'none readable'})",
-        "",
-        *_count_lines(audit.cells),
-        *_fault_lines(audit),
-        *_copy_lines(audit),
-        *_probe_lines(audit),
+    head = f"audit of {audit.root}: {audit.layout}{splits}, {audit.images:,} images ({sizes or 'none readable'})"
+    findings = [f"  - {finding}" for finding in list_findings(audit)]
+    parts: list[Iterable[str]] = [
+        [head],
+        *_count_tables(audit.cells),
+        _fault_lines(audit),
+        _copy_lines(audit),
+        _probe_lines(audit),
     ]
-    lines += (
-        ["findings:", *(f"  - {finding}" for finding in list_findings(audit))]
-        if not audit.is_clean
-        else ["no findings"]
-    )
-    return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
+    parts.append(["findings:", *findings] if findings else ["no findings"])
+    return "\n\n".join("\n".join(part) for part in parts).encode("utf-8", "backslashreplace").decode()
 
 
 def list_findings(audit: Audit) -> list[str]:
@@ -113,20 +127,35 @@ def write_report(audit: Audit, folder: Path) -> list[Path]:
     return [folder / name for name in files]
 
 
-def _count_lines(cells: Sequence[Cell]) -> Iterator[str]:
+def draw_pairs(leaks: Sequence[Leak]) -> Array:
+    """Draw the first of one pair or more side by side, each with kind, correlation, split, class and file."""
+    shown = leaks[:MOST_PAIRS]
+    title = f"{len(shown)} of {len(leaks)} pairs of images that show one exposure"
+    cells = [_draw_pair(leak) for leak in shown]
+    height, width = cells[0].shape[:2]
+    columns = min(PAIRS_A_ROW, len(cells))
+    rows = -(-len(cells) // columns)
+    sheet = np.full((40 + rows * (height + _GAP_PX), columns * (width + _GAP_PX) - _GAP_PX, 3), PAPER, np.uint8)
+    for index, cell in enumerate(cells):
+        top, left = 40 + index // columns * (height + _GAP_PX), index % columns * (width + _GAP_PX)
+        sheet[top : top + height, left : left + width] = cell
+    return write_texts(sheet, [Text(8, 8, title, 17)])
+
+
+def _count_tables(cells: Sequence[Cell]) -> Iterator[list[str]]:
     """A table a tree: splits down, classes across."""
     for tree, of_tree in groupby(cells, lambda cell: cell.tree):
-        rows = [list(row) for _, row in groupby(of_tree, lambda cell: cell.split)]
-        names = [name for name in (*CLASSES, "no class") if any(cell.name == name for row in rows for cell in row)]
-        published = any(cell.published for row in rows for cell in row)
-        yield f"{'images, of those published,' if published else 'images'} in {tree}"
-        yield f"  {'':6}" + "".join(f"{name:>24}" for name in names)
-        for row in rows:
+        known = list(of_tree)
+        names = [name for name in (*CLASSES, "no class") if any(cell.name == name for cell in known)]
+        table = [["", *names]]
+        for split, row in groupby(known, lambda cell: cell.split):
             counts = {cell.name: _count(cell) for cell in row}
-            yield f"  {row[0].split:6}" + "".join(f"{counts.get(name, '0'):>24}" for name in names)
-        if any(_verdict(cell) == "differs" for row in rows for cell in row):
-            yield "  a part of the tree may differ on purpose: only counts off by 1 % or less count as findings"
-        yield ""
+            table.append([split, *(counts.get(name, "0") for name in names)])
+        heading = "images, of those published," if any(cell.published for cell in known) else "images"
+        lines = [f"{heading} in {tree}", *(f"  {line}" for line in align(table))]
+        if any(_verdict(cell) == "differs" for cell in known):
+            lines.append("  a part of the tree may differ on purpose: only counts off by 1 % or less count as findings")
+        yield lines
 
 
 def _count(cell: Cell) -> str:
@@ -142,10 +171,7 @@ def _verdict(cell: Cell) -> str | None:
 
 
 def _fault_lines(audit: Audit) -> Iterator[str]:
-    if not audit.faults:
-        yield "files and masks: no fault"
-    else:
-        yield f"files and masks: {len(audit.faults):,} faults"
+    yield f"files and masks: {f'{len(audit.faults):,} faults' if audit.faults else 'no fault'}"
     for kind, of_kind in groupby(audit.faults, lambda fault: fault.kind):
         faults = list(of_kind)
         yield f"  {kind}: {len(faults):,}"
@@ -153,7 +179,6 @@ def _fault_lines(audit: Audit) -> Iterator[str]:
             yield f"    {fault.file}{': ' if fault.detail else ''}{fault.detail}"
         if len(faults) > SHOWN_FILES:
             yield f"    ... and {len(faults) - SHOWN_FILES:,} more, see {FAULTS}"
-    yield ""
 
 
 def _copy_lines(audit: Audit) -> Iterator[str]:
@@ -161,7 +186,6 @@ def _copy_lines(audit: Audit) -> Iterator[str]:
         yield f"both trees: {audit.in_both_trees:,} images under the same split (expected), {len(audit.moved):,} not"
     if not audit.leaks:
         yield "copies: none, neither exact nor near"
-        yield ""
         return
     groups = audit.groups
     images = sum(map(len, groups))
@@ -178,13 +202,11 @@ def _copy_lines(audit: Audit) -> Iterator[str]:
     contrary = sum(leak.first.label != leak.second.label for leak in audit.leaks)
     if contrary:
         yield f"  {contrary:,} pairs have two different classes"
-    yield ""
 
 
 def _probe_lines(audit: Audit) -> Iterator[str]:
     if not audit.probes:
         yield "shortcut probe: not run, it needs images of two classes or more to fit and to test"
-        yield ""
         return
     first = audit.probes[0]
     yield (
@@ -195,7 +217,6 @@ def _probe_lines(audit: Audit) -> Iterator[str]:
         verdict = "a shortcut: training will learn it" if probe.is_shortcut else "not clearly above chance"
         verdict = "may show the disease itself" if probe.view == "thumbnail" else verdict
         yield f"  {probe.view:<14}{probe.accuracy:.3f} +- {probe.deviation:.3f}  {verdict}"
-    yield ""
 
 
 def _leak_row(leak: Leak) -> tuple[Any, ...]:
@@ -216,3 +237,34 @@ def _is_ours(path: Path) -> bool:
             return file.readline().strip() == ",".join(LEAK_COLUMNS).encode()
     except OSError:
         return False
+
+
+def _draw_pair(leak: Leak) -> Array:
+    cell = np.full((SIDE_PX + _TEXT_PX, 2 * SIDE_PX, 3), PAPER, np.uint8)
+    cell[:SIDE_PX, :SIDE_PX] = _panel(leak.first.image)
+    cell[:SIDE_PX, SIDE_PX:] = _panel(leak.second.image)
+    kind = f"{leak.kind}, {leak.likeness:.3f}" + (", across splits" if leak.across else "")
+    texts = [Text(4, SIDE_PX + 2, kind, 12, WARNING_COLOUR if leak.across else INK)]
+    for left, sample in ((4, leak.first), (SIDE_PX + 4, leak.second)):
+        texts += [Text(left, SIDE_PX + 18, _caption(sample), 11), Text(left, SIDE_PX + 33, _name(sample), 11)]
+    return write_texts(cell, texts)
+
+
+def _panel(path: Path) -> Array:
+    """An image in the middle of a square; a grey square where it can no longer be read."""
+    try:
+        image = read_image(path)
+    except DataError:
+        return np.full((SIDE_PX, SIDE_PX, 3), 60, np.uint8)
+    grey = np.rint(resize(image, fit_size(image.shape, SIDE_PX))).astype(np.uint8)
+    return centre(np.repeat(grey[..., None], 3, axis=2), SIDE_PX, paper=(0, 0, 0))
+
+
+def _caption(sample: Sample) -> str:
+    return f"{sample.split}, {'no class' if sample.label is None else CLASSES[sample.label]}"
+
+
+def _name(sample: Sample) -> str:
+    """The file's name, its start left out where it is long."""
+    name = sample.image.name
+    return name if len(name) <= LONGEST_NAME else f"...{name[3 - LONGEST_NAME :]}"

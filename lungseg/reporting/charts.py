@@ -166,6 +166,7 @@ def draw_intervals(
         axes.axvline(at, **_REFERENCE)
         axes.text(at, -0.8, words, ha="center", va="bottom", fontsize=FONT_PT, color=SOFT)
     axes.set(ylim=(len(rows) - 0.5, -0.75), xlim=limits, yticks=[])
+    axes.locator_params(axis="x", nbins=6)  # long numbers would run into each other
     axes.grid(axis="x", color=RULE, linewidth=0.5)
     return Drawing(figure, f"{name}. {'; '.join(row.tooltip or row.words for row in rows)}.")
 

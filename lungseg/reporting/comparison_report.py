@@ -63,8 +63,6 @@ def comparison_csv(content: Mapping[str, Any]) -> str:
 
 def comparison_page(content: Mapping[str, Any], charts: list[Chart]) -> str:
     """The page as HTML."""
-    names = ("checkpoint_digest", "split", "data_name", "images", "image_size", "class_maps", "date")
-    setup = [(run, *(str(about.get(name)) for name in names)) for run, about in content["what"]["runs"].items()]
     return render(
         "comparison.html.jinja",
         title=f"Comparison: {_title(content)}",
@@ -72,8 +70,7 @@ def comparison_page(content: Mapping[str, Any], charts: list[Chart]) -> str:
         cells=_cells(content),
         charts=charts,
         notes=content["notes"],
-        setup_head=["run", *(name.replace("_", " ") for name in names)],
-        setup=setup,
+        runs=content["what"]["runs"],
     )
 
 

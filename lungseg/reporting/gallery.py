@@ -4,6 +4,7 @@ Images go by their numbers, which are those of their rows in per_image.csv and o
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,11 +86,8 @@ def choose(content: Content) -> list[int]:
     for name, sign in (("dice", 1), ("dice", -1), ("evidence_in_lungs", 1), ("confidence", 1)):
         known = [(to_float(content.rows[number].get(name)), number) for number in everything]
         orders.append([number for value, number in sorted((sign * v, n) for v, n in known if v is not None)])
-    kept: dict[int, None] = {}
-    for rank in range(len(everything)):
-        for order in orders:
-            if rank < len(order) and len(kept) < MOST:
-                kept.setdefault(order[rank])
+    in_turn = dict.fromkeys(number for rank in zip_longest(*orders) for number in rank if number is not None)
+    kept = set(islice(in_turn, MOST))
     return [number for number in by_trust if number in kept]
 
 

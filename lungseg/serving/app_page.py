@@ -40,14 +40,7 @@ _SAVE = """(content) => {
 
 
 def build_page(gr: Any, reader: Reader, about: str, uploads: Path) -> Any:
-    """The page of a model as Gradio `Blocks`.
-
-    Args:
-        gr: The module `gradio`.
-        reader: The model.
-        about: One line on the model.
-        uploads: Folder that uploads arrive in; each is deleted when it has been read.
-    """
+    """The page of a model, with a line about it, as Gradio `Blocks`; what arrives in `uploads` is deleted once read."""
     with gr.Blocks(title="lungseg", analytics_enabled=False, delete_cache=(60, _HOUR_S)) as page:
         cases = gr.State([], time_to_live=_HOUR_S)
         number = gr.State(0)
@@ -63,9 +56,8 @@ def build_page(gr: Any, reader: Reader, about: str, uploads: Path) -> Any:
         uploaded.then(handlers.show, chosen, shown, **hidden)
         for component in (on.images, on.method, on.of_class):
             component.input(handlers.show, chosen, shown, **hidden)
-        on.opacity.change(None, on.opacity, None, js=_SET_OPACITY)
-        on.crop.change(None, on.crop, None, js=_SET_CROP)
-        on.outline.change(None, on.outline, None, js=_SET_OUTLINE)
+        for component, script in ((on.opacity, _SET_OPACITY), (on.crop, _SET_CROP), (on.outline, _SET_OUTLINE)):
+            component.change(None, component, None, js=script)
         choices = [cases, on.method, on.of_class, on.opacity, on.crop]
         packed = on.download.click(handlers.pack, choices, on.packed, **hidden)
         packed.then(None, on.packed, None, js=_SAVE).then(lambda: "", None, on.packed, **hidden)

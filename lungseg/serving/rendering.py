@@ -70,13 +70,8 @@ def pack(
 ) -> bytes:
     """A zip file: `results.csv`, `results.json`, and `NN_NAME_mask.png` and `NN_NAME_overlay.png` of each image.
 
-    Args:
-        results: Names of the images and what is predicted of them, in the order of the page.
-        info: Of the model, for results.json.
-        method: That the maps are of, a key of `METHODS`.
-        label: Class of the maps; None is the predicted one of each image.
-        opacity: Of the strongest evidence, in [0, 1].
-        crop: Show the maps inside the lungs only.
+    The results are the images' names and what is predicted of them; their maps are of a method of `METHODS` and of the
+    class `label`, None being the predicted one of each. Opacity and crop are those of `Prediction.overlay`.
     """
     rows, content = [], io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -36,11 +36,7 @@ App = Callable[[dict[str, Any], Any, Send], Awaitable[None]]
 def serve(checkpoint: Path | None, host: str = LOCAL[0], port: int | None = None, device: str = "auto") -> None:
     """Load a model as `Predictor.load` does and serve its page until the process is interrupted or ended.
 
-    Args:
-        checkpoint: None is the model of the package.
-        host: Address to listen on.
-        port: None is the first free one from `FIRST_PORT`.
-        device: As of `load_backend`.
+    Without a port it is the first free one from `FIRST_PORT`.
 
     Raises:
         UserError: A port or host that cannot be had, or Gradio is not installed; beside the errors of loading.

@@ -11,6 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, create_trial
 
+from lungseg.reporting.formatting import align
 from lungseg.reporting.pages import render
 from lungseg.runs.whole_files import write_text
 from lungseg.sweeping.local import short
@@ -44,9 +45,7 @@ def show_status(sweep: Sweep, page: Path | None = None) -> None:
     contents = [*((id_, name) for id_, name, _ in plots), ("runs", "Runs")]
     values = {"title": f"Sweep {sweep.name}", "contents": contents, "metric": metric, "facts": facts}
     write_text(page, render("sweep.html.jinja", **values, plots=plots, table=table))
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in table]
-    print("\n".join([*lines, "", *facts, f"page        {page}"]), flush=True)
+    print("\n".join([*align(table, left=0), "", *facts, f"page        {page}"]), flush=True)
 
 
 def saved(sweep: Sweep, runs: Iterable[FrozenTrial]) -> float:

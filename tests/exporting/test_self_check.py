@@ -100,11 +100,12 @@ def test_val_and_train_of_a_run_or_phantoms_with_the_reason(untrained: Path, own
     info = ModelInfo(("COVID-19", "Non-COVID", "Normal"), 64, True, 8)
     own = find_images(Run.open(untrained), info)
     assert own.caveat == "" and own.name.startswith("Val of ")
-    assert [len(batch["label"]) for batch in own.batches()] == [2, 2, 2]
-    assert len(own.calibration()) == 12 and own.calibration()[0].shape == (64, 64)
+    assert [len(batch["label"]) for batch in own.batches] == [2, 2, 2]
+    calibration = list(own.calibration)
+    assert len(calibration) == 12 and calibration[0].shape == (64, 64)
     config = own_run / "config.yaml"
     config.write_text(re.sub("root: .*", "root: gone", config.read_text(), count=1))
     other = find_images(Run.open(own_run), info)
     assert "gone" in other.caveat and "phantoms" in other.name
-    batch = next(iter(other.batches()))
+    batch = next(iter(other.batches))
     assert batch["image"].shape == (1, 1, 64, 64) and batch["label"].tolist() == [0] and batch["lung"].any()

@@ -134,8 +134,7 @@ def _mask_flags(mask: NDArray[np.bool_], share: float) -> Iterator[Flag]:
     if cut > MOST_CUT:
         reason = f"the lungs reach over {cut:.0%} of one edge of the image, usual is {MOST_CUT:.0%}"
         yield Flag("lungs_cut", reason, cut)
-    rows, columns = np.nonzero(mask)
-    across, down = (columns.mean() + 0.5) / mask.shape[1], (rows.mean() + 0.5) / mask.shape[0]
+    down, across = _centre(mask)
     for name, value, (least, most) in (("width", across, COLUMNS), ("height", down, ROWS)):
         if not least <= value <= most:
             where = f"at {value:.0%} of the image's {name}, usual are {least:.0%} to {most:.0%}"
@@ -157,14 +156,16 @@ def _midline_flags(image: NDArray[np.uint8], sides: Sides) -> Iterator[Flag]:
 
 def _uneven(sides: Sides) -> Iterator[Flag]:
     """One lung above the other, in a square image."""
-    centres = [
-        [float(np.mean(where)) / n for where, n in zip(np.nonzero(side), side.shape, strict=True)] for side in sides
-    ]
-    (left_y, left_x), (right_y, right_x) = centres
+    (left_y, left_x), (right_y, right_x) = map(_centre, sides)
     slope = abs(left_y - right_y) / max(right_x - left_x, 1e-6)
     if slope > MOST_SLOPE:
         reason = f"the lungs do not lie side by side: {slope:.1f} times as far apart in height as in width"
         yield Flag("lungs_uneven", reason, slope)
+
+
+def _centre(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The middle of a mask (H, W) from above and from the left, as shares of the sides."""
+    return np.asarray((np.argwhere(mask).mean(axis=0) + 0.5) / mask.shape)
 
 
 def _shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

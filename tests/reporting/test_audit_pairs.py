@@ -1,4 +1,4 @@
-"""The contact sheet of pairs."""
+"""The picture of pairs that an audit writes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 
 from lungseg.data.duplicates import Leak
 from lungseg.data.sample import Sample, Split
-from lungseg.reporting import pair_sheet
-from lungseg.reporting.drawing import WARNING_COLOUR
-from lungseg.reporting.pair_sheet import SIDE_PX, Picture, draw_pairs
+from lungseg.reporting import audit_report
+from lungseg.reporting.audit_report import SIDE_PX, draw_pairs
+from lungseg.reporting.drawing import WARNING_COLOUR, Array
 
 
 def write(folder: Path, name: str, value: int, shape: tuple[int, int], split: Split = "train") -> Sample:
@@ -32,7 +32,7 @@ def test_pair_lies_side_by_side_with_its_aspect_kept(tmp_path: Path) -> None:
     assert panels[0, SIDE_PX + SIDE_PX // 2] == 200 and panels[SIDE_PX // 2, SIDE_PX] == 0
 
 
-def has_warning(sheet: Picture) -> bool:
+def has_warning(sheet: Array) -> bool:
     return bool((sheet == WARNING_COLOUR).all(axis=2).any())
 
 
@@ -49,7 +49,7 @@ def test_sheet_holds_the_first_pairs_in_rows_of_four(tmp_path: Path, monkeypatch
         for n in range(7)
     ]
     one = draw_pairs(pairs[:4])
-    monkeypatch.setattr(pair_sheet, "MOST_PAIRS", 6)
+    monkeypatch.setattr(audit_report, "MOST_PAIRS", 6)
     two = draw_pairs(pairs)
     assert one.shape[1] == two.shape[1] == 4 * (2 * SIDE_PX + 8) - 8
     assert two.shape[0] - 40 == 2 * (one.shape[0] - 40)
