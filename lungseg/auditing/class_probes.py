@@ -64,7 +64,7 @@ def probe_shortcuts(
         used = np.linspace(0, len(samples) - 1, MOST_IMAGES).astype(int)
         samples, thumbnails, covers = [samples[at] for at in used], thumbnails[used], covers[used]
     labels = np.array([-1 if sample.label is None else sample.label for sample in samples])
-    has_lungs = covers.any(axis=(1, 2)) if len(covers) else np.zeros(0, np.bool_)
+    has_lungs = covers.any(axis=(1, 2))
     held_out = _held_out(samples)
     probes = []
     for view in VIEWS:

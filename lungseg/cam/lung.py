@@ -11,15 +11,10 @@ from torch import Tensor
 
 
 def resize_map(cam: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
-    """Bring a map of the network to its image, undoing the padding.
+    """Bring maps of the network to their images, undoing the padding.
 
-    Args:
-        cam: (B, h, w) float32; each of its pixels covers `stride` x `stride` input pixels.
-        stride: `LungNetwork.stride`.
-        size: Height and width of the image, pixels.
-
-    Returns:
-        (B, H, W) float32, bilinear between the centres of the map's pixels.
+    Each pixel of the maps (B, h, w) covers `stride` x `stride` of the image, whose height and width are `size` pixels.
+    The result is (B, H, W) float32, bilinear between the centres of the map's pixels.
     """
     padded = (cam.shape[-2] * stride, cam.shape[-1] * stride)
     full = F.interpolate(cam[:, None].float(), padded, mode="bilinear", align_corners=False)

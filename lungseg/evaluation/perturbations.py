@@ -1,9 +1,8 @@
 """Ways to make a film worse, each at rising strengths: what the robustness curves run the network on.
 
 A perturbation is a function `(images, lung, strength, ids) -> (images, lung)`, (B, 1, H, W) float32 in [0, 1] and
-(B, H, W) bool, for strengths above 0; `Perturbation.apply` leaves strength 0 unchanged. What is drawn at random is
-drawn from an image's id alone, so that neither the batch nor the order matters, and the same draw serves all strengths
-of a curve.
+(B, H, W) bool, for strengths above 0. What is drawn at random is drawn from an image's id alone, so that neither the
+batch nor the order matters, and the same draw serves all strengths of a curve.
 """
 
 import hashlib
@@ -93,10 +92,6 @@ class Perturbation(NamedTuple):
     change: Callable[[Tensor, Tensor, float, Sequence[str]], Pictures]
     strengths: tuple[float, ...]  # Above 0, rising; 0, the image as it is, is measured once for all.
     unit: str  # What a strength means.
-
-    def apply(self, images: Tensor, lung: Tensor, strength: float, ids: Sequence[str]) -> Pictures:
-        """The images changed; as they are at strength 0, which no kernel, angle or quality stands for."""
-        return self.change(images, lung, strength, ids) if strength else (images, lung)
 
 
 PERTURBATIONS: dict[str, Perturbation] = {

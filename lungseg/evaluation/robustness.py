@@ -76,7 +76,7 @@ def _measure(target: EvaluationTarget, batch: Batch) -> dict[tuple[str, float, s
         rows = _rows(_UNCHANGED, output, lung, known, target.network.stride)
         for name, perturbation in PERTURBATIONS.items():
             for strength in perturbation.strengths:
-                changed, moved = perturbation.apply(images, lung, strength, batch["id"])
+                changed, moved = perturbation.change(images, lung, strength, batch["id"])
                 rows |= _rows((name, strength), target.network(changed), moved, known, target.network.stride)
     return rows
 

@@ -31,7 +31,7 @@ from lungseg.evaluation.intervals import Numbers, bootstrap, numbers_of
 from lungseg.evaluation.measure import MaskResults, Measured
 from lungseg.evaluation.outputs import CamMethod
 from lungseg.evaluation.results import CalibrationResults, Curves, FaithfulnessResults, OperatingPoints
-from lungseg.evaluation.segmentation import global_scores, mask_scores
+from lungseg.evaluation.segmentation import global_scores
 from lungseg.evaluation.statistics import Flags, Statistic, count_defined, means
 from lungseg.evaluation.target import EvaluationTarget
 from lungseg.evaluation.temperature import Tuned, calibration_scores, reliability, softmax
@@ -119,9 +119,9 @@ def map_numbers(measured: Measured, method: CamMethod, replicates: int) -> Numbe
 
 def _mask_numbers(measured: Measured, result: MaskResults, groups: dict[str, Flags], replicates: int) -> Numbers:
     """Scores of one kind of mask over the images that have a true one."""
-    values = mask_scores(result.scores)
-    unknown = [name for name in values if "_mm" in name and np.isnan(values[name].astype(np.float64)).all()]
-    values = {name: column for name, column in values.items() if name not in unknown}
+    # a mean makes sense of all but the counts of pixels, and of millimetres where they are known
+    values = {name: column for name, column in result.scores.items() if not name.startswith("pixels_")}
+    values = {name: column for name, column in values.items() if "_mm" not in name or not np.isnan(column).all()}
     statistics = [means(values, groups), global_scores(result.scores)]
     belong = [measured.samples[index].group for index in result.index]
     intervals = bootstrap(statistics, len(result.index), belong, replicates)

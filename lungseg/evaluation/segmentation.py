@@ -55,11 +55,6 @@ def global_scores(scores: dict[str, NDArray[Any]]) -> Statistic:
     return statistic
 
 
-def mask_scores(scores: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Of what `measure_masks` gave, what a mean over images makes sense of: all but the counts of pixels."""
-    return {name: values for name, values in scores.items() if not name.startswith("pixels_")}
-
-
 def mask_counts(scores: dict[str, NDArray[Any]]) -> dict[str, int]:
     """How many images the rules for empty masks and unknown spacings touched: `images`, `empty_truth`, ..."""
     predicted, true = scores["pixels_predicted"], scores["pixels_true"]
@@ -107,11 +102,8 @@ def _shape_of(predicted: Flags, true: Flags, spacing_mm: Floats, lungs: bool) ->
 
 def _cropped(predicted: Flags, true: Flags) -> tuple[Flags, Flags]:
     """Both masks (H, W) cut to the box that holds them, for speed; distances do not change."""
-    either = predicted | true
-    rows, columns = np.flatnonzero(either.any(axis=1)), np.flatnonzero(either.any(axis=0))
-    if not len(rows):
-        return predicted, true
-    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    left, top, width, height = cv2.boundingRect((predicted | true).view(np.uint8))
+    box = slice(top, top + max(height, 1)), slice(left, left + max(width, 1))
     return predicted[box], true[box]
 
 

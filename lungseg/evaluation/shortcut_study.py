@@ -23,7 +23,7 @@ from lungseg.evaluation.classification import class_scores, ranking_scores
 from lungseg.evaluation.intervals import Interval, bootstrap, numbers_of
 from lungseg.evaluation.outputs import evidence_shares, lungs_of
 from lungseg.evaluation.results import Flag, ShortcutResults, Verdict, ViewResults
-from lungseg.evaluation.shortcut_views import MARGIN, VIEWS, LungDistance, keep, measure_distance
+from lungseg.evaluation.shortcut_views import MARGIN, VIEWS, keep, measure_distance
 from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic, divide, means
 from lungseg.evaluation.target import EvaluationTarget, show_images
 from lungseg.runs.progress import no_word
@@ -33,7 +33,7 @@ DILATIONS = (0.0, MARGIN, 0.05, 0.1, 0.2)
 REPLICATES = 2_000
 SCORES = ("accuracy", "balanced_accuracy", "auroc", "true_class_prob")
 """`true_class_prob` is the mean probability of the true class."""
-SHOWN_VIEWS: dict[str, tuple[float | None, Callable[[LungDistance], Tensor]]] = {
+SHOWN_VIEWS: dict[str, tuple[float | None, Callable[[Tensor], Tensor]]] = {
     name: (None if name == "full" else MARGIN, kept) for name, kept in VIEWS.items()
 } | {
     f"{name} {margin:g}": (margin, partial(VIEWS[name], margin=margin))

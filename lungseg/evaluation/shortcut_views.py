@@ -7,7 +7,6 @@ fall for that alone. `box` hides the outline too.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,23 +21,17 @@ the edge belongs to the lungs. The same for both, so that together the two views
 NOTHING_KEPT = 0.5  # Grey of an image of which nothing is kept.
 
 
-class LungDistance(NamedTuple):
-    """Where the lungs of a batch lie; made once, read by every view."""
+def measure_distance(lung: Tensor) -> Tensor:
+    """How far each pixel is from the lungs (B, H, W) bool, exactly, between the centres of pixels.
 
-    lung: Tensor  # (B, H, W) bool.
-    distance: Tensor
-    """(B, H, W) float32: from a pixel to the nearest of the lungs, as a share of the shorter side; 0 in the lungs,
-    infinite where an image has none."""
-
-
-def measure_distance(lung: Tensor) -> LungDistance:
-    """Measure how far each pixel is from the lungs (B, H, W) bool, exactly, between the centres of pixels."""
+    (B, H, W) float32, a share of the shorter side; 0 in the lungs, infinite where an image has none.
+    """
     side = min(lung.shape[-2:])
     distances = [
         np.sqrt(squared_distance(mask)) / np.float32(side) if mask.any() else np.full(mask.shape, np.inf, np.float32)
         for mask in lung.cpu().numpy()
     ]
-    return LungDistance(lung, torch.from_numpy(np.stack(distances)).to(lung.device))
+    return torch.from_numpy(np.stack(distances)).to(lung.device)
 
 
 def keep(images: Tensor, kept: Tensor) -> Tensor:
@@ -53,35 +46,35 @@ def keep(images: Tensor, kept: Tensor) -> Tensor:
     return torch.where(kept, images, grey)
 
 
-def lungs_only(lungs: LungDistance, margin: float = MARGIN) -> Tensor:
+def lungs_only(distance: Tensor, margin: float = MARGIN) -> Tensor:
     """(B, H, W) bool: the lungs dilated by a disc of radius `margin`, a share of the side."""
-    return lungs.distance <= margin
+    return distance <= margin
 
 
-def lungs_blanked(lungs: LungDistance, margin: float = MARGIN) -> Tensor:
+def lungs_blanked(distance: Tensor, margin: float = MARGIN) -> Tensor:
     """(B, H, W) bool: all but the lungs dilated by `margin`."""
-    return lungs.distance > margin
+    return distance > margin
 
 
-def box_blanked(lungs: LungDistance, margin: float = MARGIN) -> Tensor:
+def box_blanked(distance: Tensor, margin: float = MARGIN) -> Tensor:
     """(B, H, W) bool: all but the smallest upright rectangle around the dilated lungs, heart and spine with it."""
-    hidden = lungs.distance <= margin
+    hidden = distance <= margin
     rows, columns = hidden.any(dim=2), hidden.any(dim=1)
     return ~(_filled(rows)[:, :, None] & _filled(columns)[:, None, :])
 
 
-def border_only(lungs: LungDistance, margin: float = MARGIN) -> Tensor:
+def border_only(distance: Tensor, margin: float = MARGIN) -> Tensor:
     """(B, H, W) bool: the frame of width `BORDER_SHARE`, without the dilated lungs where they reach into it."""
-    height, width = lungs.lung.shape[-2:]
+    height, width = distance.shape[-2:]
     thick = max(1, round(BORDER_SHARE * min(height, width)))
-    frame = torch.ones(height, width, dtype=torch.bool, device=lungs.lung.device)
+    frame = torch.ones(height, width, dtype=torch.bool, device=distance.device)
     frame[thick : height - thick, thick : width - thick] = False
-    return frame & (lungs.distance > margin)
+    return frame & (distance > margin)
 
 
-def all_of_it(lungs: LungDistance) -> Tensor:
+def all_of_it(distance: Tensor) -> Tensor:
     """(B, H, W) bool: everything."""
-    return torch.ones_like(lungs.lung)
+    return torch.ones_like(distance, dtype=torch.bool)
 
 
 VIEWS: dict[str, Callable[..., Tensor]] = {

@@ -153,14 +153,9 @@ def show_images(
 
     Returns:
         The images shown, and their rows on rank zero; no rows on other processes.
-
-    Raises:
-        UserError: Fewer than one image.
     """
     chosen = list(range(len(target.samples)))
     if images is not None and images < len(chosen):
-        if images < 1:
-            raise UserError(f"images: a network must be shown 1 or more images, got {images}")
         chosen = sorted(spread_over_classes(target.samples, images))
     say(study.format(f"{len(chosen)} images of {target.split}"))
 

@@ -176,5 +176,3 @@ def test_a_real_network_goes_through_and_a_part_of_the_images_gives_their_rows(u
     for key in whole:
         assert whole[key]["class_probs"][chosen] == pytest.approx(part[key]["class_probs"], abs=1e-5)
         assert whole[key]["dice"][chosen] == pytest.approx(part[key]["dice"], abs=1e-6)
-    with pytest.raises(ValueError, match="1 or more images, got 0"):
-        measure_robustness(target, images=0)

@@ -28,7 +28,7 @@ def _lung(*pixels: tuple[int, int], size: int = 32) -> torch.Tensor:
 def test_distance_is_exact_and_a_share_of_the_shorter_side() -> None:
     lung = torch.zeros(1, 10, 20, dtype=torch.bool)
     lung[0, 2, 3] = True
-    distance = measure_distance(lung).distance
+    distance = measure_distance(lung)
     assert distance[0, 2, 3] == 0
     assert float(distance[0, 2 + 3, 3 + 4]) == pytest.approx(5 / 10)
     assert float(distance[0, 0, 3]) == pytest.approx(2 / 10)
@@ -82,7 +82,7 @@ def test_the_border_is_a_frame_without_the_lungs() -> None:
 
 def test_without_lungs_nothing_of_them_is_shown_and_nothing_is_blanked() -> None:
     place = measure_distance(torch.cat([_lung(), _lung((3, 3))]))
-    assert math.isinf(float(place.distance[0].min()))
+    assert math.isinf(float(place[0].min()))
     image = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(1))
     assert torch.equal(keep(image, lungs_only(place, 0.2))[0], torch.full((1, 32, 32), NOTHING_KEPT))
     assert torch.equal(keep(image, lungs_blanked(place, 0.2))[0], image[0])
