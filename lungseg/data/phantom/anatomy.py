@@ -4,7 +4,8 @@ Curves are (N, 2) float64 arrays of (x, y) in shares of the image side: x to the
 body, y down from the upper edge. Image left is the patient's right, as on a film.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,11 @@ OUTER_CONTOUR: Points = np.column_stack(
 _RING = np.linspace(0.12, 0.80 * np.pi, 33)  # angles along a rib: 0 at the spine, pi / 2 at the chest wall
 
 
+def _between(low: float, high: float) -> Any:
+    """A field that is drawn from a range."""
+    return field(metadata={"range": (low, high)})
+
+
 @dataclass(frozen=True)
 class Build:
     """The numbers a thorax is drawn from, in shares of the image side unless said otherwise."""
@@ -26,16 +32,16 @@ class Build:
     half_width: float  # From the midline to the inner chest wall at its widest.
     apex: float  # y of the lung tips.
     dome: float  # y of the right half of the diaphragm; the left one stands `drop` lower.
-    drop: float
-    sulcus: float  # How far the costophrenic angles reach below the domes.
-    heart: float  # Reach of the heart to the image right, share of `half_width`.
-    atrium: float  # Reach of the heart to the image left, share of `half_width`.
-    wall: float  # Thickness of the soft tissue beside the ribs.
-    skew: float  # How much wider the image right half is than the mean, as a share: a turned patient.
-    slope: float  # How far a rib falls from the spine to the chest wall.
-    rib_width: float
-    rib_phase: float  # Shift of all ribs, in rib spacings.
-    shoulder: float  # Height of the shoulders relative to the lung tips; larger is lower.
+    drop: float = _between(-0.005, 0.04)
+    sulcus: float = _between(0.06, 0.125)  # How far the costophrenic angles reach below the domes.
+    heart: float = _between(0.48, 0.70)  # Reach of the heart to the image right, share of `half_width`.
+    atrium: float = _between(0.24, 0.33)  # Reach of the heart to the image left, share of `half_width`.
+    wall: float = _between(0.025, 0.13)  # Thickness of the soft tissue beside the ribs.
+    skew: float = _between(-0.07, 0.07)  # How much wider than the mean the image right half is: a turned patient.
+    slope: float = _between(0.045, 0.085)  # How far a rib falls from the spine to the chest wall.
+    rib_width: float = _between(0.022, 0.029)
+    rib_phase: float = _between(-0.5, 0.5)  # Shift of all ribs, in rib spacings.
+    shoulder: float = _between(-0.02, 0.06)  # Height of the shoulders relative to the lung tips; larger is lower.
     wobble: Points  # (2, 2, 8, 2) share of `half_width`: side, inner or outer contour, point, (x, y).
 
     @property
@@ -52,22 +58,8 @@ def draw_build(rng: np.random.Generator) -> Build:
     """Choose a thorax: slim or broad, deep or shallow breath, small or large heart."""
     half_width, apex = rng.uniform(0.315, 0.395), rng.uniform(0.10, 0.17)
     height = float(np.clip(half_width * rng.uniform(1.42, 1.95), 0.46, 0.785 - apex))
-    return Build(
-        half_width=half_width,
-        apex=apex,
-        dome=apex + height,
-        drop=rng.uniform(-0.005, 0.04),
-        sulcus=rng.uniform(0.06, 0.125),
-        heart=rng.uniform(0.48, 0.70),
-        atrium=rng.uniform(0.24, 0.33),
-        wall=rng.uniform(0.025, 0.13),
-        skew=rng.uniform(-0.07, 0.07),
-        slope=rng.uniform(0.045, 0.085),
-        rib_width=rng.uniform(0.022, 0.029),
-        rib_phase=rng.uniform(-0.5, 0.5),
-        shoulder=rng.uniform(-0.02, 0.06),
-        wobble=rng.normal(0, 0.016, (2, 2, 8, 2)),
-    )
+    drawn = {each.name: rng.uniform(*each.metadata["range"]) for each in fields(Build) if each.metadata}
+    return Build(half_width, apex, dome=apex + height, **drawn, wobble=rng.normal(0, 0.016, (2, 2, 8, 2)))
 
 
 def lung_outline(build: Build, side: Side) -> Points:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from lungseg.config import PhantomConfig
 from lungseg.data.phantom.generator import VERSION, draw_phantom
 from lungseg.data.sample import CLASSES
+from lungseg.runs.whole_files import write_whole
 
 _LUNG_TREE = Path("Lung Segmentation Data", "Lung Segmentation Data")
 _INFECTION_TREE = Path("Infection Segmentation Data", "Infection Segmentation Data")
@@ -20,8 +20,8 @@ _FILE_NAMES = ("covid_{}.png", "non_COVID ({}).png", "Normal ({}).png")
 def write_phantoms(config: PhantomConfig) -> Path:
     """Write the phantom set once and give its folder; a set that stands is returned untouched.
 
-    Both trees of COVID-QU-Ex hold all images; the second one's images and lung masks are hard links where the disk
-    can link. Other than in COVID-QU-Ex, Non-COVID has exact infection masks too: here the consolidation is known.
+    Both trees of COVID-QU-Ex hold all images. Other than there, Non-COVID has exact infection masks too: here the
+    consolidation is known.
     Files go to a folder beside it that is renamed at the end, so no half-written set bears the final name and
     several processes may call this at once.
     """
@@ -57,25 +57,9 @@ def _write_images(config: PhantomConfig, root: Path) -> None:
             # Numbers that follow each other would give similar streams; the sequence mixes them.
             seed = int(np.random.SeedSequence([config.seed, number]).generate_state(1, np.uint64)[0])
             phantom = draw_phantom(seed, label, config.size_px, shortcut=marked)
-            lung_tree, infection_tree = (root / tree / split / CLASSES[label] for tree in (_LUNG_TREE, _INFECTION_TREE))
-            name = _FILE_NAMES[label].format(number)
-            _write_png(lung_tree / "images" / name, phantom.image)
-            _write_png(lung_tree / "lung masks" / name, phantom.lung * np.uint8(255))
-            _write_png(infection_tree / "infection masks" / name, phantom.infection * np.uint8(255))
-            for kind in ("images", "lung masks"):
-                _link(lung_tree / kind / name, infection_tree / kind / name)
-
-
-def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:
-    """Write a grey PNG; encoded in memory because cv2 cannot open every path on every system."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
-
-
-def _link(source: Path, target: Path) -> None:
-    """Hard link, or a copy where the file system has none."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        target.hardlink_to(source)
-    except OSError:
-        shutil.copyfile(source, target)
+            pictures = {"images": phantom.image, "lung masks": phantom.lung, "infection masks": phantom.infection}
+            for kind, picture in pictures.items():
+                # Encoded in memory because cv2 cannot open every path on every system.
+                png = cv2.imencode(".png", picture if kind == "images" else picture * np.uint8(255))[1].tobytes()
+                for tree in (_INFECTION_TREE,) if kind == "infection masks" else (_LUNG_TREE, _INFECTION_TREE):
+                    write_whole(root / tree / split / CLASSES[label] / kind / _FILE_NAMES[label].format(number), png)
