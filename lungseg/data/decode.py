@@ -35,10 +35,7 @@ def read_sample(sample: Sample, image_size: int, keep_aspect: bool = True) -> tu
 def read_lung(sample: Sample, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """Read the lung mask of a sample that has one, all its files united: (H, W) bool, `shape` being its image's."""
     assert sample.lung is not None
-    first, *others = (read_mask(file, shape, sample.fit_masks) for file in lung_files(sample.lung))
-    for other in others:
-        first = first | other
-    return first
+    return np.any([read_mask(file, shape, sample.fit_masks) for file in lung_files(sample.lung)], axis=0)
 
 
 def row_bytes(image_size: int) -> int:

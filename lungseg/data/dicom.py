@@ -64,11 +64,7 @@ def full_scale(maximum: int) -> int:
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuse, before anything is decoded, an image whose header claims more than `MOST_PIXELS`.
-
-    Raises:
-        UnreadableError: With the size claimed.
-    """
+    """Raise an UnreadableError, before anything is decoded, for an image that claims more than `MOST_PIXELS`."""
     if width * height > MOST_PIXELS:
         most = f"{MOST_PIXELS // 10**6} megapixels"
         raise UnreadableError(f"its header claims {width}x{height} pixels; the most that is read are {most}")

@@ -19,13 +19,10 @@ from lungseg.runs.run import Run
 
 
 def load_model(run: Run) -> tuple[LungNetwork, ModelInfo]:
-    """Load a network, in evaluation mode on the CPU, float32; nothing is downloaded.
+    """Load a network of kind `checkpoint` or `safetensors`, in evaluation mode on the CPU, float32, without download.
 
     The temperature is what `python -m lungseg.evaluate` chose on Val for this checkpoint, 1 where it has not;
     `description["calibration"]` says which.
-
-    Args:
-        run: Of kind `checkpoint` or `safetensors`.
 
     Raises:
         FileNotFoundError: A checkpoint without the config.yaml of its run.

@@ -37,15 +37,10 @@ class FeatureMerge(nn.Module):
 
 
 def stages_to_merge(out_channels: Sequence[int], encoder_stride: int, map_stride: int) -> list[int]:
-    """Positions of the encoder's stages from `map_stride` to the deepest, finest first.
+    """Positions of the encoder's stages from `map_stride` to the deepest, finest first; strides are in pixels.
 
-    Args:
-        out_channels: Of the encoder; stage i is 2**i times smaller than the image.
-        encoder_stride: Of the deepest stage, pixels.
-        map_stride: Wanted, pixels.
-
-    Raises:
-        UserError: The encoder is no pyramid of halvings, or has no such stage.
+    A UserError where the encoder is no pyramid of halvings (stage i 2**i times smaller than the image), or has no such
+    stage.
     """
     deepest = len(out_channels) - 1
     # Encoders with a dilated or a patch-sized stage have no feature map at the strides between.

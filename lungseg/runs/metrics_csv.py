@@ -14,6 +14,8 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from lungseg.runs.whole_files import write_whole
+
 
 class MetricsCsv(Logger):
     """Columns `epoch`, `step`, then one per scalar in order of first appearance; an empty cell was not logged.
@@ -64,13 +66,8 @@ class MetricsCsv(Logger):
         else:
             with self.path.open("r+b") as file:
                 file.seek(-self._last_bytes if merged else 0, os.SEEK_END)
-                file.write(self._line(row))
-        self._last, self._last_bytes = row, len(self._line(row))
-
-    def _line(self, row: dict[str, Any]) -> bytes:
-        text = io.StringIO(newline="")
-        csv.DictWriter(text, self._columns, restval="").writerow(row)
-        return text.getvalue().encode()
+                file.write(self._lines(row))
+        self._last, self._last_bytes = row, len(self._lines(row))
 
     def rows(self) -> list[dict[str, str]]:
         """All rows so far, as text."""
@@ -86,10 +83,10 @@ class MetricsCsv(Logger):
             self._rewrite([row for row in self.rows() if row["epoch"] and int(row["epoch"]) < epoch])
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_suffix(".csv.part")
-        with part.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns, restval="")
-            writer.writeheader()
-            writer.writerows(rows)
-        part.replace(self.path)
+        header = dict(zip(self._columns, self._columns, strict=True))
+        write_whole(self.path, self._lines(header, *rows))
+
+    def _lines(self, *rows: dict[str, Any]) -> bytes:
+        text = io.StringIO(newline="")
+        csv.DictWriter(text, self._columns, restval="").writerows(rows)
+        return text.getvalue().encode()

@@ -81,13 +81,8 @@ def in_threads(function: Callable[[T], R], items: Sequence[T], what: str, quiet:
     """
 
     def results() -> Iterator[R]:
-        workers = cores()
-        pool = ThreadPoolExecutor(workers)
-        with one_opencv_thread():
-            try:
-                yield from ahead(pool, function, items, 8 * workers)
-            finally:
-                pool.shutdown(cancel_futures=True)
+        with one_opencv_thread(), ThreadPoolExecutor(cores()) as pool:
+            yield from ahead(pool, function, items, 8 * cores())
 
     return results() if quiet else tracked(results(), len(items), what)
 
