@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lungseg.cam.state import eager, ordinary, undisturbed
-from lungseg.errors import UserError
+from lungseg.errors import UserError, did_you_mean
 from lungseg.models.network import LungNetwork, LungOutput
 
 FEATURES = "features"
@@ -35,9 +35,9 @@ def layer_stride(network: nn.Module, layer: str) -> int:
     """
     strides = _strides(eager(network))
     if layer not in strides:
-        near = difflib.get_close_matches(layer, strides, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"choose from {', '.join(strides)}"
-        raise UserError(f"layer: this network has no layer {layer!r}; {hint}")
+        near = did_you_mean(difflib.get_close_matches(layer, strides, n=3, cutoff=0.5))
+        hint = near or f"; choose from {', '.join(strides)}"
+        raise UserError(f"layer: this network has no layer {layer!r}{hint}")
     return strides[layer]
 
 

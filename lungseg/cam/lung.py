@@ -92,6 +92,4 @@ def _share_left(positive: Tensor, lung: Tensor) -> Tensor:
     area = lung.sum(dim=1)  # (B, W) pixels
     side = ((area * column).sum(1, keepdim=True) - area.sum(1, keepdim=True) * column).sign()  # integers: exact
     evidence = (positive * lung).sum(dim=1)
-    total = evidence.sum(dim=1)
-    share = (evidence * (0.5 + 0.5 * side)).sum(dim=1) / total
-    return torch.where(total > 0, share, torch.full_like(share, torch.nan))
+    return (evidence * (0.5 + 0.5 * side)).sum(dim=1) / evidence.sum(dim=1)

@@ -33,7 +33,7 @@ def present(groups: dict[str, Flags]) -> dict[str, Flags]:
 def confusion_matrix(probs: Floats, label: Integers) -> Integers:
     """Counts (C, C) of usable images, rows true, columns predicted."""
     size = probs.shape[1]
-    return np.bincount(_cells(probs, label)[usable(probs, label)], minlength=size * size).reshape(size, size)
+    return _cells(probs, label).sum(axis=0).astype(np.int64).reshape(size, size)
 
 
 def class_scores(probs: Floats, label: Integers, classes: Sequence[str]) -> Statistic:
@@ -44,9 +44,7 @@ def class_scores(probs: Floats, label: Integers, classes: Sequence[str]) -> Stat
     Undefined: sensitivity and F1 of a class without images, its precision if it is never predicted, its specificity if
     every image is of it.
     """
-    size, known = len(classes), usable(probs, label)
-    cells = np.zeros((len(label), size * size))
-    cells[known, _cells(probs, label)[known]] = 1
+    cells, size = _cells(probs, label), len(classes)
 
     def statistic(weights: Floats) -> dict[str, Floats]:
         return _confusion_scores((weights @ cells).reshape(-1, size, size), classes)
@@ -82,9 +80,11 @@ def class_caveats(probs: Floats, label: Integers, classes: Sequence[str]) -> lis
     return caveats
 
 
-def _cells(probs: Floats, label: Integers) -> Integers:
-    """Cell (N,) of the flattened confusion matrix of each image, of no meaning where an image is not usable."""
-    cells: Integers = label * probs.shape[1] + np.nan_to_num(probs).argmax(axis=1)
+def _cells(probs: Floats, label: Integers) -> Floats:
+    """(N, C * C): 1 in the cell of the confusion matrix that a usable image is in."""
+    size, known = probs.shape[1], usable(probs, label)
+    cells = np.zeros((len(label), size * size))
+    cells[known, label[known] * size + probs[known].argmax(axis=1)] = 1
     return cells
 
 

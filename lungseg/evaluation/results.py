@@ -202,7 +202,7 @@ class RobustnessResults:
 
     images: int
     left_out: int  # Images whose class probabilities were not finite at some strength.
-    curves: dict[str, RobustnessCurve]  # By the names of `perturbations.PERTURBATIONS`.
+    curves: dict[str, RobustnessCurve]  # By the names of `robustness.PERTURBATIONS`.
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lungseg.evaluation.perturbations import (
+from lungseg.evaluation.robustness import (
     PERTURBATIONS,
     add_noise,
     blur,

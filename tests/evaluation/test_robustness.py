@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from lungseg.data.sample import Sample
 from lungseg.evaluation.distributed import ProcessGroup
-from lungseg.evaluation.perturbations import PERTURBATIONS, rotate
 from lungseg.evaluation.results import RobustnessResults
-from lungseg.evaluation.robustness import PASSES, SCORES, measure_robustness, show_perturbed
+from lungseg.evaluation.robustness import PASSES, PERTURBATIONS, SCORES, measure_robustness, rotate, show_perturbed
 from lungseg.evaluation.saved import to_plain
 from lungseg.evaluation.target import EvaluationTarget, load_target
 from lungseg.models.network import LungOutput
