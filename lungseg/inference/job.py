@@ -32,6 +32,7 @@ from lungseg.runs.whole_files import digest, write_whole
 
 Decoded = tuple[Picture, NDArray[np.uint8]] | DataError
 """An image and its square for the network, or why there is none."""
+Predicted = tuple[Picture, SquarePrediction] | DataError
 Writer = Callable[[Input, Prediction], Row]
 
 
@@ -111,12 +112,12 @@ def predict_files(predictor: Predictor, files: Sequence[Input], write: Writer) -
         except DataError as error:
             return error
 
-    def finish(item: tuple[Input, Decoded, SquarePrediction | None]) -> Row:
-        file, image, predicted = item
+    def finish(item: tuple[Input, Predicted]) -> Row:
+        file, found = item
         try:
-            if isinstance(image, DataError) or predicted is None:
-                return _row(file, error=image)
-            return _row(file, **write(file, predictor.finish(image[0], predicted)))
+            if isinstance(found, DataError):
+                raise found
+            return _row(file, **write(file, predictor.finish(*found)))
         except DataError as error:
             return _row(file, error=error)
 
@@ -201,16 +202,14 @@ def _outcome(journal: Journal, files: Sequence[Input], todo: Sequence[Input], lo
     return Outcome(len(files), len(files) - len(todo), done, skipped, flagged, lost)
 
 
-def _run_network(
-    predictor: Predictor, decoded: Iterable[tuple[Input, Decoded]]
-) -> Iterator[tuple[Input, Decoded, SquarePrediction | None]]:
+def _run_network(predictor: Predictor, decoded: Iterable[tuple[Input, Decoded]]) -> Iterator[tuple[Input, Predicted]]:
     """Run the network, in batches, on the files that could be read, and pass all of them on."""
     remaining = iter(decoded)
     while batch := list(islice(remaining, predictor.batch_size)):
         squares = [image[1] for _, image in batch if not isinstance(image, DataError)]
         predicted = iter(predictor.run(np.stack(squares)) if squares else ())
         for file, image in batch:
-            yield file, image, None if isinstance(image, DataError) else next(predicted)
+            yield file, image if isinstance(image, DataError) else (image[0], next(predicted))
 
 
 def _row(file: Input, error: object = None, **values: Any) -> Row:

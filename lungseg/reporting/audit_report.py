@@ -108,7 +108,8 @@ def check_output(folder: Path, root: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"--output: {str(folder)!r} is a file; name a folder")
     there = [name for name in (LEAKS, FAULTS, PAIRS) if (folder / name).exists()]
-    if there and not _is_ours(folder / LEAKS):
+    head = ",".join(LEAK_COLUMNS).encode()
+    if there and not (LEAKS in there and (folder / LEAKS).read_bytes().startswith(head)):
         raise FileExistsError(f"--output: {str(folder / there[0])!r} was not written by an audit; name another folder")
 
 
@@ -229,14 +230,6 @@ def _columns(sample: Sample) -> tuple[str, str, str]:
 
 def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
     return to_csv([columns, *(map(str, row) for row in rows)]).encode("utf-8", "surrogateescape")
-
-
-def _is_ours(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.readline().strip() == ",".join(LEAK_COLUMNS).encode()
-    except OSError:
-        return False
 
 
 def _draw_pair(leak: Leak) -> Array:

@@ -148,13 +148,9 @@ def draw_distribution(
 def draw_intervals(
     rows: Sequence[Row], name: str, reference: tuple[float, str] | None, limits: tuple[float, float] | None = (0, 1)
 ) -> Drawing:
-    """One number with its interval a row.
+    """One number with its interval a row, from the top down, on an axis that ends at the limits, or as the numbers do.
 
-    Args:
-        rows: From the top down.
-        name: Of the numbers.
-        reference: A value drawn as a dashed line, and what it is (may be empty).
-        limits: Ends of the axis; None: as the numbers are.
+    `reference` is a value drawn as a dashed line, and what it is, which may be empty.
     """
     figure, (axes,) = _figure(0.65 + 0.29 * len(rows))
     _style(axes, name, "")

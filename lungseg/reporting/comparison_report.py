@@ -78,8 +78,8 @@ def comparison_charts(content: Mapping[str, Any]) -> list[Chart]:
     """The differences with their intervals: shares in one chart, distances in another."""
     baseline, runs = content["what"]["baseline"], list(content["differences"])
     charts = []
-    for unit in ("shares", "distances"):
-        rows = [_row(row, runs) for row in content["table"] if _is_distance(row["name"]) == (unit == "distances")]
+    for unit, digits in (("shares", 3), ("distances", 2)):
+        rows = [_row(row, runs) for row in content["table"] if digits_of(row["name"]) == digits]
         if rows:
             caption = "Lines: 95 % intervals. An interval that crosses zero does not tell the runs apart."
             drawing = draw_intervals(rows, f"difference to {baseline}, {unit}", (0.0, ""), limits=None)
@@ -115,10 +115,6 @@ def _row(row: Mapping[str, Any], runs: list[str]) -> Row:
     words = f"{row['title']}: {row['run']}" if len(runs) > 1 else row["title"]
     tooltip = f"{words}: {_signed(row)}, p {format_p(row['difference']['p_value'])}"
     return Row(words, _number(row), runs.index(row["run"]), tooltip)
-
-
-def _is_distance(name: str) -> bool:
-    return "hd95" in name or "asd" in name
 
 
 def _number(row: Mapping[str, Any]) -> Number:

@@ -97,11 +97,7 @@ def draw_map(picture: Array, strength: Array, opacity: float = 0.75) -> Array:
 
 
 def map_layer(strength: Array) -> Array:
-    """The layer that `draw_map` puts over a picture at an opacity of 1: uint8 (H, W, 4), RGB and transparency.
-
-    Args:
-        strength: (H, W) float in `in_lung_units`; above 1 counts as 1.
-    """
+    """The layer that `draw_map` puts over a picture at an opacity of 1: uint8 (H, W, 4), RGB and transparency."""
     clipped = np.clip(np.nan_to_num(np.asarray(strength, np.float32)), 0, 1)
     alpha = (np.sqrt(clipped) * 255 + 0.5).astype(np.uint8)
     return np.dstack([_inferno()[(clipped * 255 + 0.5).astype(np.uint8)], alpha])

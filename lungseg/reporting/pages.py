@@ -15,11 +15,6 @@ from lungseg.reporting.formatting import digits_of, format_images, format_interv
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-DISCLAIMER = (
-    "Research software, not a medical device. Nothing here may be used to diagnose, treat or triage a patient; no "
-    "number here says how the network does on other data."
-)
-
 
 def render(template: str, **values: Any) -> str:
     """Fill in a template of `templates/`: text is escaped, only `markupsafe.Markup` is taken as HTML.
@@ -49,7 +44,7 @@ def _environment() -> Environment:
         # style.css and script.js are full of braces: they are put into the page as they are, not as templates
         return Markup(loader.get_source(environment, name)[0])
 
-    environment.globals |= {"disclaimer": DISCLAIMER, "source": source}
+    environment.globals["source"] = source
     environment.filters |= {
         "digits": digits_of,
         "heading": lambda name, headings: headings.get(name, name.replace("_", " ")),
