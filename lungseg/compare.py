@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from lungseg.command import run_command
-from lungseg.errors import UserError
+from lungseg.errors import check
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -17,8 +17,7 @@ def main(arguments: argparse.Namespace) -> int:
     from lungseg.reporting.comparison_report import comparison_lines, write_comparison
     from lungseg.runs.whole_files import without_nan
 
-    if arguments.bootstraps < 1:
-        raise UserError(f"--bootstraps: must be 1 or more, got {arguments.bootstraps}")
+    check(arguments.bootstraps >= 1, "--bootstraps", "1 or more", arguments.bootstraps)
     evaluations = [read_evaluation(run, arguments.split) for run in arguments.runs]
     content = without_nan(compare(evaluations, arguments.shared, arguments.bootstraps))
     for line in comparison_lines(content):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lungseg.data.lungs_apart import part_lungs
-from lungseg.errors import UserError
+from lungseg.errors import UserError, check
 from lungseg.inference.backend import Backend
 from lungseg.inference.input_checks.checks import check_input
 from lungseg.inference.prediction import LungAreas, Prediction
@@ -40,10 +40,8 @@ class Predictor:
     """
 
     def __init__(self, backend: Backend, *, tta: bool = False, threshold: float = 0.5, batch_size: int = 16):
-        if not 0 < threshold < 1:
-            raise UserError(f"threshold: must be in (0, 1), got {threshold!r}")
-        if batch_size < 1:
-            raise UserError(f"batch_size: must be >= 1, got {batch_size!r}")
+        check(0 < threshold < 1, "threshold", "in (0, 1)", threshold)
+        check(batch_size >= 1, "batch_size", ">= 1", batch_size)
         self.backend, self.tta, self.threshold, self.batch_size = backend, tta, threshold, batch_size
 
     @classmethod

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lungseg.errors import UserError
+from lungseg.errors import UserError, check
 from lungseg.inference.predictor import Predictor
 from lungseg.serving.app_page import MOST_MB, about_model, build_page
 from lungseg.serving.cases import Reader
@@ -124,8 +124,7 @@ def _environment(**values: str) -> Iterator[None]:
 
 
 def _find_port(host: str, port: int | None) -> int:
-    if port is not None and not 1 <= port <= 65535:
-        raise UserError(f"--port: must be 1 to 65535, got {port!r}")
+    check(port is None or 1 <= port <= 65535, "--port", "1 to 65535", port)
     for each in [port] if port is not None else range(FIRST_PORT, FIRST_PORT + PORTS):
         try:
             family, *_, address = socket.getaddrinfo(host, each, type=socket.SOCK_STREAM)[0]
