@@ -35,7 +35,7 @@ THUMBNAIL_PX = 32
 MOST_FRAME = 0.5
 """Share of the frame's pixels in the mask above which it is whole, full or inverted; at most 0.2 in those masks."""
 MOST_OUTSIDE = (
-    0.01  # Share of an infection mask that may lie outside the lung: a pixel of the outline. None does there.
+    0.01  # Share of an infection mask that may lie outside the lung, a pixel of its outline; none does there.
 )
 
 Grey = npt.NDArray[np.uint8]

@@ -172,7 +172,7 @@ def _localise(cam: Tensor, mask: Tensor, crop: Tensor | None, limits: Any) -> di
     cam is (B, H, W) float32, mask and crop are (B, H, W) bool, limits (B,) float64.
     """
     used = _measurable(cam, mask)
-    names = ["hit", "iou_otsu", "energy", "average_precision"] + ([] if limits is None else ["iou_tuned"])
+    names = _LOCALISATION[:-1] if limits is None else _LOCALISATION
     found = {name: torch.full((len(cam),), torch.nan) for name in names}
     found |= {"undefined": ~used, "no_evidence": torch.zeros_like(used)}
     for members, limit in _alike(used, limits):

@@ -32,8 +32,8 @@ def present(groups: dict[str, Flags]) -> dict[str, Flags]:
 
 def confusion_matrix(probs: Floats, label: Integers) -> Integers:
     """Counts (C, C) of usable images, rows true, columns predicted."""
-    size = probs.shape[1]
-    return _cells(probs, label).sum(axis=0).astype(np.int64).reshape(size, size)
+    counts: Integers = _cells(probs, label).sum(axis=0).astype(np.int64)
+    return counts.reshape(probs.shape[1], probs.shape[1])
 
 
 def class_scores(probs: Floats, label: Integers, classes: Sequence[str]) -> Statistic:

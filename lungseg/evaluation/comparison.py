@@ -73,11 +73,9 @@ def compare(
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values corrected for their number (Holm, Scand. J. Statist. 1979), in the order given; NaN stays out of it."""
     values = np.asarray(p_values, np.float64)
-    order = [int(index) for index in np.argsort(values) if not np.isnan(values[index])]
-    corrected, highest = np.full(len(values), np.nan), 0.0
-    for rank, index in enumerate(order):
-        highest = max(highest, min(1.0, (len(order) - rank) * float(values[index])))
-        corrected[index] = highest
+    order = np.argsort(values)[: np.count_nonzero(~np.isnan(values))]  # NaN is sorted to the end
+    corrected = np.full(len(values), np.nan)
+    corrected[order] = np.maximum.accumulate(np.minimum(1.0, values[order] * np.arange(len(order), 0, -1)))
     return [float(value) for value in corrected]
 
 
