@@ -6,14 +6,16 @@ last third. Only numbers averaged over thousands of images are stored; no mask a
 
 import argparse
 import io
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import expit, log_softmax
+from torch import Tensor
 
 from lungseg.benchmarks.input_checks import Image, crop
 from lungseg.command import run_command
@@ -21,7 +23,7 @@ from lungseg.data.images import read_image
 from lungseg.data.index import load_index
 from lungseg.data.phantom.generator import draw_phantom
 from lungseg.inference.input_checks import orientation
-from lungseg.inference.input_checks.orientation import Known, compare, features, gather, spread
+from lungseg.inference.input_checks.orientation import FEATURES, Known, compare, features, spread
 from lungseg.runs.whole_files import write_whole
 
 PHANTOMS, MOVED, CROPS, AXES = 200, 3, 2, 80
@@ -82,33 +84,30 @@ def move(image: Image, rng: np.random.Generator) -> Image:
 
 def _fit_upright(good: Rows) -> Rows:
     """Softmax over the 16 orientations, of which the first is right."""
-
-    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        log_probs = log_softmax(good @ spread(weights), axis=1)
-        value = -float(log_probs[:, 0].mean()) + _DECAY * float(weights @ weights)
-        slope = np.exp(log_probs)
-        slope[:, 0] -= 1
-        return value, gather(good.T @ slope / len(good)) + 2 * _DECAY * weights
-
-    return _minimum(loss, good.shape[1])
+    places = torch.from_numpy(spread(np.arange(1, FEATURES + 1)))  # where each of them has each weight, with its sign
+    index, sign = places.abs().long() - 1, places.sign()
+    rows, right = torch.from_numpy(good).double(), torch.zeros(len(good), dtype=torch.int64)
+    return _minimum(lambda weights: F.cross_entropy(rows @ (weights[index] * sign), right), FEATURES)
 
 
 def _fit_cropped(good: Rows, crops: Rows) -> Rows:
     """Logistic regression, both kinds weighing as many rows as they have."""
-    rows = np.pad(np.concatenate([good, crops]), ((0, 0), (0, 1)), constant_values=1)
-    side = np.repeat(np.array([-1.0, 1.0]), (len(good), len(crops)))
+    rows = torch.from_numpy(np.concatenate([good, crops])).double()
+    is_crop = (torch.arange(len(rows)) >= len(good)).double()
 
-    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        margin = side * (rows @ weights)
-        slope = -side * expit(-margin) / len(rows)
-        value = float(np.logaddexp(0, -margin).mean()) + _DECAY * float(weights @ weights)
-        return value, rows.T @ slope + 2 * _DECAY * weights
+    def loss(weights: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(rows @ weights[:-1] + weights[-1], is_crop)
 
-    return _minimum(loss, rows.shape[1])
+    return _minimum(loss, FEATURES + 1)
 
 
-def _minimum(loss: Any, size: int) -> Rows:
-    found = minimize(loss, np.zeros(size), jac=True, method="L-BFGS-B", options={"maxiter": 300})
+def _minimum(loss: Callable[[Tensor], Tensor], size: int) -> Rows:
+    def with_slope(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        weights = torch.from_numpy(values).requires_grad_()
+        value = loss(weights) + _DECAY * weights @ weights
+        return value.item(), torch.autograd.grad(value, weights)[0].numpy()
+
+    found = minimize(with_slope, np.zeros(size), jac=True, method="L-BFGS-B", options={"maxiter": 300})
     return np.asarray(found.x, np.float32)
 
 

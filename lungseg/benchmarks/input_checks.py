@@ -44,14 +44,13 @@ def run(quick: bool = False, checkpoint: Path | None = None, data: Path | None =
         yield "not measured: this installation comes without a model; give one with --checkpoint RUN"
         return
     predictor = Predictor.load(checkpoint, batch_size=_BATCH)
-    if data is not None:
-        paths = [sample.image for sample in load_index(data) if sample.split == "val"]
-        if not paths:
-            raise UserError(f"{data}: no image in Val")
-        sources: list[Source] = [partial(read_image, path) for path in paths]
-    else:
+    if data is None:
         count, side_px = (_QUICK, _QUICK_PX) if quick else (_PHANTOMS, _PHANTOM_PX)
-        sources = [partial(_draw, number, side_px) for number in range(count)]
+        sources: list[Source] = [partial(_draw, number, side_px) for number in range(count)]
+    else:
+        sources = [partial(read_image, sample.image) for sample in load_index(data) if sample.split == "val"]
+        if not sources:
+            raise UserError(f"{data}: no image in Val")
     sources = sources[:: -(-len(sources) // _QUICK)] if quick else sources
     kind = "phantoms" if data is None else f"images of Val in {data.name}"
     yield f"{len(sources)} {kind}, a network of {predictor.info.image_size} px:"

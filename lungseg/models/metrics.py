@@ -81,11 +81,7 @@ class TermMean(Sums):
 
 
 class EvidenceShares(Sums):
-    """Mean share of evidence inside the lungs, over all images and over those of each class; counts of the undefined.
-
-    Args:
-        classes: Class names in label order.
-    """
+    """Mean share of evidence inside the lungs, over all images and over each class; counts of the undefined."""
 
     def __init__(self, classes: Sequence[str]) -> None:
         super().__init__(3, len(classes) + 1)  # by label, the unknown one last
@@ -197,11 +193,9 @@ class StageScores(nn.Module):
             if matrix.sum() > 0:
                 scores |= confusion_scores(matrix, self.classes) | self._aurocs(matrix)
             scores |= self.evidence.compute()
-        return {name: float(value) for name, value in scores.items() if value.isfinite() or self._is_broken(name)}
-
-    def _is_broken(self, name: str) -> bool:
-        """Whether a name is a loss of images that have its target; a value that is not finite must then be seen."""
-        return name in self.terms and bool(cast(TermMean, self.terms[name]).sums[1] > 0)
+        # A loss of images that have its target must be seen even where it is not finite.
+        losses = {name for name, term in self.terms.items() if cast(TermMean, term).sums[1] > 0}
+        return {name: float(value) for name, value in scores.items() if value.isfinite() or name in losses}
 
     def _aurocs(self, matrix: Tensor) -> dict[str, Tensor]:
         """One-against-rest AUROC of each class that has both kinds of image, and their mean."""

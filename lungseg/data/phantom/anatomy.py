@@ -132,8 +132,7 @@ def shoulder_blade(build: Build, side: Side) -> Points:
 def arm(build: Build, side: Side) -> tuple[Points, Points]:
     """Outlines of the upper arm's head and shaft."""
     centre = np.array([side * (build.half_width + 0.135), build.apex + build.shoulder + 0.06])
-    turn = np.linspace(0, 2 * np.pi, 32, endpoint=False)
-    head = centre + 0.042 * np.column_stack([np.cos(turn), np.sin(turn)])
+    head = ellipse(centre[0], centre[1], 0.042, 0.042, 32)
     line = centre + np.array([[side * 0.012, 0.0], [side * 0.05, 0.16], [side * 0.10, 0.42]])
     return head, band(line, np.array([0.05, 0.036, 0.036]))
 
@@ -188,3 +187,9 @@ def curve(knots: Points, closed: bool = False, steps: int = 8) -> Points:
     a, b, c, d = (p[i : len(p) - 3 + i, None] for i in range(4))
     pieces = 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
     return pieces.reshape(-1, 2) if closed else np.vstack([pieces.reshape(-1, 2), knots[-1:]])
+
+
+def ellipse(x: float, y: float, wide: float, tall: float, count: int = 40) -> Points:
+    """Outline of an upright ellipse with the given half axes."""
+    angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    return np.column_stack([x + wide * np.cos(angle), y + tall * np.sin(angle)])

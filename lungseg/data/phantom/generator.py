@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.data.phantom.anatomy import SIDES, Points, curve, draw_build, lung_outline
+from lungseg.data.phantom.anatomy import SIDES, Points, curve, draw_build, ellipse, lung_outline
 from lungseg.data.phantom.radiograph import Mask, attenuation, bronchogram, consolidation, ground_glass, lung_air
-from lungseg.data.phantom.soft_layers import Layer, Pose, blur, clouds, cover, draw_pose, ellipse, fill, shrink, stroke
+from lungseg.data.phantom.soft_layers import Layer, Pose, blur, clouds, cover, draw_pose, fill, shrink, stroke
 from lungseg.data.sample import CLASSES
 from lungseg.errors import UserError
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lungseg.data.phantom import anatomy
-from lungseg.data.phantom.anatomy import SIDES, Build, Points, Side
-from lungseg.data.phantom.soft_layers import Layer, Pose, blur, clouds, cover, ellipse, fill, stroke
+from lungseg.data.phantom.anatomy import SIDES, Build, Points, Side, ellipse
+from lungseg.data.phantom.soft_layers import Layer, Pose, blur, clouds, cover, fill, stroke
 
 Mask = NDArray[np.bool_]
 _LOBES = ((-100, -80), (30, 65), (100, 130))

@@ -94,12 +94,6 @@ def shrink(layer: Layer, side_px: int) -> Layer:
     return np.asarray(cv2.resize(layer, (side_px, side_px), interpolation=cv2.INTER_AREA), np.float32)
 
 
-def ellipse(x: float, y: float, wide: float, tall: float, count: int = 40) -> Points:
-    """Outline of an upright ellipse with the given half axes."""
-    angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
-    return np.column_stack([x + wide * np.cos(angle), y + tall * np.sin(angle)])
-
-
 def _polygons(side_px: int, pose: Pose, outlines: Sequence[Points], line: int) -> NDArray[np.uint8]:
     canvas = np.zeros((side_px, side_px), np.uint8)
     for path in to_px(pose, outlines, side_px):

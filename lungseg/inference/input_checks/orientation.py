@@ -124,12 +124,6 @@ def spread(upright: NDArray[Any]) -> Array:
     return spread_out
 
 
-def gather(each: NDArray[Any]) -> NDArray[np.float64]:
-    """The transpose of `spread`: (F, 16) to (F,), for the gradient of its weights."""
-    turned_back = [each[index, column] * sign for column, (index, sign) in enumerate(_rearrangements())]
-    return np.asarray(np.sum(turned_back, axis=0), np.float64)
-
-
 def _gradients(even: Array) -> Array:
     """Length of the gradients (64, 64), by direction and cell, each shared by the two nearest directions: (512,)."""
     right = cv2.Sobel(even, cv2.CV_32F, 1, 0, ksize=3)

@@ -10,7 +10,6 @@ from lungseg.inference.input_checks.orientation import (
     Orientation,
     compare,
     features,
-    gather,
     reorient,
     spread,
 )
@@ -22,12 +21,6 @@ def test_spread_weights_rate_the_reoriented_image_as_the_weights_rate_the_uprigh
     weights = np.random.default_rng(0).normal(size=FEATURES).astype(np.float32)
     logits = features(reorient(image, orientation)) @ spread(weights)
     assert logits[ORIENTATIONS.index(orientation)] == pytest.approx(float(features(image) @ weights), abs=1e-3)
-
-
-def test_gather_is_the_transpose_of_spread() -> None:
-    rng = np.random.default_rng(0)
-    weights, each = rng.normal(size=FEATURES), rng.normal(size=(FEATURES, len(ORIENTATIONS)))
-    assert float((spread(weights) * each).sum()) == pytest.approx(float(weights @ gather(each)), rel=1e-4)
 
 
 def test_numbers_do_not_know_brightness_contrast_and_gamma() -> None:
