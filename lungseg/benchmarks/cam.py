@@ -110,7 +110,7 @@ def _overlays(model: ModelConfig, quick: bool) -> Iterator[str]:
 
     def train() -> None:
         optimizer.zero_grad()
-        module.training_step(seen, 0).backward()
+        torch.autograd.backward(module.training_step(seen, 0))
         torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
 

@@ -35,7 +35,8 @@ def read_sample(sample: Sample, image_size: int, keep_aspect: bool = True) -> tu
 def read_lung(sample: Sample, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """Read the lung mask of a sample that has one, all its files united: (H, W) bool, `shape` being its image's."""
     assert sample.lung is not None
-    return np.any([read_mask(file, shape, sample.fit_masks) for file in lung_files(sample.lung)], axis=0)
+    masks = [read_mask(file, shape, sample.fit_masks) for file in lung_files(sample.lung)]
+    return np.asarray(np.any(masks, axis=0))
 
 
 def row_bytes(image_size: int) -> int:

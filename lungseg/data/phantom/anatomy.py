@@ -25,7 +25,7 @@ def _between(low: float, high: float) -> Any:
     return field(metadata={"range": (low, high)})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Build:
     """The numbers a thorax is drawn from, in shares of the image side unless said otherwise."""
 
@@ -59,7 +59,8 @@ def draw_build(rng: np.random.Generator) -> Build:
     half_width, apex = rng.uniform(0.315, 0.395), rng.uniform(0.10, 0.17)
     height = float(np.clip(half_width * rng.uniform(1.42, 1.95), 0.46, 0.785 - apex))
     drawn = {each.name: rng.uniform(*each.metadata["range"]) for each in fields(Build) if each.metadata}
-    return Build(half_width, apex, dome=apex + height, **drawn, wobble=rng.normal(0, 0.016, (2, 2, 8, 2)))
+    wobble = rng.normal(0, 0.016, (2, 2, 8, 2))
+    return Build(half_width=half_width, apex=apex, dome=apex + height, wobble=wobble, **drawn)
 
 
 def lung_outline(build: Build, side: Side) -> Points:

@@ -57,9 +57,10 @@ def _write_images(config: PhantomConfig, root: Path) -> None:
             # Numbers that follow each other would give similar streams; the sequence mixes them.
             seed = int(np.random.SeedSequence([config.seed, number]).generate_state(1, np.uint64)[0])
             phantom = draw_phantom(seed, label, config.size_px, shortcut=marked)
-            pictures = {"images": phantom.image, "lung masks": phantom.lung, "infection masks": phantom.infection}
+            lung, infection = phantom.lung * np.uint8(255), phantom.infection * np.uint8(255)
+            pictures = {"images": phantom.image, "lung masks": lung, "infection masks": infection}
             for kind, picture in pictures.items():
                 # Encoded in memory because cv2 cannot open every path on every system.
-                png = cv2.imencode(".png", picture if kind == "images" else picture * np.uint8(255))[1].tobytes()
+                png = cv2.imencode(".png", picture)[1].tobytes()
                 for tree in (_INFECTION_TREE,) if kind == "infection masks" else (_LUNG_TREE, _INFECTION_TREE):
                     write_whole(root / tree / split / CLASSES[label] / kind / _FILE_NAMES[label].format(number), png)
