@@ -33,13 +33,7 @@ _WORDS = "the of patient report and 12 page with findings in 2021 was chest no l
 
 
 def run(quick: bool = False, checkpoint: Path | None = None, data: Path | None = None) -> Iterator[str]:
-    """Give the lines of the table.
-
-    Args:
-        quick: A few images only.
-        checkpoint: A model of any kind; None takes the one that comes with the package.
-        data: A data set with a split Val; None draws phantoms.
-    """
+    """Give the lines of the table: for Val of a data set, else phantoms; by a model, else that of the package."""
     if checkpoint is None and not BOXED.is_file():
         yield "not measured: this installation comes without a model; give one with --checkpoint RUN"
         return

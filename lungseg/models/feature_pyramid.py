@@ -9,17 +9,13 @@ from lungseg.errors import UserError
 
 
 class FeatureMerge(nn.Module):
-    """Merges encoder features of several strides into one map of the finest of them.
+    """Merges encoder features of several strides, finest first, into one map of `channels` at the finest of them.
 
     `relu(sum_s up(bn_s(w_s * f_s)))` over the stages: a 1x1 convolution and BatchNorm for each, bilinear upsampling of
     the coarser ones. The lateral connections of Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017,
     without their 3x3 convolutions, which would blur again what was sharpened.
 
     What it does not do: features of a fine stride still see far beyond their own pixel.
-
-    Args:
-        in_channels: Channels of each stage, finest first.
-        channels: Channels of the result.
     """
 
     def __init__(self, in_channels: Sequence[int], channels: int):

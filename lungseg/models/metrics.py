@@ -141,12 +141,7 @@ def score_names(classes: Sequence[str], infection: bool) -> list[str]:
 
 
 class StageScores(nn.Module):
-    """Everything logged for one stage, val or test, by name without the stage.
-
-    Args:
-        classes: Class names in label order.
-        infection: Whether the network predicts infection masks.
-    """
+    """Everything logged for one stage, val or test, by name without the stage; of infection masks if there are any."""
 
     def __init__(self, classes: Sequence[str], infection: bool):
         super().__init__()

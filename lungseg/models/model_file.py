@@ -84,9 +84,7 @@ def write_hub_folder(folder: Path, network: LungNetwork, info: ModelInfo, half: 
 def find_hub_folder(name: str | Path, revision: str | None = None) -> Path:
     """Find a folder of `write_hub_folder`, or `OWNER/NAME` on the Hub, which is downloaded once and then kept.
 
-    Args:
-        name: The folder or the name.
-        revision: Branch, tag or commit on the Hub.
+    A revision is a branch, tag or commit on the Hub.
 
     Raises:
         FileNotFoundError: Neither a folder with a model nor a name on the Hub.

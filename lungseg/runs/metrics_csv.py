@@ -20,8 +20,7 @@ from lungseg.runs.whole_files import write_whole
 class MetricsCsv(Logger):
     """Columns `epoch`, `step`, then one per scalar in order of first appearance; an empty cell was not logged.
 
-    Args:
-        path: File to write; if it exists, its rows are kept and continued.
+    The rows of a file that exists are kept and continued.
     """
 
     def __init__(self, path: Path):
