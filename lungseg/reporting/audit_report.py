@@ -13,18 +13,7 @@ from lungseg.data.duplicates import Leak
 from lungseg.data.images import read_image
 from lungseg.data.sample import CLASSES, Sample
 from lungseg.errors import DataError, UserError
-from lungseg.reporting.drawing import (
-    INK,
-    PAPER,
-    WARNING_COLOUR,
-    Array,
-    Text,
-    centre,
-    fit_size,
-    png,
-    resize,
-    write_texts,
-)
+from lungseg.reporting import drawing
 from lungseg.reporting.formatting import align
 from lungseg.runs.whole_files import to_csv, write_whole
 
@@ -120,7 +109,7 @@ def write_report(audit: Audit, folder: Path) -> list[Path]:
     pairs += [leak for leak in audit.leaks if not leak.across]
     files = {FAULTS: _csv(FAULT_COLUMNS, audit.faults), LEAKS: _csv(LEAK_COLUMNS, map(_leak_row, pairs))}
     if pairs:
-        files[PAIRS] = png(draw_pairs(pairs))
+        files[PAIRS] = drawing.png(draw_pairs(pairs))
     else:
         (folder / PAIRS).unlink(missing_ok=True)
     for name, content in files.items():
@@ -128,7 +117,7 @@ def write_report(audit: Audit, folder: Path) -> list[Path]:
     return [folder / name for name in files]
 
 
-def draw_pairs(leaks: Sequence[Leak]) -> Array:
+def draw_pairs(leaks: Sequence[Leak]) -> drawing.Array:
     """Draw the first of one pair or more side by side, each with kind, correlation, split, class and file."""
     shown = leaks[:MOST_PAIRS]
     title = f"{len(shown)} of {len(leaks)} pairs of images that show one exposure"
@@ -136,11 +125,11 @@ def draw_pairs(leaks: Sequence[Leak]) -> Array:
     height, width = cells[0].shape[:2]
     columns = min(PAIRS_A_ROW, len(cells))
     rows = -(-len(cells) // columns)
-    sheet = np.full((40 + rows * (height + _GAP_PX), columns * (width + _GAP_PX) - _GAP_PX, 3), PAPER, np.uint8)
+    sheet = np.full((40 + rows * (height + _GAP_PX), columns * (width + _GAP_PX) - _GAP_PX, 3), drawing.PAPER, np.uint8)
     for index, cell in enumerate(cells):
         top, left = 40 + index // columns * (height + _GAP_PX), index % columns * (width + _GAP_PX)
         sheet[top : top + height, left : left + width] = cell
-    return write_texts(sheet, [Text(8, 8, title, 17)])
+    return drawing.write_texts(sheet, [drawing.Text(8, 8, title, 17)])
 
 
 def _count_tables(cells: Sequence[Cell]) -> Iterator[list[str]]:
@@ -232,25 +221,28 @@ def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
     return to_csv([columns, *(map(str, row) for row in rows)]).encode("utf-8", "surrogateescape")
 
 
-def _draw_pair(leak: Leak) -> Array:
-    cell = np.full((SIDE_PX + _TEXT_PX, 2 * SIDE_PX, 3), PAPER, np.uint8)
+def _draw_pair(leak: Leak) -> drawing.Array:
+    cell = np.full((SIDE_PX + _TEXT_PX, 2 * SIDE_PX, 3), drawing.PAPER, np.uint8)
     cell[:SIDE_PX, :SIDE_PX] = _panel(leak.first.image)
     cell[:SIDE_PX, SIDE_PX:] = _panel(leak.second.image)
     kind = f"{leak.kind}, {leak.likeness:.3f}" + (", across splits" if leak.across else "")
-    texts = [Text(4, SIDE_PX + 2, kind, 12, WARNING_COLOUR if leak.across else INK)]
+    texts = [drawing.Text(4, SIDE_PX + 2, kind, 12, drawing.WARNING_COLOUR if leak.across else drawing.INK)]
     for left, sample in ((4, leak.first), (SIDE_PX + 4, leak.second)):
-        texts += [Text(left, SIDE_PX + 18, _caption(sample), 11), Text(left, SIDE_PX + 33, _name(sample), 11)]
-    return write_texts(cell, texts)
+        texts += [
+            drawing.Text(left, SIDE_PX + 18, _caption(sample), 11),
+            drawing.Text(left, SIDE_PX + 33, _name(sample), 11),
+        ]
+    return drawing.write_texts(cell, texts)
 
 
-def _panel(path: Path) -> Array:
+def _panel(path: Path) -> drawing.Array:
     """An image in the middle of a square; a grey square where it can no longer be read."""
     try:
         image = read_image(path)
     except DataError:
         return np.full((SIDE_PX, SIDE_PX, 3), 60, np.uint8)
-    grey = np.rint(resize(image, fit_size(image.shape, SIDE_PX))).astype(np.uint8)
-    return centre(np.repeat(grey[..., None], 3, axis=2), SIDE_PX, paper=(0, 0, 0))
+    grey = np.rint(drawing.resize(image, drawing.fit_size(image.shape, SIDE_PX))).astype(np.uint8)
+    return drawing.centre(np.repeat(grey[..., None], 3, axis=2), SIDE_PX, paper=(0, 0, 0))
 
 
 def _caption(sample: Sample) -> str:

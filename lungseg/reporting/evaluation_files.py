@@ -19,20 +19,7 @@ import numpy as np
 
 from lungseg.evaluation.results import EvaluationResults
 from lungseg.evaluation.saved import read_results
-from lungseg.reporting.drawing import (
-    PREDICTED_COLOUR,
-    Array,
-    draw_map,
-    draw_outline,
-    grey_to_rgb,
-    in_lung_units,
-    jpeg,
-    map_layer,
-    outline_path,
-    resize_mask,
-    shrink,
-    webp,
-)
+from lungseg.reporting import drawing
 from lungseg.runs.whole_files import write_json, write_whole
 
 if TYPE_CHECKING:
@@ -106,15 +93,20 @@ class PictureWriter:
 
     def add(self, image: ShownImage) -> None:
         """Write the pictures of one image; several threads may."""
-        strength = in_lung_units(image.cam, image.predicted_lung)
-        grey = (shrink(image.image, SIDE_PX).clip(0, 1) * 255 + 0.5).astype(np.uint8)
+        strength = drawing.in_lung_units(image.cam, image.predicted_lung)
+        grey = (drawing.shrink(image.image, SIDE_PX).clip(0, 1) * 255 + 0.5).astype(np.uint8)
         size = (grey.shape[1], grey.shape[0])
         stem = f"{image.number:04d}"
-        write_whole(self._folder / f"{stem}.jpg", jpeg(grey))
-        write_whole(self._folder / f"{stem}-map.webp", webp(map_layer(shrink(strength, MAP_PX))))
-        write_whole(self._folder / f"{stem}-thumb.webp", webp(_thumbnail(image, strength)))
+        write_whole(self._folder / f"{stem}.jpg", drawing.jpeg(grey))
+        layer = drawing.map_layer(drawing.shrink(strength, MAP_PX))
+        write_whole(self._folder / f"{stem}-map.webp", drawing.webp(layer))
+        write_whole(self._folder / f"{stem}-thumb.webp", drawing.webp(_thumbnail(image, strength)))
         masks = {name: getattr(image, name) for name in MASKS}
-        outlines = {name: outline_path(resize_mask(mask, size)) for name, mask in masks.items() if mask is not None}
+        outlines = {
+            name: drawing.outline_path(drawing.resize_mask(mask, size))
+            for name, mask in masks.items()
+            if mask is not None
+        }
         self._written[image.number] = Picture(*size, outlines)
 
     def close(self) -> None:
@@ -130,8 +122,9 @@ def read_pictures(folder: Path) -> dict[int, Picture]:
     return {int(number): Picture(**about) for number, about in json.loads(index.read_text())["images"].items()}
 
 
-def _thumbnail(image: ShownImage, strength: Array) -> Array:
+def _thumbnail(image: ShownImage, strength: drawing.Array) -> drawing.Array:
     """Image, map and outline of the predicted lungs, uint8 (h, w, 3)."""
-    picture = draw_map(grey_to_rgb(shrink(image.image, THUMB_PX)), shrink(strength, THUMB_PX))
-    lung = resize_mask(image.predicted_lung, (picture.shape[1], picture.shape[0]))
-    return draw_outline(picture, lung, PREDICTED_COLOUR)
+    grey = drawing.grey_to_rgb(drawing.shrink(image.image, THUMB_PX))
+    picture = drawing.draw_map(grey, drawing.shrink(strength, THUMB_PX))
+    lung = drawing.resize_mask(image.predicted_lung, (picture.shape[1], picture.shape[0]))
+    return drawing.draw_outline(picture, lung, drawing.PREDICTED_COLOUR)

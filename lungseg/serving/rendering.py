@@ -16,17 +16,7 @@ import numpy as np
 from lungseg import __version__
 from lungseg.inference.journal import csv_of
 from lungseg.inference.prediction import OVERLAY_PX, Prediction
-from lungseg.reporting.drawing import (
-    PREDICTED_COLOUR,
-    data_url,
-    in_lung_units,
-    jpeg,
-    map_layer,
-    outline_path,
-    png,
-    shrink,
-    webp,
-)
+from lungseg.reporting import drawing
 from lungseg.reporting.pages import render
 from lungseg.runs.model_info import ModelInfo
 from lungseg.serving.cases import METHODS
@@ -34,7 +24,7 @@ from lungseg.serving.cases import METHODS
 IMAGE_PX, MAP_PX = 1024, 512
 """Longer sides at most of what is sent to the browser."""
 NOTICE = "Research software, not a medical device. Not for diagnosis or treatment."
-STYLE = ":root {{ --lungs: #{:02x}{:02x}{:02x}; }}\n".format(*PREDICTED_COLOUR) + (
+STYLE = ":root {{ --lungs: #{:02x}{:02x}{:02x}; }}\n".format(*drawing.PREDICTED_COLOUR) + (
     Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 )
 """CSS of the page."""
@@ -45,18 +35,18 @@ def draw_viewer(prediction: Prediction, name: str, of_class: str) -> str:
 
     `of_class` names the class of the prediction's map, for those who do not see it.
     """
-    grey = shrink(prediction.image, IMAGE_PX)
+    grey = drawing.shrink(prediction.image, IMAGE_PX)
     # The map is smooth: half the side is enough, and a quarter of what is sent.
-    small = shrink(prediction.mask.astype(np.float32), MAP_PX) > 0.5
-    strength = in_lung_units(shrink(prediction.class_map, MAP_PX), small)
+    small = drawing.shrink(prediction.mask.astype(np.float32), MAP_PX) > 0.5
+    strength = drawing.in_lung_units(drawing.shrink(prediction.class_map, MAP_PX), small)
     return render(
         "app_picture.html.jinja",
         name=name,
         of_class=of_class,
         size=grey.shape[::-1],
-        xray=data_url("jpeg", jpeg(grey, 92)),
-        map=data_url("webp", webp(map_layer(strength), 80)),
-        lungs=outline_path(shrink(prediction.mask.astype(np.float32), IMAGE_PX) > 0.5),
+        xray=drawing.data_url("jpeg", drawing.jpeg(grey, 92)),
+        map=drawing.data_url("webp", drawing.webp(drawing.map_layer(strength), 80)),
+        lungs=drawing.outline_path(drawing.shrink(prediction.mask.astype(np.float32), IMAGE_PX) > 0.5),
     )
 
 
@@ -82,7 +72,7 @@ def pack(
             row = {"id": name, "map_method": method, "map_class": of_class, "map_cropped": crop}
             files = {"mask": f"{stem}_mask.png", "overlay": f"{stem}_overlay.png"}
             archive.writestr(files["mask"], prediction.mask_png())
-            archive.writestr(files["overlay"], png(prediction.overlay(OVERLAY_PX, opacity, crop)))
+            archive.writestr(files["overlay"], drawing.png(prediction.overlay(OVERLAY_PX, opacity, crop)))
             rows.append({**row, **prediction.row(), **files})
         model = {name: getattr(info, name) for name in ("version", "classes", "image_size", "temperature")}
         model |= {name: info.description[name] for name in ("licence", "calibration") if name in info.description}
