@@ -4,7 +4,7 @@ The map measured is the one that a user is shown: of the predicted class, or of 
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -175,20 +175,13 @@ def _localise(cam: Tensor, mask: Tensor, crop: Tensor | None, limits: Any) -> di
     names = _LOCALISATION[:-1] if limits is None else _LOCALISATION
     found = {name: torch.full((len(cam),), torch.nan) for name in names}
     found |= {"undefined": ~used, "no_evidence": torch.zeros_like(used)}
-    for members, limit in _alike(used, limits):
-        inside = None if crop is None else crop[members]
-        for name, values in measure_localisation(cam[members], mask[members], inside, limit).items():
-            found[name][members] = values
-    return found
-
-
-def _alike(used: Tensor, limits: Any) -> Iterator[tuple[Tensor, float | None]]:
-    """Places of the images used, `TOGETHER` at most and all of one threshold, with that threshold."""
-    for limit in [None] if limits is None else np.unique(limits):
+    for limit in [None] if limits is None else np.unique(limits).tolist():
         members = used if limit is None else used & torch.from_numpy(limits == limit)
-        for places in torch.split(members.nonzero()[:, 0], TOGETHER):
-            if len(places):
-                yield places, None if limit is None else float(limit)
+        for places in filter(len, torch.split(members.nonzero()[:, 0], TOGETHER)):
+            inside = None if crop is None else crop[places]
+            for name, values in measure_localisation(cam[places], mask[places], inside, limit).items():
+                found[name][places] = values
+    return found
 
 
 def _evidence_summary(columns: dict[str, NDArray[Any]], classes: dict[str, Flags]) -> dict[str, EvidenceSummary]:

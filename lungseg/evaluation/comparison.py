@@ -192,10 +192,8 @@ def _maps(run: SavedEvaluation) -> tuple[str, str]:
 
 
 def _about(run: SavedEvaluation) -> dict[str, Any]:
-    about = {
-        name: getattr(run.setup, name)
-        for name in ("checkpoint", "checkpoint_digest", "split", "data_name", "images", "date")
-    }
+    names = ("checkpoint", "checkpoint_digest", "split", "data_name", "images", "date")
+    about = {name: getattr(run.setup, name) for name in names}
     return about | {"origin": run.setup.data_origin, "image_size": run.image_size, "class_maps": run.cam_method}
 
 

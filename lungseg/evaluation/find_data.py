@@ -131,8 +131,13 @@ def read_other_data_set(root: Path, label_map: Mapping[str, str]) -> OtherDataSe
         FileNotFoundError: There is no such root.
         DataError: One line with every fault of the data but names that are no class.
     """
-    reading, names = _read(root, label_map), set[str]()
+    reading, names = None, set[str]()
     name_of: Callable[[str], str | None] = _folder_of
+    try:
+        reading = read_index(root, label_map)
+    except DataError:
+        if not root.is_dir():  # in a folder a layout may be recognised once its names count as classes
+            raise
     if reading is None or _problems(reading):
         if root.is_dir():
             names = {name.casefold() for _, folders, _ in os.walk(root) for name in folders}
@@ -156,16 +161,6 @@ def read_other_data_set(root: Path, label_map: Mapping[str, str]) -> OtherDataSe
     if not reading.has_splits:
         samples = [replace(sample, split="test") for sample in samples]
     return OtherDataSet(samples, reading.has_splits, sorted(set(unknown.values())), len(unknown))
-
-
-def _read(root: Path, label_map: Mapping[str, str]) -> Reading | None:
-    """The data set by the names known; None where nothing of a layout is recognised in a folder."""
-    try:
-        return read_index(root, label_map)
-    except DataError:
-        if root.is_dir():
-            return None
-        raise
 
 
 def _problems(reading: Reading) -> list[str]:
