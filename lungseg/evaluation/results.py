@@ -229,6 +229,5 @@ class EvaluationResults:
 
     def headline(self, section: str, name: str) -> Number | None:
         """A number of `segmentation` or `classification` that was measured and is defined."""
-        numbers = {"segmentation": self.segmentation, "classification": self.classification}[section]
-        number = numbers.get(name)
+        number: Number | None = getattr(self, section).get(name)
         return None if number is None or number.value is None else number

@@ -144,16 +144,11 @@ def outline(mask: Flags) -> Floats:
 
 def _scores(predicted: Floats, true: Floats) -> tuple[float, float]:
     """HD95 and ASD of two outlines (P, 2), in their unit."""
-    if not len(predicted) or not len(true):
-        return math.nan, math.nan
-    distances = _nearest(predicted, true), _nearest(true, predicted)
-    hd95 = max(float(np.quantile(one_way, 0.95)) for one_way in distances)
-    return hd95, float(np.concatenate(distances).mean())
-
-
-def _nearest(points: Floats, others: Floats) -> Floats:
-    """Distance (P,) from each point to the nearest of the others."""
     from scipy.spatial import cKDTree
 
-    distances: Floats = cKDTree(others, leafsize=32).query(points)[0]
-    return distances
+    if not len(predicted) or not len(true):
+        return math.nan, math.nan
+    pairs = (predicted, true), (true, predicted)
+    distances: list[Floats] = [cKDTree(others, leafsize=32).query(points)[0] for points, others in pairs]
+    hd95 = max(float(np.quantile(one_way, 0.95)) for one_way in distances)
+    return hd95, float(np.concatenate(distances).mean())
