@@ -240,6 +240,21 @@ def test_a_run_starts_from_all_weights_of_another(
     assert all(torch.allclose(before[name], after[name]) for name in before if name.endswith(("weight", "bias")))
 
 
+def test_an_infection_output_is_added_to_a_network_that_had_none(
+    run: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"data.root={phantoms}", "run.name=added", f"run.init={run}", "model.infection=true"]
+    words += ["trainer.max_epochs=1", "optim.lr=1e-12"]
+    code, stderr = _here(run.parents[1], monkeypatch, capfd, *words)
+    assert code == 0, stderr
+    before, after = (
+        torch.load(folder / "checkpoints/best.ckpt", weights_only=True)["state_dict"]
+        for folder in (run, run.parent / "added")
+    )
+    head = "network.segmenter.segmentation_head.0.weight"
+    assert len(after[head]) == 2 and torch.allclose(before[head][0], after[head][0])
+
+
 def test_weights_of_another_architecture_are_refused_by_name(
     run: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

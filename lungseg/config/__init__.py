@@ -134,6 +134,9 @@ class DataConfig:
     """A data set (configs/README.md says which layouts) or a CSV manifest; null writes and uses the phantom set."""
     label_map: list[str] = field(default_factory=list)
     """`FOLDER=CLASS` for class folders that bear other names than the classes."""
+    infection_unknown: list[str] = field(default_factory=lambda: ["Non-COVID"])
+    """Classes whose empty infection masks say nothing, because nobody drew any, as in COVID-QU-Ex; an empty mask of any
+    other class says that there is no infection."""
     fold: int | None = None
     """Val is this one of `folds` parts of what is not Test; null keeps the splits that the data has."""
     folds: int = 5

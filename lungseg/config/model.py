@@ -60,8 +60,11 @@ class LossConfig:
     cross_entropy: float = 1.0
     evidence_weight: float = 0.0
     """Of the penalty on the share of positive evidence, over all classes, outside the lungs."""
+    localization_weight: float = 0.0
+    """Of the term that puts the true class's evidence on the infection, where an image has an infection mask."""
     evidence_warmup_epochs: float = 2.0
-    """Epochs over which `evidence_weight` rises linearly from 0: maps and lungs must mean something first."""
+    """Epochs over which both weights of class maps, `evidence_weight` and `localization_weight`, rise linearly from 0:
+    maps and lungs must mean something first."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced` weights each class by the inverse of its share of the training labels."""
     class_costs: list[str] = field(default_factory=list)
@@ -70,7 +73,8 @@ class LossConfig:
     """Share of the target spread over all classes, in [0, 1)."""
 
     def __post_init__(self) -> None:
-        for name in ("dice", "bce", "cross_entropy", "evidence_weight", "evidence_warmup_epochs"):
+        maps = ("evidence_weight", "localization_weight", "evidence_warmup_epochs")
+        for name in ("dice", "bce", "cross_entropy", *maps):
             check(0 <= getattr(self, name) < math.inf, f"loss.{name}", ">= 0 and finite", getattr(self, name))
         check(self.dice + self.bce + self.cross_entropy > 0, "loss", "above 0 in sum", 0)
         check(0 <= self.label_smoothing < 1, "loss.label_smoothing", "in [0, 1)", self.label_smoothing)

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lungseg.data.decode import LUNG, Plane
+from lungseg.data.decode import INFECTION, LUNG, Plane
 from lungseg.data.sample import Sample
 
 Batch = dict[str, Any]
 
 
-def to_item(sample: Sample, image: Plane, masks: Plane) -> dict[str, Any]:
-    """Put a sample's tensors beside what is known of it.
+def to_item(sample: Sample, image: Plane, masks: Plane, is_empty_known: bool = True) -> dict[str, Any]:
+    """Put a sample's tensors beside what is known of it; an empty infection mask may say nothing.
 
     Returns:
         `image` and `masks` (1, S, S) uint8, the masks as bits (`decode.LUNG`, `decode.INFECTION`), `label` int, -1
@@ -27,7 +27,7 @@ def to_item(sample: Sample, image: Plane, masks: Plane) -> dict[str, Any]:
         "masks": torch.from_numpy(masks)[None],
         "label": -1 if sample.label is None else sample.label,
         "has_lung": sample.lung is not None,
-        "has_infection": sample.infection is not None,
+        "has_infection": sample.infection is not None and (is_empty_known or bool((masks & INFECTION).any())),
         "has_label": sample.label is not None,
         "id": sample.id,
     }

@@ -70,6 +70,9 @@ class LungDataModule(LightningDataModule):
     def find_samples(self) -> None:
         """Index the data set and check it; no image is read but for `data.exclude_leaks`."""
         config = self.config
+        for name in config.infection_unknown:
+            if name not in CLASSES:
+                raise DataError(f"data.infection_unknown: no class {name!r}; choose from {', '.join(CLASSES)}")
         root = Path(config.root) if config.root is not None else write_phantoms(config.phantom)
         share, labels = config.test_fraction, dict(pair.split("=") for pair in config.label_map)
         index = load_index(
@@ -102,7 +105,8 @@ class LungDataModule(LightningDataModule):
         """The samples of a split; only `train` is augmented."""
         augmentation, size_px = self.augmentation if split == "train" else None, self.config.image_size
         samples, cache = self.samples[split], self.caches.get(split)
-        return LungDataset(samples, size_px, augmentation, self.seed, self.config.keep_aspect, cache)
+        unknown = [CLASSES.index(name) for name in self.config.infection_unknown]
+        return LungDataset(samples, size_px, augmentation, self.seed, self.config.keep_aspect, cache, unknown)
 
     def balanced_class_weights(self) -> list[float]:
         """Inverse of each class's share of the training labels, scaled to a mean of 1 over the labels."""

@@ -1,6 +1,6 @@
 """Samples to tensors, and the order in which an epoch visits them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,8 @@ class LungDataset(Dataset[dict[str, Any]]):
     """Samples, read from their cache (in its order) or decoded, and augmented; items as `batch.to_item` makes them.
 
     Without an augmentation images are as they are; what is not square is letterboxed, or else stretched, to a side of
-    `image_size` pixels. The seed is that of the augmentation.
+    `image_size` pixels. The seed is that of the augmentation. `infection_unknown` are the labels whose empty infection
+    masks say nothing.
     """
 
     def __init__(
@@ -34,10 +35,11 @@ class LungDataset(Dataset[dict[str, Any]]):
         seed: int,
         keep_aspect: bool = True,
         cache: ImageCache | None = None,
+        infection_unknown: Collection[int] = (),
     ):
         self.samples, self.image_size, self.keep_aspect = samples, image_size, keep_aspect
         self.augmentation, self.seed = augmentation, seed
-        self.cache = cache
+        self.cache, self.infection_unknown = cache, infection_unknown
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -52,7 +54,7 @@ class LungDataset(Dataset[dict[str, Any]]):
             image, masks = read_sample(sample, self.image_size, self.keep_aspect)
         if self.augmentation is not None:
             image, masks = augment(self.augmentation, image, masks, f"{self.seed}/{epoch}/{sample.id}")
-        return to_item(sample, image, masks)
+        return to_item(sample, image, masks, sample.label not in self.infection_unknown)
 
 
 class TrainSampler(Sampler[Visit]):

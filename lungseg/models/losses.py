@@ -73,11 +73,43 @@ def evidence_term(class_maps: Tensor, lung: Tensor, stride: int) -> Term:
         lung: (B, H, W) float32 in [0, 1]; an image without any has weight 0.
         stride: Image pixels per map pixel; what a map covers beyond the image is outside.
     """
-    height, width = class_maps.shape[-2] * stride, class_maps.shape[-1] * stride
-    # What the maps cover beyond the image is padding of the network: evidence there is outside of any lung.
-    padded = F.pad(lung[:, None], (0, width - lung.shape[-1], 0, height - lung.shape[-2]))
-    area = F.avg_pool2d(padded, stride)
+    area = _area(class_maps, lung, stride)[:, None]
     positive = class_maps.clamp_min(0)
     total = positive.sum(dim=(1, 2, 3))
     share = (positive * area).sum(dim=(1, 2, 3)) / total.clamp_min(1e-6)
     return Term(1 - share, torch.logical_and(total > 1e-6, area.amax(dim=(1, 2, 3)) > 0).float())
+
+
+def localization_term(class_maps: Tensor, label: Tensor, infection: Tensor, known: Tensor, stride: int) -> Term:
+    """How little the true class's positive evidence lies on the infection, of each image that has some.
+
+    `[1 - sum(P b) / sum(P)] + [1 - (2 sum(Q a) + 1) / (sum(Q) + sum(a) + 1)]`, with P the positive part of the true
+    class's map, Q = P / max(P), a the share of infection in the map's pixel and b = a / max(a): the first part leaves
+    nothing beside the infection, the second covers all of it. Through b an infection smaller than a map pixel can be
+    met exactly. An image counts like any other, whatever the size of its infection, so small ones are not drowned.
+
+    Args:
+        class_maps: (B, C, h, w) float32, any sign.
+        label: (B,) int64 in [0, C); anything where the class is not known.
+        infection: (B, H, W) float32 in {0, 1}; an image without any has weight 0.
+        known: (B,) bool: class and infection mask are known.
+        stride: Image pixels per map pixel.
+    """
+    area = _area(class_maps, infection, stride)
+    peak_area = area.amax(dim=(1, 2))
+    known = known & (peak_area > 0)
+    rows = torch.arange(len(label), device=label.device)
+    positive = class_maps[rows, label.where(known, label.new_zeros(()))].clamp_min(0)
+    total, peak = positive.sum(dim=(1, 2)), positive.amax(dim=(1, 2))
+    on_infection = (positive * area).sum(dim=(1, 2))
+    share = on_infection / peak_area.clamp_min(1e-6) / total.clamp_min(1e-6)
+    relative = positive / peak.clamp_min(1e-6).view(-1, 1, 1)
+    overlap, size = (relative * area).sum(dim=(1, 2)), relative.sum(dim=(1, 2)) + area.sum(dim=(1, 2))
+    return Term(2 - share - (2 * overlap + 1) / (size + 1), known.float())
+
+
+def _area(class_maps: Tensor, mask: Tensor, stride: int) -> Tensor:
+    """Share (B, h, w) of each map pixel that a mask (B, H, W) covers; what lies beyond the image is not in the mask."""
+    height, width = class_maps.shape[-2] * stride, class_maps.shape[-1] * stride
+    padded = F.pad(mask, (0, width - mask.shape[-1], 0, height - mask.shape[-2]))
+    return F.avg_pool2d(padded[:, None], stride)[:, 0]

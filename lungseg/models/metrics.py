@@ -103,6 +103,27 @@ class EvidenceShares(Sums):
         return whole | named | {"evidence_undefined": undefined.sum()}
 
 
+class Localization(Sums):
+    """How often the peak of a class map lies on the infection, and how much of its evidence does; infected images."""
+
+    def __init__(self) -> None:
+        super().__init__(3)
+
+    def update(self, cam: Tensor, infection: Tensor) -> None:
+        """Add images: raw maps (N, H, W) float32 at image size, any sign, and infection (N, H, W) bool."""
+        positive = cam.clamp_min(0).flatten(1)
+        inside, total = infection.flatten(1), positive.sum(1)
+        hit = inside.gather(1, positive.argmax(1, keepdim=True))[:, 0] & (total > 0)
+        share = (positive * inside).sum(1) / total.clamp_min(1e-12)
+        counted = inside.any(1)
+        self.sums = self.sums + torch.stack([hit, share, torch.ones_like(share)]).double()[:, counted].sum(1)
+
+    def compute(self) -> dict[str, Tensor]:
+        """`hit` and `evidence_on_infection` in [0, 1]; without any infected image, {}."""
+        hits, shares, count = self.sums
+        return {"hit": hits / count, "evidence_on_infection": shares / count} if count else {}
+
+
 def _ratio_or_one(part: Tensor, whole: Tensor) -> Tensor:
     """Part / whole in float64, 1 where both masks are empty."""
     return torch.where(
@@ -134,8 +155,18 @@ def score_names(classes: Sequence[str], infection: bool) -> list[str]:
     """Every name that a stage may log, without the stage: what can be monitored and swept for."""
     mask = ["dice", "dice_global", "iou", "pixel_accuracy", "empty_truth", "empty_prediction", "dice_loss", "bce_loss"]
     names = mask + ([f"infection_{name}" for name in mask] if infection else [])
-    names += ["loss", "score", "cross_entropy", "evidence_loss", "accuracy", "balanced_accuracy", "f1", "auroc"]
-    names += ["evidence_in_lungs", "evidence_undefined"]
+    names += [
+        "loss",
+        "score",
+        "cross_entropy",
+        "evidence_loss",
+        "localization_loss",
+        "accuracy",
+        "balanced_accuracy",
+        "f1",
+        "auroc",
+    ]
+    names += ["evidence_in_lungs", "evidence_undefined", "hit", "evidence_on_infection"]
     of_class = ("sensitivity", "specificity", "f1", "auroc", "evidence_in_lungs")
     return names + [f"{score}_{name}" for score in of_class for name in classes]
 
@@ -151,6 +182,7 @@ class StageScores(nn.Module):
         self.confusion = MulticlassConfusionMatrix(len(classes), validate_args=False)
         self.auroc = MulticlassAUROC(len(classes), average="none", validate_args=False)
         self.evidence = EvidenceShares(classes)
+        self.localization = Localization()
         self.terms = nn.ModuleDict()
 
     def add_terms(self, terms: dict[str, Term]) -> None:
@@ -176,6 +208,11 @@ class StageScores(nn.Module):
         """Add shares of evidence inside the lungs (B,), NaN where there is none, and labels (B,), -1 where unknown."""
         self.evidence.update(share, label)
 
+    def add_localization(self, cam: Tensor, infection: Tensor, known: Tensor) -> None:
+        """Add class maps and infection masks of the images whose mask is `known` (B,); see `Localization`."""
+        if known.any():
+            self.localization.update(cam[known], infection[known])
+
     def compute(self) -> dict[str, float]:
         """All scores over everything added, on every process the same; a loss that is not finite stays so."""
         with warnings.catch_warnings():
@@ -187,7 +224,7 @@ class StageScores(nn.Module):
             matrix = self.confusion.compute()
             if matrix.sum() > 0:
                 scores |= confusion_scores(matrix, self.classes) | self._aurocs(matrix)
-            scores |= self.evidence.compute()
+            scores |= self.evidence.compute() | self.localization.compute()
         # A loss of images that have its target must be seen even where it is not finite.
         losses = {name for name, term in self.terms.items() if cast(TermMean, term).sums[1] > 0}
         return {name: float(value) for name, value in scores.items() if value.isfinite() or name in losses}

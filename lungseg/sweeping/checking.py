@@ -28,9 +28,10 @@ _TERMS = {
     "bce_loss": "loss.bce",
     "cross_entropy": "loss.cross_entropy",
     "evidence_loss": "loss.evidence_weight",
+    "localization_loss": "loss.localization_weight",
 }
 """Losses that a run logs where their weight is above 0."""
-_ALL_TERMS = LossConfig(dice=1, bce=1, cross_entropy=1, evidence_weight=1)
+_ALL_TERMS = LossConfig(dice=1, bce=1, cross_entropy=1, evidence_weight=1, localization_weight=1)
 _OF_CLASSES = ("loss.label_smoothing", "loss.class_weights", "loss.class_costs")
 _WEIGHED_BY = {"loss": (*_TERMS.values(), *_OF_CLASSES), "cross_entropy": _OF_CLASSES}
 """A loss cannot judge runs that each weigh it differently: the smallest weights would win."""

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from lungseg.data.datamodule import LungDataModule
 from lungseg.errors import DataError, UserError
 from lungseg.models.checkpoint import load_model
@@ -14,7 +16,7 @@ def start_from(network: LungNetwork, data: LungDataModule, source: Path) -> None
     """Give a network all weights of another run, a checkpoint or an exported model.
 
     Args:
-        network: Of the same architecture.
+        network: Of the same architecture, but that it may predict infection where the other did not.
         data: Of this run, its samples found.
         source: A run folder, a .ckpt file in one, or a model file. What a model file was trained on is not known.
 
@@ -31,8 +33,13 @@ def start_from(network: LungNetwork, data: LungDataModule, source: Path) -> None
         _refuse_seen(data, source, run)
     # Through the network, not from tensors by name: any file that predicts can be started from.
     other, _ = load_model(run)
+    theirs, own = other.state_dict(), network.state_dict()
+    # An infection channel may be added to a network that had none: the new channel starts as it was drawn.
+    for name, value in theirs.items():
+        if name.startswith("segmenter.segmentation_head") and name in own and len(own[name]) == len(value) + 1:
+            theirs[name] = torch.cat([value, own[name][len(value) :]])
     try:
-        network.load_state_dict(other.state_dict())
+        network.load_state_dict(theirs)
     except RuntimeError as error:
         first = str(error).split("\n")[1].strip().rstrip(".")
         raise UserError(f"run.init: {source} is of another architecture than the config's: {first}") from error

@@ -182,6 +182,8 @@ def _say_what_data(config: Config, data: LungDataModule, world_size: int) -> Non
     source = config.data.root if config.data.root is not None else f"phantoms in {config.data.phantom.dir}"
     left_out = f"; left out {data.excluded} training copies of Val or Test images" if config.data.exclude_leaks else ""
     print(f"data: {source}: {counts}{left_out}", flush=True)
+    if config.loss.localization_weight > 0 and not any(sample.infection for sample in data.samples["train"]):
+        log.warning("loss.localization_weight: no training image has an infection mask, so the term is always 0")
     if world_size > 1:
         batch, steps = config.data.batch_size, config.trainer.accumulate_grad_batches
         micro = f" x {steps} accumulated" if steps > 1 else ""

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from lungseg.cam.lung import evidence_in_lungs, resize_map
 from lungseg.cam.methods import class_map_of
 from lungseg.config import LossConfig, ModelConfig, OptimConfig
-from lungseg.models.losses import Term, bce_term, cross_entropy_term, dice_term, evidence_term
+from lungseg.models.losses import Term, bce_term, cross_entropy_term, dice_term, evidence_term, localization_term
 from lungseg.models.metrics import StageScores
 from lungseg.models.network import LungNetwork, LungOutput
 
@@ -72,8 +72,8 @@ class LungModule(LightningModule):
         """Run the network, log or collect every named term, return the total loss."""
         output: LungOutput = self.network(batch["image"])
         terms = self._terms(output, batch)
-        evidence_weight = self.loss.evidence_weight * (self._evidence_ramp() if stage == "train" else 1.0)
-        total = self._total({name: term.mean() for name, term in terms.items()}, evidence_weight)
+        ramp = self._map_ramp() if stage == "train" else 1.0
+        total = self._total({name: term.mean() for name, term in terms.items()}, ramp)
         if stage == "train":
             # Not read on the host: `float` or `.item()` here would make the GPU wait in every step.
             losses = {f"train/{name}": term.mean().detach() for name, term in terms.items()}
@@ -105,17 +105,26 @@ class LungModule(LightningModule):
             known, lung = batch["has_lung"].view(-1, 1, 1), output.mask_logits[:, 0].detach() > 0
             lung = torch.where(known, batch["lung"][:, 0], lung.float())
             terms["evidence_loss"] = evidence_term(output.class_maps, lung, self.network.stride)
+        if self.loss.localization_weight > 0:
+            known, infection = batch["has_label"] & batch["has_infection"], batch["infection"][:, 0]
+            terms["localization_loss"] = localization_term(
+                output.class_maps, batch["label"], infection, known, self.network.stride
+            )
         return terms
 
-    def _total(self, means: dict[str, Tensor], evidence_weight: float) -> Tensor:
-        """Sum of the terms with the weights of the section `loss`; infection counts as the lung does."""
+    def _total(self, means: dict[str, Tensor], ramp: float = 1.0) -> Tensor:
+        """Sum of the terms with the weights of the section `loss`; infection counts as the lung does.
+
+        `ramp` is the share of the weights of class maps that counts.
+        """
         weights = {"dice_loss": self.loss.dice, "bce_loss": self.loss.bce, "cross_entropy": self.loss.cross_entropy}
-        weights["evidence_loss"] = evidence_weight
+        weights["evidence_loss"] = ramp * self.loss.evidence_weight
+        weights["localization_loss"] = ramp * self.loss.localization_weight
         parts = [weights[name.removeprefix("infection_")] * value for name, value in means.items()]
         return torch.stack(parts).sum()
 
-    def _evidence_ramp(self) -> float:
-        """Share of `loss.evidence_weight` that counts at this step, rising linearly from 0 to 1."""
+    def _map_ramp(self) -> float:
+        """Share of the weights of class maps that counts at this step, rising linearly from 0 to 1."""
         warmup = self.loss.evidence_warmup_epochs * self.steps_per_epoch
         return min(1.0, self.global_step / warmup) if warmup > 0 else 1.0
 
@@ -130,6 +139,7 @@ class LungModule(LightningModule):
         lung = torch.where(batch["has_lung"].view(-1, 1, 1), batch["lung"][:, 0] > 0.5, masks[:, 0])
         cam = class_map_of(output, class_probs.argmax(dim=1))
         cam = resize_map(cam, self.network.stride, (lung.shape[-2], lung.shape[-1]))
+        scores.add_localization(cam, batch["infection"][:, 0] > 0.5, batch["has_infection"])
         scores.add_evidence(evidence_in_lungs(cam, lung), batch["label"].where(batch["has_label"], -1))
 
     def on_validation_epoch_end(self) -> None:
@@ -149,7 +159,7 @@ class LungModule(LightningModule):
         self._scores(stage).reset()
         terms = {name: value for name, value in scores.items() if name.endswith("_loss") or name == "cross_entropy"}
         losses = {name: torch.tensor(value) for name, value in terms.items()}
-        scores["loss"] = float(self._total(losses, self.loss.evidence_weight))
+        scores["loss"] = float(self._total(losses))
         headline = [scores[name] for name in ("dice", "balanced_accuracy") if name in scores]
         if headline:
             scores["score"] = sum(headline) / len(headline)

@@ -51,6 +51,15 @@ def test_a_missing_target_is_marked_and_not_invented(samples: list[Sample]) -> N
     assert not item["lung"].any() and item["label"] == -1
 
 
+def test_an_empty_infection_mask_of_a_class_whose_nobody_drew_is_not_known(samples: list[Sample]) -> None:
+    drawn = next(index for index, sample in enumerate(samples) if sample.label == 1)
+    normal = next(index for index, sample in enumerate(samples) if sample.label == 2)
+    samples = [samples[drawn], dataclasses.replace(samples[normal], label=1), samples[normal]]
+    data = LungDataset(samples, 64, None, 0, infection_unknown=[1])
+    assert [bool(data[0, index]["has_infection"]) for index in range(3)] == [True, False, True]
+    assert [bool(data[0, index]["infection"].any()) for index in range(3)] == [True, False, False]
+
+
 def test_augmentation_depends_on_seed_epoch_and_id_alone(samples: list[Sample]) -> None:
     data = LungDataset(samples, 64, AugmentConfig(), seed=3)
     first = data[1, 4]["image"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lungseg.models.losses import bce_term, cross_entropy_term, dice_term, evidence_term
+from lungseg.models.losses import bce_term, cross_entropy_term, dice_term, evidence_term, localization_term
 
 BIG = 40.0
 
@@ -81,3 +81,33 @@ def test_evidence_term_pulls_maps_into_the_lungs() -> None:
     evidence_term(maps, lung, stride=2).mean().backward()
     assert maps.grad is not None
     assert float(maps.grad[0, 0, 0, 0]) < 0 < float(maps.grad[0, 0, 1, 1])
+
+
+def test_localization_is_no_loss_where_the_map_is_the_infection() -> None:
+    maps, infection = torch.zeros(3, 2, 2, 2), torch.zeros(3, 8, 8)
+    infection[0, :4, :8] = infection[1, :2, :2] = infection[2, :4, :4] = 1  # a row of map pixels; a quarter of one; one
+    maps[0, 1, 0], maps[1, 0, 0, 0], maps[2, 0] = 7.0, 0.1, torch.tensor([[3.0, 1.0], [-9.0, 0.0]])
+    label = torch.tensor([1, 0, 0])
+    term = localization_term(maps, label, infection, torch.tensor([True, True, True]), stride=4)
+    # Of the third a quarter of the evidence lies outside, and its dice is (2 * 1 + 1) / (4 / 3 + 1 + 1).
+    by_hand = [0.0, 1 - (2 * 0.25 + 1) / (1.25 + 1), 0.25 + 1 - 3 / (4 / 3 + 2)]
+    torch.testing.assert_close(term.values, torch.tensor(by_hand))
+    assert term.weights.tolist() == [1, 1, 1]
+
+
+def test_localization_moves_the_true_class_alone_and_only_where_there_is_infection() -> None:
+    maps, infection = torch.ones(3, 2, 2, 2, requires_grad=True), torch.zeros(3, 8, 8)
+    infection[:2, :4, :4] = 1
+    known = torch.tensor([True, False, True])  # no mask; a mask that is empty
+    term = localization_term(maps, torch.tensor([1, -1, 0]), infection, known, stride=4)
+    term.mean().backward()
+    assert term.weights.tolist() == [1, 0, 0] and maps.grad is not None
+    assert (maps.grad[1:] == 0).all() and (maps.grad[0, 0] == 0).all()
+    assert float(maps.grad[0, 1, 0, 0]) < 0 and (maps.grad[0, 1].flatten()[1:] > 0).all()
+
+
+def test_localization_of_a_map_without_evidence_is_the_worst_and_finite() -> None:
+    maps = torch.full((1, 2, 2, 2), -1.0, requires_grad=True)
+    term = localization_term(maps, torch.tensor([0]), torch.ones(1, 8, 8), torch.tensor([True]), stride=4)
+    term.mean().backward()
+    assert term.values.item() == pytest.approx(2 - 1 / 5) and maps.grad is not None and maps.grad.isfinite().all()

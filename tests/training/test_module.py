@@ -73,8 +73,18 @@ def test_the_evidence_penalty_is_logged_and_rises_from_zero(tiny_model: ModelCon
     ramp.steps_per_epoch, seen = 3.0, []
     for step in (0, 3, 6, 9):
         ramp.trainer = SimpleNamespace(global_step=step)  # type: ignore[assignment]
-        seen.append(ramp._evidence_ramp())
+        seen.append(ramp._map_ramp())
     assert seen == [0.0, 0.5, 1.0, 1.0]
+
+
+def test_evidence_is_drawn_to_the_infection_and_logged_with_its_hits(tiny_model: ModelConfig, phantoms: Path) -> None:
+    trainer, loss = _trainer(epochs=1), LossConfig(localization_weight=2.0, evidence_warmup_epochs=0)
+    trainer.fit(_module(tiny_model, loss), datamodule=_data(phantoms))
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    assert 0 < logged["train/localization_loss"] < 2
+    parts = [logged[f"val/{name}"] for name in ("dice_loss", "bce_loss", "cross_entropy")]
+    assert logged["val/loss"] == pytest.approx(sum(parts) + 2.0 * logged["val/localization_loss"], rel=1e-4)
+    assert logged["val/hit"] in (0, 0.25, 0.5, 0.75, 1) and 0 <= logged["val/evidence_on_infection"] <= 1
 
 
 def test_loss_weights_and_switched_off_terms(tiny_model: ModelConfig, phantoms: Path) -> None:
