@@ -1,7 +1,8 @@
 """Lung mask, class and class map of new images: `python -m lungseg.predict INPUT... --output DIR [--checkpoint RUN]`.
 
 Takes PNG, JPEG, TIFF, BMP and DICOM files, folders of them and patterns. Writes masks/, overlays/, predictions.csv and
-predictions.jsonl; what is done is not done again. A file that cannot be read is named and skipped (exit code 1).
+predictions.jsonl, and infection_masks/ where the model predicts infection; what is done is not done again. A file that
+cannot be read is named and skipped (exit code 1).
 """
 
 import argparse
@@ -21,7 +22,8 @@ def main(arguments: argparse.Namespace) -> int:
     print(f"images   {outcome.inputs:,}: {outcome.done:,} done{earlier}, {outcome.skipped:,} skipped")
     if outcome.flagged:
         print(f"flags    {outcome.flagged:,} images with reasons to look twice (flags, flag_reasons)")
-    print(f"written  {arguments.output}   (predictions.csv, predictions.jsonl, masks/, overlays/)")
+    infection = "infection_masks/, " if (arguments.output / "infection_masks").is_dir() else ""
+    print(f"written  {arguments.output}   (predictions.csv, predictions.jsonl, masks/, {infection}overlays/)")
     for device in outcome.lost:
         print(f"error: the process on {device!r} broke off; run the same command again for the rest", file=sys.stderr)
     return 1 if outcome.skipped or outcome.lost else 0

@@ -56,10 +56,19 @@ def untrained(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
 
     Not to be changed by a test: what evaluates it, which leaves a calibration, takes `own_run`.
     """
+    return _untrained(tmp_path_factory.mktemp("untrained"), phantoms, dataclasses.replace(TINY, map_stride=8))
+
+
+@pytest.fixture(scope="session")
+def untrained_infection(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
+    """As `untrained`, of a network that predicts infection too."""
+    model = dataclasses.replace(TINY, map_stride=8, infection=True)
+    return _untrained(tmp_path_factory.mktemp("untrained_infection"), phantoms, model)
+
+
+def _untrained(folder: Path, phantoms: Path, model: ModelConfig) -> Path:
     from lungseg.training.module import LungModule
 
-    model = dataclasses.replace(TINY, map_stride=8)
-    folder = tmp_path_factory.mktemp("untrained")
     torch.manual_seed(0)
     module = LungModule(model, LossConfig(), OptimConfig(), list(CLASSES), [1.0] * 3)
     checkpoint = {"state_dict": module.state_dict(), "epoch": 0}

@@ -27,6 +27,7 @@ from lungseg.app import _parser, main
 from lungseg.cam import methods
 from lungseg.command import run_command
 from lungseg.data.sample import CLASSES
+from lungseg.data.severity import Severity
 from lungseg.errors import DataError
 from lungseg.inference.prediction import Flag, Prediction
 from lungseg.inference.predictor import Predictor
@@ -200,6 +201,33 @@ def test_facts_tell_probabilities_evidence_and_areas(prediction: Prediction) -> 
     assert "Look twice" not in told or prediction.flags
     assert "Most of it" not in describe(dataclasses.replace(prediction, evidence_in_lungs=0.5), "Normal")
     assert "holds no evidence" in describe(dataclasses.replace(prediction, evidence_in_lungs=None), "Normal")
+
+
+def test_infection_is_outlined_told_and_packed_where_the_model_predicts_it(
+    untrained_infection: Path, reader: Reader, xray: Path, prediction: Prediction
+) -> None:
+    infected = Reader(Predictor.load(untrained_infection, "cpu"))
+    found = infected.predict(infected.read(xray, "a.png"))
+    assert found.infection is not None and found.severity is not None
+    wanted = infected.predictor(xray)
+    assert np.array_equal(found.infection, wanted.infection) and found.severity == wanted.severity
+    picture = draw_viewer(found, "a", "Normal")
+    assert f'<path id="infection" transform="translate(.5 .5)" d="{outline_path(found.infection)}"/>' in picture
+    assert found.severity_words.partition("\n")[0] in picture
+    told = describe(dataclasses.replace(found, severity=Severity(0.31, None, 0.62, 0, 0.5, 1)), "Normal")
+    assert re.findall("<th>(.*?)</th>.*?<td>([0-9]+%|-)</td>", told.partition("Infected share")[2], re.S) == [
+        *[("both lungs", "31%"), ("patient&#39;s left", "-"), ("patient&#39;s right", "62%")],
+        *[("upper zones", "0%"), ("middle zones", "50%"), ("lower zones", "100%")],
+    ]
+    assert "An extrapolation" in describe(dataclasses.replace(found, is_extrapolated=True), "Normal")
+    assert "An extrapolation" not in describe(dataclasses.replace(found, is_extrapolated=False), "Normal")
+    assert "Infected share" not in describe(prediction, "Normal")
+    assert 'id="infection"' not in draw_viewer(prediction, "a", "Normal")
+    archive = zipfile.ZipFile(io.BytesIO(pack([("a", found)], infected.predictor.info, "cam", None, 0.5, True)))
+    mask = cv2.imdecode(np.frombuffer(archive.read("01_a_infection_mask.png"), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(mask, found.infection * np.uint8(255))
+    (row,) = csv.DictReader(io.StringIO(archive.read("results.csv").decode()))
+    assert row["infection_mask"] == "01_a_infection_mask.png"
 
 
 def test_the_zip_holds_masks_overlays_and_one_table_twice(reader: Reader, prediction: Prediction) -> None:

@@ -327,6 +327,50 @@ def test_dicom_out_is_a_segmentation_and_a_picture_of_the_same_study(dicoms: Pat
     assert np.array_equal(picture.pixel_array, overlay[..., ::-1])
 
 
+def test_infection_is_a_mask_beside_columns_and_the_second_segment(
+    dicoms: Path, out: Path, untrained_infection: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    highdicom = pytest.importorskip("highdicom")
+    import pydicom
+
+    assert _predict(dicoms, "--output", out, "--checkpoint", untrained_infection, "--dicom-out") == 0
+    assert "masks/, infection_masks/, overlays/)" in capsys.readouterr().out
+    row, line = _rows(out)["IM0001"], _lines(out)[0]
+    wanted = Predictor.load(untrained_infection, "cpu")(dicoms / "IM0001")
+    assert wanted.severity is not None and wanted.infection is not None
+    for part, share in wanted.severity._asdict().items():
+        shown, stored = row[f"infected_{part}"], line[f"infected_{part}"]
+        assert (
+            (shown, stored) == ("", None) if share is None else float(shown) == stored == pytest.approx(share, abs=0.02)
+        )
+    assert row["infection_extrapolated"] == str(wanted.name == "Non-COVID") == str(line["infection_extrapolated"])
+    assert row["infection_mask"] == "infection_masks/IM0001.png"
+    infection = cv2.imread(str(out / row["infection_mask"]), cv2.IMREAD_UNCHANGED)
+    assert np.mean(infection != wanted.infection * np.uint8(255)) < 0.01
+    segmentation = highdicom.seg.segread(out / "dicom" / "IM0001.seg.dcm")
+    lungs, infected = (
+        segmentation.get_pixels_by_source_instance(
+            [pydicom.dcmread(dicoms / "IM0001").SOPInstanceUID], segment_numbers=[number]
+        ).squeeze()
+        for number in (1, 2)
+    )
+    assert np.array_equal(lungs, cv2.imread(str(out / row["mask"]), cv2.IMREAD_UNCHANGED) // 255)
+    assert np.array_equal(infected, infection // 255)
+    said = segmentation.get_segment_description(2)
+    assert (said.segmented_property_category.value, said.segmented_property_type.value) == ("49755003", "52988006")
+    assert [region.value for region in said.anatomic_regions] == ["39607008"]
+    picture = pydicom.dcmread(out / "dicom" / "IM0001.overlay.dcm")
+    assert picture.ImageComments.endswith(wanted.severity_words.replace("\n", "; "))
+
+
+def test_of_a_model_without_infection_its_columns_are_there_and_empty(folder: Path, out: Path, untrained: Path) -> None:
+    assert _predict(folder / "a.png", "--output", out, "--checkpoint", untrained) == 0
+    row = _rows(out)["a.png"]
+    names = [name for name in row if name.startswith("infect")]
+    assert len(names) == 8 and not any(row[name] for name in names)
+    assert not (out / "infection_masks").exists()
+
+
 def test_dicom_without_a_study_is_skipped_by_name_alone(
     dicoms: Path, out: Path, untrained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

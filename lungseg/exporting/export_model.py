@@ -88,7 +88,7 @@ def export(
 def run_onnx(content: bytes) -> ExportedModel:
     """Load the content of an ONNX file, to be called."""
     session = open_session(content)
-    names = list(graph.GraphOutputs._fields)
+    names = [output.name for output in session.get_outputs()]
     return lambda images: dict(zip(names, session.run(names, {graph.INPUT: images}), strict=True))
 
 

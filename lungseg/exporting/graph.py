@@ -39,6 +39,9 @@ class GraphOutputs(NamedTuple):
     mask_probs_full: Tensor  # (B, H, W) float32: `mask_probs` at the image's own size.
     lung_map_full: Tensor  # (B, H, W) float32: `lung_map` at the image's own size.
     square: Tensor  # (B, S, S) uint8: what the network saw.
+    infection_probs: Tensor | None = None
+    """(B, S, S) float32 in [0, 1]: probability of infection; a file of a network that does not predict it has none."""
+    infection_probs_full: Tensor | None = None  # (B, H, W) float32: `infection_probs` at the image's own size.
 
 
 class DeployedNetwork(nn.Module):
@@ -80,7 +83,11 @@ class DeployedNetwork(nn.Module):
             lung_map_full=fit.rows_back @ lung_map @ fit.columns_back.T,
             square=square.to(torch.uint8),
         )
-        return outputs._asdict()
+        if output.mask_logits.shape[1] > 1:
+            infection_probs = output.mask_logits[:, 1].sigmoid()
+            full = fit.rows_back @ infection_probs @ fit.columns_back.T
+            outputs = outputs._replace(infection_probs=infection_probs, infection_probs_full=full)
+        return {name: value for name, value in outputs._asdict().items() if value is not None}
 
 
 def to_8bit(image: Tensor) -> Tensor:
@@ -150,7 +157,9 @@ def to_onnx(program: ExportedProgram, info: ModelInfo) -> Any:
     """Translate to an `onnx.ModelProto`, with names for open dimensions and what is known of the model."""
     import onnx
 
-    names: dict[str, Any] = {"input_names": [INPUT], "output_names": list(GraphOutputs._fields)}
+    # The last of them are those of infection, which a network may lack.
+    given = GraphOutputs._fields[: len(program.graph_signature.user_outputs)]
+    names: dict[str, Any] = {"input_names": [INPUT], "output_names": list(given)}
     with only_errors(*_NOISY):
         translated = torch.onnx.export(program, (), dynamo=True, verbose=False, opset_version=OPSET, **names)
     assert translated is not None  # it is with `dynamo`

@@ -11,7 +11,6 @@ from lungseg.cam.lung import evidence_in_lungs, mask_to_lung, resize_map
 from lungseg.data.geometry import Letterbox
 from lungseg.data.phantom.generator import draw_phantom
 from lungseg.data.sample import CLASSES
-from lungseg.exporting.graph import GraphOutputs
 from lungseg.inference.preprocess import to_picture
 from lungseg.models.network import LungNetwork
 from lungseg.runs.model_info import ModelInfo
@@ -44,20 +43,19 @@ class SelfCheck(NamedTuple):
 
 def check_file(model: ExportedModel, network: LungNetwork, info: ModelInfo) -> SelfCheck:
     """Run a file and the network on phantoms: at the network's size, larger, smaller, not square, 8 and 16 bit."""
-    differences = dict.fromkeys(GraphOutputs._fields, 0.0)
+    differences: dict[str, float] = {}
     levels, shares = 0, []
     for images in _examples(info.image_size):
         outputs = model(images)
         box = Letterbox.of((images.shape[1], images.shape[2]), info.image_size, info.keep_aspect)
         expected = _expected(network, info, outputs, box)
         for name, value in expected.items():
-            differences[name] = float(np.maximum(differences[name], _difference(outputs[name], value)))
+            differences[name] = float(np.maximum(differences.get(name, 0.0), _difference(outputs[name], value)))
         # What the commands make of these images; of 8 bits as the bytes that a file of them holds.
         read = [to_picture(image if image.max() > 255 else image.astype(np.uint8)).pixels for image in images]
         off = np.abs(outputs["square"].astype(int) - np.stack([box.apply(pixels) for pixels in read]))
         levels = max(levels, int(off.max()))
         shares.append(float((off > 0).mean()))
-    del differences["square"]  # it is what everything else is computed from; its own difference is `levels`
     return SelfCheck(differences, levels, float(np.mean(shares)))
 
 
@@ -85,7 +83,7 @@ def _expected(network: LungNetwork, info: ModelInfo, outputs: Arrays, box: Lette
     chosen = output.class_maps[torch.arange(len(label)), label]
     cam = resize_map(chosen, info.map_stride, (info.image_size, info.image_size))
     mask_probs, lung_map = output.mask_logits[:, 0].sigmoid().numpy(), mask_to_lung(cam, lung).numpy()
-    return {
+    expected = {
         "mask_probs": mask_probs,
         "class_probs": (output.class_logits / info.temperature).softmax(dim=1).numpy(),
         "class_maps": output.class_maps.numpy(),
@@ -95,6 +93,11 @@ def _expected(network: LungNetwork, info: ModelInfo, outputs: Arrays, box: Lette
         "mask_probs_full": np.stack([box.invert_map(probs) for probs in mask_probs]),
         "lung_map_full": np.stack([box.invert_map(one) for one in lung_map]),
     }
+    if output.mask_logits.shape[1] > 1:
+        infection_probs = output.mask_logits[:, 1].sigmoid().numpy()
+        full = np.stack([box.invert_map(probs) for probs in infection_probs])
+        expected |= {"infection_probs": infection_probs, "infection_probs_full": full}
+    return expected
 
 
 def _difference(actual: NDArray[Any], expected: NDArray[Any]) -> float:

@@ -16,6 +16,8 @@ class Outputs(NamedTuple):
     class_maps: NDArray[np.float32]
     """(B, C, h, w) float32 raw maps, any sign; each pixel covers `map_stride` x `map_stride` of the input, of which
     h * map_stride - S rows and as many columns are padding below and to the right."""
+    infection_probs: NDArray[np.float32] | None = None
+    """(B, S, S) float32 in [0, 1]: probability of infection; None of a network that does not predict it."""
 
 
 class Backend(Protocol):

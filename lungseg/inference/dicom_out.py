@@ -1,4 +1,4 @@
-"""DICOM results of a DICOM input (extra `dicom-out`): a segmentation (SEG) of the lungs, and the overlay as a picture.
+"""DICOM results of a DICOM input (extra `dicom-out`): a segmentation (SEG) of lungs and infection, and the overlay.
 
 Both belong to the input's study and bear its patient: an archive files them by that, and by nothing else.
 """
@@ -33,7 +33,9 @@ def check_highdicom() -> None:
 
 
 def write_dicom(folder: Path, file: Input, prediction: Prediction) -> None:
-    """Write `NAME.seg.dcm` (lungs, binary) and `NAME.overlay.dcm` (secondary capture, RGB); nothing of another input.
+    """Write `NAME.seg.dcm` (binary) and `NAME.overlay.dcm` (secondary capture, RGB); nothing of another input.
+
+    Segment 1 are the lungs, segment 2 is the infection where the network predicts it.
 
     They lie below the folder as the input lay. Where the header lacks what they need a DataError says so, and quotes
     nothing of it.
@@ -68,17 +70,28 @@ def _segmentation(source: Any, prediction: Prediction) -> Any:
 
     made_by = highdicom.AlgorithmIdentificationSequence(_MAKER, codes.DCM.ArtificialIntelligence, __version__)
     lungs = highdicom.seg.SegmentDescription(1, "lungs", codes.SCT.Organ, codes.SCT.Lung, "AUTOMATIC", made_by)
+    segments, masks, names = [lungs], [prediction.mask], "lungs"
+    if prediction.infection is not None:
+        # The type is of CID 7159, Lesion Segmentation Types: what kind of lesion it is a mask does not say.
+        kind = (codes.SCT.MorphologicallyAbnormalStructure, codes.SCT.Lesion)
+        segments.append(
+            highdicom.seg.SegmentDescription(
+                2, "infection", *kind, "AUTOMATIC", made_by, anatomic_regions=[codes.SCT.Lung]
+            )
+        )
+        masks.append(prediction.infection)
+        names = "lungs and infection"
     dataset = highdicom.seg.Segmentation(
         [source],
-        prediction.mask[None].astype(np.uint8),
+        np.stack(masks, axis=-1)[None].astype(np.uint8),
         "BINARY",
-        [lungs],
+        segments,
         manufacturer_model_name=_MAKER,
         software_versions=__version__,
         device_serial_number="0",
-        content_label="LUNGS",
+        content_label=names.upper().replace(" AND ", "_"),
         omit_empty_frames=False,  # a mask without lungs is a result too
-        series_description="lungs, predicted; not for diagnosis",
+        series_description=f"{names}, predicted; not for diagnosis",
         **_identity(9101),
     )
     shared = dataset.SharedFunctionalGroupsSequence[0]
@@ -104,7 +117,8 @@ def _capture(source: Any, prediction: Prediction) -> Any:
     evidence = prediction.evidence_in_lungs
     inside = "no evidence" if evidence is None else f"{evidence:.0%} of its evidence in the lungs"
     dataset.SeriesDescription = "lungs and class map, predicted; not for diagnosis"
-    dataset.ImageComments = f"{prediction.name} {float(prediction.probabilities.max()):.2f}, {inside}"
+    infected = f"; {prediction.severity_words}".replace("\n", "; ") if prediction.severity else ""
+    dataset.ImageComments = f"{prediction.name} {float(prediction.probabilities.max()):.2f}, {inside}{infected}"
     return dataset
 
 

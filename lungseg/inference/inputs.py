@@ -10,7 +10,7 @@ from lungseg.data.dicom import is_dicom
 from lungseg.data.images import IMAGE_SUFFIXES
 from lungseg.errors import UserError
 
-RESULTS = ("masks", "overlays", "dicom")  # Folders of the output, where inputs are never looked for.
+RESULTS = ("masks", "infection_masks", "overlays", "dicom")  # Folders of the output, where inputs are never looked for.
 
 
 class Input(NamedTuple):
@@ -21,7 +21,7 @@ class Input(NamedTuple):
 
     @property
     def png(self) -> str:
-        """Name of its results under `masks` and `overlays`."""
+        """Name of its results under `masks`, `infection_masks` and `overlays`."""
         return self.id if self.id.lower().endswith(".png") else f"{self.id}.png"
 
     def stamp(self) -> str:

@@ -25,7 +25,7 @@ from lungseg.inference.journal import Journal, Row, check_settings, done_ids
 from lungseg.inference.prediction import OVERLAY_PX, Prediction
 from lungseg.inference.predictor import Predictor, SquarePrediction
 from lungseg.inference.preprocess import Picture
-from lungseg.reporting.drawing import png
+from lungseg.reporting.drawing import mask_png, png
 from lungseg.runs.progress import ahead, cores, one_opencv_thread, tracked
 from lungseg.runs.run import Run
 from lungseg.runs.whole_files import digest, write_whole
@@ -134,16 +134,20 @@ def predict_files(predictor: Predictor, files: Sequence[Input], write: Writer) -
 def write_prediction(output: Path, file: Input, prediction: Prediction, dicom: bool = False) -> Row:
     """Write `masks/NAME.png` (0 and 255) and `overlays/NAME.png`, and give the row of the image.
 
+    Where infection is predicted, `infection_masks/NAME.png` too, like the mask.
     With `dicom`, of an input that is DICOM, `dicom/NAME.seg.dcm` and `dicom/NAME.overlay.dcm` too; a DataError where
     its header lacks what they need.
     """
     mask, overlay = f"masks/{file.png}", f"overlays/{file.png}"
+    infection_mask = None if prediction.infection is None else f"infection_masks/{file.png}"
     if dicom:
         write_dicom(output / "dicom", file, prediction)
     write_whole(output / overlay, png(prediction.overlay(OVERLAY_PX)))
+    if prediction.infection is not None:
+        write_whole(output / f"infection_masks/{file.png}", mask_png(prediction.infection))
     # The mask comes last: where it is there, so is everything else, and a rerun need not do the image again.
-    write_whole(output / mask, prediction.mask_png())
-    return {**prediction.row(), "mask": mask, "overlay": overlay}
+    write_whole(output / mask, mask_png(prediction.mask))
+    return {**prediction.row(), "mask": mask, "infection_mask": infection_mask, "overlay": overlay}
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from lungseg.data.severity import Severity
 from lungseg.errors import UserError
 from lungseg.inference.inputs import Input
 from lungseg.runs.whole_files import write_text, write_whole
@@ -73,8 +74,10 @@ class Journal:
         first = next((row for row in self.rows() if row["error"] is None), {})
         probs = [name for name in first if name.startswith("prob_")]
         areas = [f"lung_{side}_{unit}" for unit in ("px", "cm2") for side in ("left", "right")]
-        about = ["flags", "flag_reasons", "width_px", "height_px", "mask", "overlay", "error"]
-        columns = ["id", "predicted", *probs, "evidence_in_lungs", *areas, *about]
+        # The same columns of every model: those on infection are empty where it is not predicted.
+        infected = [*(f"infected_{part}" for part in Severity._fields), "infection_extrapolated"]
+        about = ["flags", "flag_reasons", "width_px", "height_px", "mask", "infection_mask", "overlay", "error"]
+        columns = ["id", "predicted", *probs, "evidence_in_lungs", *areas, *infected, *about]
         rows = (json.loads(line) for _, line in sorted(self._lines.items()))
         write_text(self.path.with_name(CSV), csv_of(rows, columns))
 

@@ -45,7 +45,7 @@ def load_onnx(path: Path, device: str = "auto", threads: int = 0) -> OnnxBackend
         return _load_openvino(path, threads)
     session = open_session(path, device, threads)
     info = _info(path, dict(session.get_modelmeta().custom_metadata_map))
-    names = list(Outputs._fields)
+    names = _names_of({output.name for output in session.get_outputs()})
     return OnnxBackend(lambda images: list(session.run(names, {"image": images})), info)
 
 
@@ -99,16 +99,22 @@ def _load_openvino(path: Path, threads: int) -> OnnxBackend:
         raise UserError(f"{path}: not an ONNX file that OpenVINO reads ({type(error).__name__})") from error
     info = _info(path, metadata)
     # Without the outputs that no prediction needs, and without the nodes that only they need.
-    wanted = ov.Model([model.output(name) for name in Outputs._fields], model.get_parameters())
+    names = _names_of({name for output in model.outputs for name in output.names})
+    wanted = ov.Model([model.output(name) for name in names], model.get_parameters())
     # Without the hint it computes in bf16 on CPUs that have it, and the masks are others.
     hints = {"INFERENCE_PRECISION_HINT": "f32"} | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
     compiled = core.compile_model(wanted, "CPU", hints)
 
     def run(images: NDArray[np.uint16]) -> list[NDArray[Any]]:
         results = compiled.create_infer_request().infer([images])  # a request each: they are not shared by threads
-        return [np.array(results[index]) for index in range(len(Outputs._fields))]
+        return [np.array(results[index]) for index in range(len(names))]
 
     return OnnxBackend(run, info)
+
+
+def _names_of(outputs: set[str]) -> list[str]:
+    """The fields of `Outputs` that a file has, in their order; the last one, the infection, may be missing."""
+    return [name for name in Outputs._fields if name in outputs or name != Outputs._fields[-1]]
 
 
 def _info(path: Path, metadata: dict[str, str]) -> ModelInfo:

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.reporting.drawing import PREDICTED_COLOUR, draw_map, draw_outline, in_lung_units, png, shrink
+from lungseg.data.severity import Severity
+from lungseg.reporting import drawing
 from lungseg.runs.whole_files import write_json, write_whole
 
 OVERLAY_PX = 1024  # Longer side, at most, of the overlays that are written; a mask has the image's own size.
@@ -43,6 +44,11 @@ class Prediction:
     lung_area_cm2: LungAreas | None
     """None where the size of a pixel is not known. DICOM files mostly know it at the detector: magnified."""
     flags: tuple[Flag, ...]  # Empty where nothing speaks against the image.
+    infection: NDArray[np.bool_] | None = None
+    """(H, W) bool, as the network says, even beside the lungs; None if it does not predict infection."""
+    severity: Severity | None = None  # Infected shares of `mask`; None where `infection` is.
+    is_extrapolated: bool = False
+    """Infection is predicted, but there were no infection masks of the predicted class to learn from."""
 
     @property
     def label(self) -> int:
@@ -54,8 +60,19 @@ class Prediction:
         """Name of the predicted class."""
         return self.classes[self.label]
 
+    @property
+    def severity_words(self) -> str:
+        """The severity in a line, of the patient's lungs, and a second one if it is an extrapolation; or nothing."""
+        if self.severity is None:
+            return ""
+        both, left, right = ("-" if share is None else f"{share:.0%}" for share in self.severity[:3])
+        words = f"infected: {both} of the lungs (left {left}, right {right})"
+        return words + self.is_extrapolated * f"\nextrapolated: no infection masks of {self.name} in training"
+
     def overlay(self, longest_px: int | None = None, opacity: float = 0.75, crop: bool = True) -> NDArray[np.uint8]:
         """Draw the class map, inside the lungs or all of it, and the outlines of the lungs over the image.
+
+        Where infection is predicted its outline is drawn too, and `severity_words` stand at the lower edge.
 
         Colour is in units of the map's maximum inside the lungs (`drawing.in_lung_units`), transparent without
         evidence. What a crop hides is not lost: `evidence_in_lungs` says how much that was.
@@ -69,20 +86,24 @@ class Prediction:
             (H, W, 3) uint8 RGB.
         """
         side_px = longest_px or max(self.image.shape)
-        image, cam = shrink(self.image, side_px), shrink(self.class_map, side_px)
-        mask = shrink(self.mask.astype(np.float32), side_px) > 0.5
-        strength = in_lung_units(cam, mask)
-        mapped = draw_map(np.repeat(image[..., None], 3, axis=2), strength * mask if crop else strength, opacity)
+        image, cam = drawing.shrink(self.image, side_px), drawing.shrink(self.class_map, side_px)
+        mask = drawing.shrink(self.mask.astype(np.float32), side_px) > 0.5
+        strength = drawing.in_lung_units(cam, mask)
+        grey = np.repeat(image[..., None], 3, axis=2)
+        mapped = drawing.draw_map(grey, strength * mask if crop else strength, opacity)
         # Thicker in a large picture, or it could not be seen when that is scaled to a screen.
-        return draw_outline(mapped, mask, PREDICTED_COLOUR, max(1, max(image.shape) // 512))
-
-    def mask_png(self) -> bytes:
-        """The lungs as a PNG: 255, and 0 elsewhere."""
-        return png(self.mask.view(np.uint8) * np.uint8(255))
+        width_px = max(1, max(image.shape) // 512)
+        picture = drawing.draw_outline(mapped, mask, drawing.PREDICTED_COLOUR, width_px)
+        if self.infection is None:
+            return picture
+        infection = drawing.shrink(self.infection.astype(np.float32), side_px) > 0.5
+        outlined = drawing.draw_outline(picture, infection, drawing.INFECTION_COLOUR, width_px)
+        return drawing.write_below(outlined, self.severity_words, drawing.INFECTION_COLOUR)
 
     def row(self) -> dict[str, Any]:
         """All but the arrays as plain values: what `predictions.jsonl` holds of an image."""
         px, cm2 = self.lung_area_px, self.lung_area_cm2
+        shares = dict.fromkeys(Severity._fields) if self.severity is None else self.severity._asdict()
         # Rounded to what can be repeated: on another machine the last digits of a probability differ.
         return {
             "predicted": self.name,
@@ -90,6 +111,8 @@ class Prediction:
             "evidence_in_lungs": None if self.evidence_in_lungs is None else round(self.evidence_in_lungs, 6),
             **{f"lung_{side}_px": int(getattr(px, side)) for side in LungAreas._fields},
             **{f"lung_{side}_cm2": None if cm2 is None else round(getattr(cm2, side), 2) for side in LungAreas._fields},
+            **{f"infected_{part}": None if share is None else round(share, 6) for part, share in shares.items()},
+            "infection_extrapolated": None if self.severity is None else self.is_extrapolated,
             "flags": [flag.name for flag in self.flags],
             "flag_reasons": [flag.reason for flag in self.flags],
             "width_px": self.image.shape[1],
@@ -97,8 +120,13 @@ class Prediction:
         }
 
     def save(self, folder: str | Path, name: str = "prediction") -> None:
-        """Write `NAME_mask.png` (0 and 255), `NAME_overlay.png` and `NAME.json` into a folder, made if need be."""
+        """Write `NAME_mask.png` (0 and 255), `NAME_overlay.png` and `NAME.json` into a folder, made if need be.
+
+        And `NAME_infection_mask.png` where infection is predicted.
+        """
         folder = Path(folder)
-        write_whole(folder / f"{name}_mask.png", self.mask_png())
-        write_whole(folder / f"{name}_overlay.png", png(self.overlay()))
+        if self.infection is not None:
+            write_whole(folder / f"{name}_infection_mask.png", drawing.mask_png(self.infection))
+        write_whole(folder / f"{name}_mask.png", drawing.mask_png(self.mask))
+        write_whole(folder / f"{name}_overlay.png", drawing.png(self.overlay()))
         write_json(folder / f"{name}.json", self.row())

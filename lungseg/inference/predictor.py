@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lungseg.data.lungs_apart import part_lungs
+from lungseg.data.severity import severity_of
 from lungseg.errors import UserError, check
 from lungseg.inference.backend import Backend
 from lungseg.inference.input_checks.checks import check_input
@@ -19,6 +20,7 @@ from lungseg.runs.model_info import ModelInfo
 from lungseg.runs.run import Run
 
 One = str | Path | NDArray[Any]  # A PIL image will do as an array.
+INFECTION_THRESHOLD = 0.5  # Probability of infection above which a pixel is infected, as evaluation measures it.
 
 
 class SquarePrediction(NamedTuple):
@@ -27,6 +29,7 @@ class SquarePrediction(NamedTuple):
     mask_probs: NDArray[np.float32]  # (S, S) float32 in [0, 1].
     class_probs: NDArray[np.float32]  # (C,) float32.
     class_map: NDArray[np.float32]  # (S, S) float32, of the class with the highest probability.
+    infection_probs: NDArray[np.float32] | None = None  # (S, S) float32 in [0, 1]; None if the network predicts none.
 
 
 class Predictor:
@@ -117,14 +120,19 @@ class Predictor:
             label = int(probs.argmax())
             masks = [each.mask_probs[i] for each in passes]
             maps = [enlarge_map(each.class_maps[i, label], self.info) for each in passes]
-            predicted.append(SquarePrediction(_mean_of_mirrors(masks), probs, _mean_of_mirrors(maps)))
+            infections = [each.infection_probs[i] for each in passes if each.infection_probs is not None]
+            infection = _mean_of_mirrors(infections) if infections else None
+            predicted.append(SquarePrediction(_mean_of_mirrors(masks), probs, _mean_of_mirrors(maps), infection))
         return predicted
 
     def finish(self, picture: Picture, predicted: SquarePrediction) -> Prediction:
         """Bring what is predicted in the square back to the image, measure it, and check the input."""
         box = letterbox_of(picture, self.info)
         mask = box.invert_map(predicted.mask_probs) > self.threshold
-        left, right = (float(np.count_nonzero(side)) for side in part_lungs(mask))
+        sides, probs = part_lungs(mask), predicted.infection_probs
+        infection = None if probs is None else box.invert_map(probs) > INFECTION_THRESHOLD
+        without_masks = self.info.description.get("training", {}).get("infection_unknown", ())
+        left, right = (float(np.count_nonzero(side)) for side in sides)
         area = LungAreas(left=right, right=left)  # the image's right is the patient's left
         pixel_cm2 = None if picture.spacing_mm is None else picture.spacing_mm[0] * picture.spacing_mm[1] / 100
         return Prediction(
@@ -138,6 +146,9 @@ class Predictor:
             area,
             None if pixel_cm2 is None else LungAreas(area.left * pixel_cm2, area.right * pixel_cm2),
             check_input(picture.pixels, mask),
+            infection,
+            None if infection is None else severity_of(sides, infection),
+            infection is not None and self.info.classes[int(predicted.class_probs.argmax())] in without_masks,
         )
 
     def _predict(self, images: Sequence[One]) -> list[Prediction]:

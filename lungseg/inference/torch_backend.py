@@ -29,9 +29,11 @@ class TorchBackend:
             # Bytes go to the device and become floats there: a quarter of the transfer.
             pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)[:, None]
             output = self.network(pixels.float().div_(255))
-            mask_probs = output.mask_logits[:, 0].sigmoid()
+            # The lung, and the infection where the network has it.
+            mask_probs, *infection_probs = output.mask_logits.sigmoid().unbind(dim=1)
             class_probs = (output.class_logits / self.info.temperature).softmax(dim=1)
-            return Outputs(*(one.float().cpu().numpy() for one in (mask_probs, class_probs, output.class_maps)))
+            found = (mask_probs, class_probs, output.class_maps, *infection_probs)
+            return Outputs(*(one.float().cpu().numpy() for one in found))
 
 
 def load_torch(run: Run, device: str = "auto") -> TorchBackend:

@@ -42,6 +42,7 @@ def load_model(run: Run) -> tuple[LungNetwork, ModelInfo]:
         "training": {
             **{name: plain[name] for name in ("loss", "optim") if name in plain},
             "augment": dataclasses.asdict(config.augment),
+            "infection_unknown": config.data.infection_unknown,
             "epoch": content.get("epoch"),
             "data_fingerprint": environment.get("data_fingerprint"),
         },

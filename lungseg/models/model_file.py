@@ -118,7 +118,7 @@ def _card(info: ModelInfo) -> str:
 # Lung mask, class and class map of a chest X-ray
 
 Classes: {", ".join(info.classes)}. Image side: {info.image_size} px. Licence: {licence}.
-Not a medical device.
+{_about_infection(info)}Not a medical device.
 
 ```python
 from lungseg.inference.predictor import Predictor
@@ -126,3 +126,12 @@ from lungseg.inference.predictor import Predictor
 prediction = Predictor.from_pretrained("FOLDER OR OWNER/NAME")("xray.png")
 ```
 """
+
+
+def _about_infection(info: ModelInfo) -> str:
+    """A line on the infection output, where there is one."""
+    if not info.description["model"].get("infection"):
+        return ""
+    unseen = ", ".join(info.description.get("training", {}).get("infection_unknown", ()))
+    guess = f"; of {unseen} that extrapolates, for there were no infection masks to learn from" if unseen else ""
+    return f"Infection, and its share of the lungs, is predicted for every image{guess}.\n"

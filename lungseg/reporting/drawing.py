@@ -16,6 +16,7 @@ Array = np.ndarray[Any, Any]
 TRUE_COLOUR = (86, 180, 233)
 PREDICTED_COLOUR = (240, 228, 66)
 """Sky blue and yellow of the Okabe-Ito palette: told apart by every kind of colour vision, and on grey."""
+INFECTION_COLOUR = (255, 154, 213)  # Of predicted infection, as in a report's gallery.
 WARNING_COLOUR = (255, 120, 60)
 INK, PAPER = (225, 225, 225), (18, 18, 18)
 
@@ -147,6 +148,11 @@ def png(picture: Array) -> bytes:
     return bytes(cv2.imencode(".png", as_opencv, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1])
 
 
+def mask_png(mask: Array) -> bytes:
+    """Encode a mask (H, W) bool as PNG: 255, and 0 elsewhere."""
+    return png(mask.view(np.uint8) * np.uint8(255))
+
+
 def webp(picture: Array, quality: int = 75) -> bytes:
     """Encode a picture (H, W, 3) or (H, W, 4) uint8 as WebP, which has the transparency that JPEG lacks."""
     content = io.BytesIO()
@@ -206,6 +212,21 @@ def write_texts(picture: Array, texts: Sequence[Text]) -> Array:
         words = text.words.encode("utf-8", "replace").decode()
         pen.multiline_text((text.left, text.top), words, fill=text.colour, font=_load_font(text.size_px), spacing=1)
     return np.asarray(image)
+
+
+def write_below(picture: Array, words: str, colour: tuple[int, int, int]) -> Array:
+    """The picture uint8 (H, W, 3) with lines of words on a darkened strip at its lower edge.
+
+    One too narrow for 60 letters in a line that can be read, below 240 pixels, stays as it is.
+    """
+    height, width = picture.shape[:2]
+    size_px = min(width // 30, 12 + width // 128)
+    if size_px < 8:
+        return picture
+    top = height - round(1.3 * size_px * len(words.split("\n"))) - 4
+    picture = picture.copy()
+    picture[max(0, top) :] //= 3
+    return write_texts(picture, [Text(size_px // 2, top, words, size_px, colour)])
 
 
 def _closed(points: Array) -> str:

@@ -90,7 +90,7 @@ def _lay_out(gr: Any, reader: Reader, about: str) -> SimpleNamespace:
             on.opacity = gr.Slider(**percent, label="Opacity of the map, %", elem_id="opacity")
             with gr.Row():
                 on.crop = gr.Checkbox(True, label="Map in the lungs only", elem_id="crop", min_width=150)
-                on.outline = gr.Checkbox(True, label="Outline of the lungs", elem_id="outlined", min_width=150)
+                on.outline = gr.Checkbox(True, label="Outlines", elem_id="outlined", min_width=150)
         with gr.Column(scale=4, min_width=260):
             on.facts = gr.HTML(elem_id="facts", min_height=200)
             classes = [("the predicted class", PREDICTED), *((name, str(i)) for i, name in enumerate(reader.classes))]

@@ -89,7 +89,9 @@ class Reader:
         key = (method, case.label if label is None else label)
         if key not in case.maps:
             case.maps[key] = self._map(case, *key)
-        found = SquarePrediction(case.outputs.mask_probs[0], case.outputs.class_probs[0], case.maps[key])
+        outputs, infection = case.outputs, case.outputs.infection_probs
+        probs = None if infection is None else infection[0]
+        found = SquarePrediction(outputs.mask_probs[0], outputs.class_probs[0], case.maps[key], probs)
         return self.predictor.finish(case.picture, found)
 
     def _pass(self, name: str, image: Path | NDArray[np.uint8]) -> Case:

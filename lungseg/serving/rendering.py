@@ -24,7 +24,8 @@ from lungseg.serving.cases import METHODS
 IMAGE_PX, MAP_PX = 1024, 512
 """Longer sides at most of what is sent to the browser."""
 NOTICE = "Research software, not a medical device. Not for diagnosis or treatment."
-STYLE = ":root {{ --lungs: #{:02x}{:02x}{:02x}; }}\n".format(*drawing.PREDICTED_COLOUR) + (
+_COLOURS = (*drawing.PREDICTED_COLOUR, *drawing.INFECTION_COLOUR)
+STYLE = ":root {{ --lungs: #{:02x}{:02x}{:02x}; --infection: #{:02x}{:02x}{:02x}; }}\n".format(*_COLOURS) + (
     Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 )
 """CSS of the page."""
@@ -36,6 +37,7 @@ def draw_viewer(prediction: Prediction, name: str, of_class: str) -> str:
     `of_class` names the class of the prediction's map, for those who do not see it.
     """
     grey = drawing.shrink(prediction.image, IMAGE_PX)
+    infection = np.zeros_like(prediction.mask) if prediction.infection is None else prediction.infection
     # The map is smooth: half the side is enough, and a quarter of what is sent.
     small = drawing.shrink(prediction.mask.astype(np.float32), MAP_PX) > 0.5
     strength = drawing.in_lung_units(drawing.shrink(prediction.class_map, MAP_PX), small)
@@ -46,7 +48,9 @@ def draw_viewer(prediction: Prediction, name: str, of_class: str) -> str:
         size=grey.shape[::-1],
         xray=drawing.data_url("jpeg", drawing.jpeg(grey, 92)),
         map=drawing.data_url("webp", drawing.webp(drawing.map_layer(strength), 80)),
+        words=prediction.severity_words,
         lungs=drawing.outline_path(drawing.shrink(prediction.mask.astype(np.float32), IMAGE_PX) > 0.5),
+        infection=drawing.outline_path(drawing.shrink(infection.astype(np.float32), IMAGE_PX) > 0.5),
     )
 
 
@@ -60,6 +64,7 @@ def pack(
 ) -> bytes:
     """A zip file: `results.csv`, `results.json`, and `NN_NAME_mask.png` and `NN_NAME_overlay.png` of each image.
 
+    Where infection is predicted there is `NN_NAME_infection_mask.png` too.
     The results are the images' names and what is predicted of them; their maps are of a method of `METHODS` and of the
     class `label`, None being the predicted one of each. Opacity and crop are those of `Prediction.overlay`.
     """
@@ -70,9 +75,13 @@ def pack(
             stem = f"{number:02d}_{re.sub(r'[^A-Za-z0-9._-]+', '_', name).strip('_')[:80]}"
             of_class = prediction.classes[prediction.label if label is None else label]
             row = {"id": name, "map_method": method, "map_class": of_class, "map_cropped": crop}
-            files = {"mask": f"{stem}_mask.png", "overlay": f"{stem}_overlay.png"}
-            archive.writestr(files["mask"], prediction.mask_png())
-            archive.writestr(files["overlay"], drawing.png(prediction.overlay(OVERLAY_PX, opacity, crop)))
+            pngs = {"mask": drawing.mask_png(prediction.mask)}
+            if prediction.infection is not None:
+                pngs["infection_mask"] = drawing.mask_png(prediction.infection)
+            pngs["overlay"] = drawing.png(prediction.overlay(OVERLAY_PX, opacity, crop))
+            files = {kind: f"{stem}_{kind}.png" for kind in pngs}
+            for kind, content_of_png in pngs.items():
+                archive.writestr(files[kind], content_of_png)
             rows.append({**row, **prediction.row(), **files})
         model = {name: getattr(info, name) for name in ("version", "classes", "image_size", "temperature")}
         model |= {name: info.description[name] for name in ("licence", "calibration") if name in info.description}

@@ -59,6 +59,19 @@ def test_a_planted_fault_is_found_and_nothing_is_written(backend: TorchBackend, 
         _passed(check)
 
 
+def test_the_outputs_of_infection_are_checked_too(untrained_infection: Path, backend: TorchBackend) -> None:
+    infected = load_torch(Run.open(untrained_infection), "cpu")
+    check = check_file(_runner(infected, {}), infected.network, infected.info)
+    assert check.largest < 1e-5
+    names = {"infection_probs", "infection_probs_full"}
+    assert names <= set(check.differences)
+    for name in names:
+        planted = {name: lambda value: value + np.float32(2e-4)}
+        assert check_file(_runner(infected, planted), infected.network, infected.info).worst == name
+    without = DeployedNetwork(backend.network, backend.info)(torch.zeros(1, 64, 64, dtype=torch.uint16))
+    assert not names & set(without)
+
+
 def test_another_letterbox_is_reported(backend: TorchBackend) -> None:
     check = check_file(
         _runner(backend, {"square": lambda value: np.where(value < 250, value + 3, value)}),

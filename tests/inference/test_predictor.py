@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from lungseg.cam.lung import evidence_in_lungs, resize_map
 from lungseg.data.images import read_image
 from lungseg.data.phantom.generator import draw_phantom
+from lungseg.data.severity import Severity
 from lungseg.inference.backend import Outputs
 from lungseg.inference.prediction import Prediction
 from lungseg.inference.predictor import Predictor
 from lungseg.inference.preprocess import enlarge_map, to_picture
 from lungseg.models.checkpoint import load_network
+from lungseg.reporting.drawing import INFECTION_COLOUR
 from lungseg.runs.model_info import ModelInfo
 from lungseg.runs.run import BOXED, Run
 
@@ -28,18 +30,25 @@ from lungseg.runs.run import BOXED, Run
 class Planted:
     """A backend that finds what a test planted, and the mirror image of it in a mirror image."""
 
-    def __init__(self, mask_probs: NDArray[np.float32], maps: NDArray[np.float32], probs: list[float]):
+    def __init__(
+        self,
+        mask_probs: NDArray[np.float32],
+        maps: NDArray[np.float32],
+        probs: list[float],
+        infection_probs: NDArray[np.float32] | None = None,
+    ):
         self.mask_probs, self.maps, self.probs = mask_probs, maps, np.array(probs, np.float32)
-        side = mask_probs.shape[0]
-        self.info = ModelInfo(("a", "b"), side, True, side // maps.shape[-1])
+        side, self.infection_probs = mask_probs.shape[0], infection_probs
+        unseen = {"training": {"infection_unknown": ["b"]}}
+        self.info = ModelInfo(("a", "b"), side, True, side // maps.shape[-1], description=unseen)
         self.seen: list[NDArray[np.uint8]] = []
 
     def __call__(self, images: NDArray[np.uint8]) -> Outputs:
         self.seen.append(images)
         count = len(images)
-        return Outputs(
-            np.stack([self.mask_probs] * count), np.stack([self.probs] * count), np.stack([self.maps] * count)
-        )
+        arrays = [self.mask_probs, self.probs, self.maps]
+        arrays += [] if self.infection_probs is None else [self.infection_probs]
+        return Outputs(*(np.stack([array] * count) for array in arrays))
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +164,65 @@ def test_areas_evidence_and_class_by_hand() -> None:
     without = Predictor(nothing)(np.zeros((64, 64), np.uint8))
     assert isinstance(without, Prediction)
     assert without.evidence_in_lungs is None
+
+
+def _infected(probs: list[float]) -> Planted:
+    """The upper quarter of the image's left lung is infected, and as much beside the lungs."""
+    planted, infection = _planted(), np.zeros((64, 64), np.float32)
+    infection[16:24, 8:24], infection[56:, 8:24] = 0.9, 0.9
+    return Planted(planted.mask_probs, planted.maps, probs, infection)
+
+
+def test_severity_is_the_infected_share_of_the_patients_lungs_and_said_in_words() -> None:
+    found = Predictor(_infected([0.75, 0.25]))(np.zeros((64, 64), np.uint8))
+    assert isinstance(found, Prediction) and found.infection is not None and found.severity is not None
+    assert found.infection.sum() == 2 * 8 * 16  # what is beside the lungs is in the mask, and not in the shares
+    assert (found.severity.left, found.severity.right) == (0, 0.25)  # the image's left is the patient's right
+    assert found.severity.lungs == 8 * 16 / (32 * 28) and found.severity.lower == 0
+    assert found.severity_words == "infected: 14% of the lungs (left 0%, right 25%)"
+    row = found.row()
+    assert (row["infected_right"], row["infected_lungs"], row["infection_extrapolated"]) == (0.25, 0.142857, False)
+    extrapolated = Predictor(_infected([0.25, 0.75]))(np.zeros((64, 64), np.uint8))
+    assert isinstance(extrapolated, Prediction) and extrapolated.is_extrapolated
+    assert extrapolated.severity_words.endswith("\nextrapolated: no infection masks of b in training")
+
+
+def test_without_an_infection_output_nothing_is_said_of_it() -> None:
+    found = Predictor(_planted())(np.zeros((64, 64), np.uint8))
+    assert isinstance(found, Prediction)
+    assert (found.infection, found.severity, found.is_extrapolated, found.severity_words) == (None, None, False, "")
+    assert {name: value for name, value in found.row().items() if name.startswith("infect")} == dict.fromkeys(
+        [*(f"infected_{part}" for part in Severity._fields), "infection_extrapolated"]
+    )
+
+
+def test_an_overlay_outlines_the_infection_and_says_its_share(tmp_path: Path) -> None:
+    image = np.full((256, 256), 90, np.uint8)
+    plain, found = (Predictor(planted)(image) for planted in (_planted(), _infected([0.25, 0.75])))
+    assert isinstance(plain, Prediction) and isinstance(found, Prediction) and found.infection is not None
+    overlay, differs = found.overlay(), (found.overlay() != plain.overlay()).any(axis=2)
+    edge = found.infection & ~(cv2.erode(found.infection.astype(np.uint8), np.ones((3, 3))) > 0)
+    assert (overlay[edge][:40] == INFECTION_COLOUR).all(), "of the upper piece: the lower one is under the words"
+    assert (overlay[-3:, -3:] == 90 // 3).all() and not differs[100:220].any(), "a strip for words at the lower edge"
+    found.save(tmp_path, "one")
+    mask = cv2.imread(str(tmp_path / "one_infection_mask.png"), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(mask, found.infection * np.uint8(255))
+
+
+def test_infection_is_what_the_network_says_and_its_mirror_image_that_of_the_mirror_image(
+    untrained_infection: Path, xray: Path
+) -> None:
+    network, _ = load_network(untrained_infection / "checkpoints" / "best.ckpt")
+    image = read_image(xray)
+    with torch.no_grad():
+        logits = network(torch.from_numpy(image)[None, None].float() / 255).mask_logits[0, 1]
+    found = Predictor.load(untrained_infection, "cpu")(xray)
+    assert found.infection is not None and 0 < found.infection.mean() < 1
+    assert np.array_equal(found.infection, logits.numpy() > 0)
+    one, other = Predictor.load(untrained_infection, "cpu", tta=True)([image, image[:, ::-1]])
+    assert one.infection is not None and other.infection is not None and one.infection.any()
+    assert np.mean(one.infection != other.infection[:, ::-1]) < 0.01
+    assert not np.array_equal(one.infection, found.infection)
 
 
 def test_threshold_is_of_lung_probability() -> None:

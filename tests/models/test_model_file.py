@@ -105,6 +105,19 @@ def test_hub_folder_is_read_as_path_and_by_from_pretrained(
         assert np.array_equal(read([IMAGE])[0].probabilities, wanted.probabilities)
 
 
+def test_a_card_says_for_whom_infection_is_an_extrapolation(
+    tmp_path: Path, untrained: Path, untrained_infection: Path
+) -> None:
+    for run in (untrained, untrained_infection):
+        Predictor.load(run, "cpu").save_pretrained(tmp_path / run.name)
+    cards = [(tmp_path / run.name / "README.md").read_text() for run in (untrained, untrained_infection)]
+    assert "nfection" not in cards[0]
+    assert "is predicted for every image; of Non-COVID that extrapolates" in cards[1]
+    wanted, read = (Predictor.load(path, "cpu") for path in (untrained_infection, tmp_path / untrained_infection.name))
+    assert read([IMAGE])[0].row() == wanted([IMAGE])[0].row()
+    assert read([IMAGE])[0].severity is not None
+
+
 def test_hub_folder_whose_tensors_were_saved_by_others_is_read_by_its_config(tmp_path: Path, untrained: Path) -> None:
     Predictor.load(untrained, "cpu").save_pretrained(tmp_path)
     save_file(load_file(tmp_path / "model.safetensors"), tmp_path / "model.safetensors")
