@@ -99,8 +99,8 @@ def evaluated_run(tmp_path_factory: pytest.TempPathFactory, untrained: Path) -> 
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory, untrained: Path) -> Path:
-    """The untrained network as an ONNX file; the licence given is CC0. The workers of a test run make it once."""
+def exported(tmp_path_factory: pytest.TempPathFactory, untrained_infection: Path) -> Path:
+    """`untrained_infection` as an ONNX file; the licence given is CC0. The workers of a test run make it once."""
     pytest.importorskip("onnxscript")
     from filelock import FileLock
 
@@ -111,7 +111,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, untrained: Path) -> Path:
     output.parent.mkdir(exist_ok=True)
     with FileLock(f"{output}.lock"):
         if not output.is_file():
-            list(export(untrained, output, licence="CC0"))
+            list(export(untrained_infection, output, licence="CC0"))
     return output
 
 

@@ -30,7 +30,7 @@ def test_choices_of_the_command_are_those_of_the_code() -> None:
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_smaller_onnx_files_come_with_their_loss(
-    untrained: Path,
+    untrained_infection: Path,
     exported: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -43,7 +43,7 @@ def test_smaller_onnx_files_come_with_their_loss(
         export_model.graph, "to_onnx", lambda *_: onnx.load(exported)
     )  # translated once, by the fixture
     output = tmp_path / "small.onnx"
-    assert _run("--checkpoint", untrained, "--output", output, "--precision", precision) == 0
+    assert _run("--checkpoint", untrained_infection, "--output", output, "--precision", precision) == 0
     printed = capsys.readouterr().out
     assert "6 images" in printed and "largest difference from the network" in printed
     rows = re.findall(r"^  (\w+) +dice (\S+) \((\S+)\)  pixel_accuracy \S+ \(\S+\)  accuracy (\S+) ", printed, re.M)
