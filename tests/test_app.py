@@ -13,6 +13,7 @@ import socket
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -213,7 +214,7 @@ def test_infection_is_outlined_told_and_packed_where_the_model_predicts_it(
     assert np.array_equal(found.infection, wanted.infection) and found.severity == wanted.severity
     picture = draw_viewer(found, "a", "Normal")
     assert f'<path id="infection" transform="translate(.5 .5)" d="{outline_path(found.infection)}"/>' in picture
-    assert found.severity_words.partition("\n")[0] in picture
+    assert found.severity_words.partition("\n")[0] in unescape(picture)
     told = describe(dataclasses.replace(found, severity=Severity(0.31, None, 0.62, 0, 0.5, 1)), "Normal")
     assert re.findall("<th>(.*?)</th>.*?<td>([0-9]+%|-)</td>", told.partition("Infected share")[2], re.S) == [
         *[("both lungs", "31%"), ("patient&#39;s left", "-"), ("patient&#39;s right", "62%")],

@@ -62,11 +62,11 @@ class Prediction:
 
     @property
     def severity_words(self) -> str:
-        """The severity in a line, of the patient's lungs, and a second one if it is an extrapolation; or nothing."""
+        """The severity in a line, and a second one if it is an extrapolation; empty where no infection is predicted."""
         if self.severity is None:
             return ""
         both, left, right = ("-" if share is None else f"{share:.0%}" for share in self.severity[:3])
-        words = f"infected: {both} of the lungs (left {left}, right {right})"
+        words = f"infected: {both} of the lungs (patient's left {left}, right {right})"
         return words + self.is_extrapolated * f"\nextrapolated: no infection masks of {self.name} in training"
 
     def overlay(self, longest_px: int | None = None, opacity: float = 0.75, crop: bool = True) -> NDArray[np.uint8]:

@@ -179,7 +179,7 @@ def test_severity_is_the_infected_share_of_the_patients_lungs_and_said_in_words(
     assert found.infection.sum() == 2 * 8 * 16  # what is beside the lungs is in the mask, and not in the shares
     assert (found.severity.left, found.severity.right) == (0, 0.25)  # the image's left is the patient's right
     assert found.severity.lungs == 8 * 16 / (32 * 28) and found.severity.lower == 0
-    assert found.severity_words == "infected: 14% of the lungs (left 0%, right 25%)"
+    assert found.severity_words == "infected: 14% of the lungs (patient's left 0%, right 25%)"
     row = found.row()
     assert (row["infected_right"], row["infected_lungs"], row["infection_extrapolated"]) == (0.25, 0.142857, False)
     extrapolated = Predictor(_infected([0.25, 0.75]))(np.zeros((64, 64), np.uint8))
