@@ -113,11 +113,6 @@ def test_one_name_of_a_module_has_one_meaning() -> None:
     assert [name for name, count in Counter(names).items() if count > 1] == []
 
 
-def test_the_network_and_its_checkpoints_need_no_lightning() -> None:
-    code = "import sys, lungseg.models.checkpoint; sys.exit('lightning' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, check=False).returncode == 0
-
-
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys, importlib\n"

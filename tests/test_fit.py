@@ -1,14 +1,13 @@
-"""The command as a user runs it: in a process of its own, on phantoms, with every mistake ending in one line."""
+"""The command on phantoms, every mistake ending in one line; tests of training start it in processes of its own."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from lungseg import fit
 from lungseg.command import run_command
 from lungseg.models.losses import Term
 
-REPOSITORY = Path(__file__).parents[1]
 CONFIG = """
 data: {image_size: 64, batch_size: 4, workers: 0}
 model: {encoder: tu-mobilenetv3_small_050, encoder_depth: 4, decoder_channels: [16, 16, 8, 8]}
@@ -47,19 +45,18 @@ def run(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
     """A finished run folder."""
     folder = tmp_path_factory.mktemp("fit")
     (folder / "tiny.yaml").write_text(CONFIG)
-    words = (f"data.root={phantoms}", "run.name=first", "run.report=true", "wandb.mode=offline")
-    result = subprocess.run(
-        [sys.executable, "-m", "lungseg.fit", "--config", "tiny.yaml", *words],
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    (folder / "stdout.txt").write_text(result.stdout)
-    (folder / "stderr.txt").write_text(result.stderr)
+    words = [f"data.root={phantoms}", "run.name=first", "run.report=true", "wandb.mode=offline"]
+    out, err = folder / "stdout.txt", folder / "stderr.txt"
+    torch.set_num_threads(1)
+    with (
+        contextlib.chdir(folder),
+        out.open("w") as stdout,
+        err.open("w") as stderr,
+        contextlib.redirect_stdout(stdout),
+        contextlib.redirect_stderr(stderr),
+    ):
+        code = run_command(fit.main, fit._parser(), ["--config", "tiny.yaml", *words])
+    assert code == 0, err.read_text()
     return folder / "runs" / "first"
 
 

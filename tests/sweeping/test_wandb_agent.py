@@ -160,7 +160,7 @@ def agents(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Iterator
             Run("halted", {"optim.lr": 0.001, "trainer.max_epochs": 300, **TWO}, epochs=1),
             Run("late", {"optim.lr": 8.0}),
         ],
-        [Run("wrong", {"optim.lr": 7.0}), Run("pair", {"optim.lr": 0.003, "model.encoder_weights": None, **TWO})],
+        [Run("wrong", {"optim.lr": 7.0}), Run("whole", {"optim.lr": 0.003, "model.encoder_weights": None})],
     ]
     with _sweep(tmp_path_factory.mktemp("sweep"), phantoms, *queues) as agents:
         started = [agents.start(WANDB_AGENT_MAX_INITIAL_FAILURES="1"), agents.start()]
@@ -170,7 +170,7 @@ def agents(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Iterator
 
 
 def test_each_run_of_a_sweep_trains_with_its_own_values(agents: Agents) -> None:
-    for run in (agents.server.runs[name] for name in ("halted", "pair")):
+    for run in (agents.server.runs[name] for name in ("halted", "whole")):
         config = _config(agents.run_folder(run))
         for key, value in run.values.items():
             section, name = key.split(".")
@@ -178,19 +178,19 @@ def test_each_run_of_a_sweep_trains_with_its_own_values(agents: Agents) -> None:
             assert run.config[key] == value
 
 
-def test_each_fit_is_exactly_one_run_of_the_sweep_however_many_processes_it_has(agents: Agents) -> None:
+def test_each_fit_is_exactly_one_run_of_the_sweep_on_one_process_and_on_two(agents: Agents) -> None:
     runs = agents.server.runs.values()
-    assert {run.id: run.starts for run in runs} == {"halted": 1, "late": 0, "wrong": 0, "pair": 1}
+    assert {run.id: run.starts for run in runs} == {"halted": 1, "late": 0, "wrong": 0, "whole": 1}
     assert {run.sweep for run in runs if run.starts} == {SWEEP}
     assert len(list(agents.folder.glob("runs/*"))) == 2
-    run = agents.server.runs["pair"]
+    run = agents.server.runs["whole"]
     assert run.exit_code == 0 and run.scored == 1 and any("overlays" in path for path in run.files), run
     assert (agents.run_folder(run) / "metrics.json").is_file()
 
 
 def test_a_run_that_fails_says_why_and_its_agent_goes_on(agents: Agents) -> None:
     assert agents.output().count("error: command line: optim.lr: must be in (0, 1], got 7.0") == 1
-    assert agents.server.runs["pair"].agent == agents.server.runs["wrong"].agent is not None
+    assert agents.server.runs["whole"].agent == agents.server.runs["wrong"].agent is not None
 
 
 def test_a_stopped_run_ends_cleanly_on_both_processes(agents: Agents) -> None:
