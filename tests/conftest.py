@@ -24,7 +24,7 @@ from lungseg.data.sample import CLASSES
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-TINY = ModelConfig(encoder="tu-mobilenetv3_small_050", encoder_depth=4, decoder_channels=[16, 16, 8, 8], dropout=0.0)
+TINY = ModelConfig(encoder="tu-test_efficientnet", encoder_depth=4, decoder_channels=[16, 16, 8, 8], dropout=0.0)
 
 
 @pytest.fixture(autouse=True)

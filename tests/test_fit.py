@@ -22,7 +22,7 @@ from lungseg.models.losses import Term
 
 CONFIG = """
 data: {image_size: 64, batch_size: 4, workers: 0}
-model: {encoder: tu-mobilenetv3_small_050, encoder_depth: 4, decoder_channels: [16, 16, 8, 8]}
+model: {encoder: tu-test_efficientnet, encoder_depth: 4, decoder_channels: [16, 16, 8, 8]}
 trainer: {max_epochs: 2, accelerator: cpu}
 overlays: {samples: 3}
 wandb: {mode: disabled}

@@ -59,7 +59,7 @@ def test_an_unknown_layer_is_answered_with_the_nearest(tiny_model: ModelConfig, 
         _resnet("PSPNet", None),
         _resnet("Unet", encoder="mit_b0"),
         _resnet("Unet", encoder="tu-mambaout_femto"),
-        ModelConfig(encoder="tu-mobilenetv3_small_050", map_stride=8, head_channels=8),
+        ModelConfig(encoder="tu-test_efficientnet", map_stride=8, head_channels=8),
     ],
     ids=lambda config: f"{config.architecture}-{config.encoder}-{config.map_stride}",
 )

@@ -46,7 +46,7 @@ def _network(config: ModelConfig) -> LungNetwork:
 @pytest.fixture(scope="module")
 def networks() -> tuple[LungNetwork, LungNetwork]:
     """The same network twice, in training and in evaluation."""
-    tiny = ModelConfig(encoder="tu-mobilenetv3_small_050", encoder_depth=4, decoder_channels=[16, 16, 8, 8])
+    tiny = ModelConfig(encoder="tu-test_efficientnet", encoder_depth=4, decoder_channels=[16, 16, 8, 8])
     network = _network(tiny)
     return network, copy.deepcopy(network).eval()
 

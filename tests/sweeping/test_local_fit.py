@@ -22,7 +22,7 @@ from lungseg.sweeping.trials import open_study
 REPOSITORY = Path(__file__).parents[2]
 TINY = """
 data: {{root: {root}, image_size: 64, batch_size: 4, workers: 0}}
-model: {{encoder: tu-mobilenetv3_small_050, encoder_depth: 4, decoder_channels: [16, 16, 8, 8]}}
+model: {{encoder: tu-test_efficientnet, encoder_depth: 4, decoder_channels: [16, 16, 8, 8]}}
 trainer: {{max_epochs: 8, accelerator: cpu}}
 overlays: {{samples: 3, every_n_epochs: 8}}
 wandb: {{mode: disabled}}

@@ -16,7 +16,7 @@ from lungseg.sweeping.parameter import DISTRIBUTIONS, read_parameter
 from lungseg.sweeping.pruning import Hyperband
 from lungseg.sweeping.spec import Sweep
 
-BASE = "trainer: {max_epochs: 27, accelerator: cpu}\nmodel: {encoder: tu-mobilenetv3_small_050, encoder_depth: 4}\n"
+BASE = "trainer: {max_epochs: 27, accelerator: cpu}\nmodel: {encoder: tu-test_efficientnet, encoder_depth: 4}\n"
 COMMAND = ["${env}", "${interpreter}", "-m", "lungseg.fit", "--config", "base.yaml", "${args_no_hyphens}"]
 GOOD: dict[str, Any] = {
     "name": "try",
@@ -158,7 +158,7 @@ def test_missing_file_names_the_nearest() -> None:
         ("model.head", {"distribution": "categorical"}, "model.head: categorical needs 'values:'"),
         ("model.encoder", {"values": ["resnet18", "resnet81"]}, "model.encoder: unknown encoder 'resnet81'"),
         ("model.encoder_weights", {"values": [None, "lite0"]}, "model.encoder_weights: 'lite0' holds weights of "),
-        ("model.decoder_channels", {"values": [[64, 32, 16]]}, "model: Unet with 'tu-mobilenetv3_small_050' cannot"),
+        ("model.decoder_channels", {"values": [[64, 32, 16]]}, "model: Unet with 'tu-test_efficientnet' cannot"),
         ("optim", {"parameters": {"lr": {"value": 1}}}, "optim: nested parameters reach the run as one word optim={...}"
          "; write them with dots, optim.KEY:"),
         ("run.name", {"values": ["a", "b"]}, "run.name: cannot be swept: every run has a folder of its own"),

@@ -31,7 +31,7 @@ pytestmark = [
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = """
 data: {{root: {root}, image_size: 64, batch_size: 2, workers: 0}}
-model: {{encoder: tu-mobilenetv3_small_050, encoder_depth: 4, decoder_channels: [16, 16, 8, 8]}}
+model: {{encoder: tu-test_efficientnet, encoder_depth: 4, decoder_channels: [16, 16, 8, 8]}}
 trainer: {{max_epochs: 1, accelerator: cpu}}
 overlays: {{samples: 3}}
 wandb: {{project: another}}
