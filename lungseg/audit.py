@@ -13,6 +13,8 @@ from lungseg.command import run_command
 def main(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from lungseg.auditing.audit import audit
+    from lungseg.config.loading import load_config
+    from lungseg.errors import UserError
     from lungseg.reporting.audit_report import check_output, summarise, to_json, write_report
     from lungseg.runs.whole_files import write_json
 
@@ -20,7 +22,10 @@ def main(arguments: argparse.Namespace) -> int:
     name = root.resolve().name if root.is_dir() else root.stem
     output = arguments.output or Path(f"audit-{name}")
     check_output(output, root)
-    result = audit(root)
+    for word in arguments.words:
+        if not word.startswith("data.infection_unknown="):
+            raise UserError(f"{word}: of the config only data.infection_unknown means something to the audit")
+    result = audit(root, infection_unknown=load_config(None, arguments.words).data.infection_unknown)
     print(summarise(result))
     written = write_report(result, output)
     if arguments.json:
@@ -33,6 +38,12 @@ def main(arguments: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m lungseg.audit", description=__doc__)
     parser.add_argument("root", type=Path, metavar="ROOT", help="folder of a data set, or a CSV manifest")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="data.infection_unknown=[CLASS,...]",
+        help="classes whose empty infection masks are no fault, because nobody drew any (default: [Non-COVID])",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything found as JSON too")
     parser.add_argument(
         "--output",

@@ -55,6 +55,22 @@ def test_findings_exit_1_and_are_written(leaking: Path, capsys: pytest.CaptureFi
     assert Path("out/pairs.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_classes_whose_empty_infection_masks_are_no_fault_are_named(
+    phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = Path(shutil.copytree(phantoms, tmp_path / "drawn"))
+    drawn, empty = (min(root.glob(f"Inf*/*/Train/{name}/infection masks/*.png")) for name in ("COVID-19", "Normal"))
+    shutil.copyfile(empty, drawn)
+    assert run(root) == 1 and "empty infection mask of a class that has infection" in capsys.readouterr().out
+    assert run(root, "data.infection_unknown=[COVID-19]") == 0
+    capsys.readouterr()
+    for word, told in (
+        ("data.fold=1", "only data.infection_unknown means"),
+        ("data.infection_unknown=[x]", "no class 'x'"),
+    ):
+        assert run(root, word) == 2 and told in capsys.readouterr().err
+
+
 def test_output_is_named_after_the_root_whatever_is_in_its_name(leaking: Path) -> None:
     run(leaking)
     manifest = leaking / "list.v1.csv"

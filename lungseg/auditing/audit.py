@@ -14,12 +14,13 @@ import numpy as np
 
 from lungseg.auditing.class_probes import Probe, probe_shortcuts
 from lungseg.auditing.integrity import THUMBNAIL_PX, Fault, Inspection, inspect, name_of, thumbnail
+from lungseg.config import DataConfig
 from lungseg.data.duplicates import Leak, copies_in_train, find_leaks, group_copies
 from lungseg.data.folders import IMAGE_FOLDERS, MASK_FOLDERS, SIDES_FOLDER, Folders, Reading, join, lung_files
 from lungseg.data.images import IMAGE_SUFFIXES
 from lungseg.data.index import find_covidqu, read_covidqu, read_index
 from lungseg.data.layouts import class_labels
-from lungseg.data.sample import CLASSES, SPLITS, Sample
+from lungseg.data.sample import CLASSES, SPLITS, Sample, labels_of
 from lungseg.runs.progress import in_threads
 
 PUBLISHED: Mapping[str, tuple[tuple[int, int, int], ...]] = {
@@ -89,19 +90,23 @@ class Audit:
         return copies_in_train(self.leaks)
 
 
-def audit(root: Path, quiet: bool = False) -> Audit:
+def audit(root: Path, quiet: bool = False, infection_unknown: Sequence[str] | None = None) -> Audit:
     """Read every file of a data set (a folder or CSV manifest, as for `load_index`) once and list all that is wrong.
+
+    `infection_unknown` is `data.infection_unknown` of the config; None: its default.
 
     Raises:
         FileNotFoundError: There is no such root.
         DataError: Nothing in it can be read as a data set.
     """
     root = Path(root).expanduser()
+    names = DataConfig().infection_unknown if infection_unknown is None else infection_unknown
+    unknown = labels_of(names, "data.infection_unknown")
     reading = read_index(root)
     trees = list_trees(root, reading)
     base = root if root.is_dir() else root.parent
     samples = [sample for tree in trees for sample in tree.samples]
-    results = in_threads(partial(inspect, root=base), samples, "reading images", quiet)
+    results = in_threads(partial(inspect, root=base, infection_unknown=unknown), samples, "reading images", quiet)
     by_id = {sample.id: inspection for sample, inspection in zip(samples, results, strict=True)}
     merged = list({sample.id: sample for sample in reading.samples}.values())
     inspections = [by_id[sample.id] for sample in merged]

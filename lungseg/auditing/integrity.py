@@ -4,7 +4,7 @@ Every file is decoded once, and what the rest of the audit needs of it is kept i
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ FRAME = "lung mask that touches the whole frame"
 ONE_LUNG = "mask of one lung only"
 OUTSIDE = "infection outside the lung"
 NO_INFECTION = "infection in a class that has none"
-EMPTY_INFECTION = "empty infection mask of COVID-19"
+EMPTY_INFECTION = "empty infection mask of a class that has infection"
 
 THUMBNAIL_PX = 32
 # The limits were read off 4,660 masks of COVID-QU-Ex, so that none of its sound masks counts as a fault.
@@ -60,16 +60,22 @@ class Inspection(NamedTuple):
     shape: tuple[int, int] | None  # Height and width of the image.
 
 
-def inspect(sample: Sample, root: Path) -> Inspection:
-    """Decode the files of a sample, which need not exist, and say what is wrong with them, relative to the root."""
+def inspect(sample: Sample, root: Path, infection_unknown: Collection[int]) -> Inspection:
+    """Decode the files of a sample, which need not exist, and say what is wrong with them, relative to the root.
+
+    `infection_unknown` are the labels whose empty infection masks are no fault: nobody drew any.
+    """
     faults: list[Fault] = []
     image = _read(sample.image, root, faults)
     if image is not None and is_blank(image):
         faults.append(Fault(BLANK, name_of(sample.image, root)))
     lung = _read_masks(lung_files(sample.lung) if sample.lung else (), root, faults)
     infection = _read_masks((sample.infection,) if sample.infection else (), root, faults)
+    name = "" if sample.label is None else CLASSES[sample.label]
     of_lung = () if lung is None else _lung_faults(lung)
-    of_infection = () if infection is None else _infection_faults(infection, lung, sample.label)
+    of_infection = (
+        () if infection is None else _infection_faults(infection, lung, name, sample.label in infection_unknown)
+    )
     for path, mask, rules in ((sample.lung, lung, of_lung), (sample.infection, infection, of_infection)):
         if path is None or mask is None:
             continue
@@ -149,14 +155,12 @@ def _lung_faults(lung: Mask) -> Iterator[tuple[str, str]]:
         yield ONE_LUNG, ""
 
 
-def _infection_faults(infection: Mask, lung: Mask | None, label: int | None) -> Iterator[tuple[str, str]]:
+def _infection_faults(infection: Mask, lung: Mask | None, name: str, is_unknown: bool) -> Iterator[tuple[str, str]]:
     area = np.count_nonzero(infection)
-    name = "" if label is None else CLASSES[label]
     if area and name == "Normal":
         yield NO_INFECTION, f"{area} pixels in {name}"
-    # Nobody drew the infections of Non-COVID images, so their masks are black and no fault.
-    if not area and name == "COVID-19":
-        yield EMPTY_INFECTION, ""
+    if not area and name not in ("", "Normal") and not is_unknown:
+        yield EMPTY_INFECTION, name
     if area and lung is not None and lung.shape == infection.shape:
         outside = np.count_nonzero(infection & ~lung)
         if outside > MOST_OUTSIDE * area:

@@ -16,7 +16,7 @@ from lungseg.data.dataset import LungDataset, ShardSampler, TrainSampler
 from lungseg.data.duplicates import without_training_copies
 from lungseg.data.index import fingerprint, load_index
 from lungseg.data.phantom.phantom_set import write_phantoms
-from lungseg.data.sample import CLASSES, SPLITS, Sample, Split
+from lungseg.data.sample import CLASSES, SPLITS, Sample, Split, labels_of
 from lungseg.errors import DataError
 from lungseg.runs.progress import cores
 
@@ -70,9 +70,7 @@ class LungDataModule(LightningDataModule):
     def find_samples(self) -> None:
         """Index the data set and check it; no image is read but for `data.exclude_leaks`."""
         config = self.config
-        for name in config.infection_unknown:
-            if name not in CLASSES:
-                raise DataError(f"data.infection_unknown: no class {name!r}; choose from {', '.join(CLASSES)}")
+        labels_of(config.infection_unknown, "data.infection_unknown")
         root = Path(config.root) if config.root is not None else write_phantoms(config.phantom)
         share, labels = config.test_fraction, dict(pair.split("=") for pair in config.label_map)
         index = load_index(
@@ -105,7 +103,7 @@ class LungDataModule(LightningDataModule):
         """The samples of a split; only `train` is augmented."""
         augmentation, size_px = self.augmentation if split == "train" else None, self.config.image_size
         samples, cache = self.samples[split], self.caches.get(split)
-        unknown = [CLASSES.index(name) for name in self.config.infection_unknown]
+        unknown = labels_of(self.config.infection_unknown, "data.infection_unknown")
         return LungDataset(samples, size_px, augmentation, self.seed, self.config.keep_aspect, cache, unknown)
 
     def balanced_class_weights(self) -> list[float]:

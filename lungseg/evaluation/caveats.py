@@ -55,12 +55,24 @@ def _masks(target: EvaluationTarget, measured: Measured) -> list[str]:
         counts = mask_counts(result.scores)
         if counts["images"] < images:
             caveats.append(f"{images - counts['images']} of {images} images have no {kind} mask: not in its scores")
+        unknown = sum(sample.infection is not None for sample in measured.samples) - counts["images"]
+        if kind == "infection" and unknown:
+            classes = ", ".join(target.config.data.infection_unknown)
+            caveats.append(
+                f"of these, {unknown} have an empty one that says nothing, because nobody drew infections of {classes} "
+                "(data.infection_unknown)"
+            )
         touched = {name: count for name, count in counts.items() if count and name.startswith(("empty", "both"))}
         if touched:
             cases = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in touched.items())
             caveats.append(
                 f"empty {kind} masks: {cases}; both empty scores 1, one empty 0, and outlines have no distance "
                 f"({counts['surface_undefined']} images)"
+            )
+        if kind == "infection":
+            caveats.append(
+                "infection_dice and infection_iou count two empty masks as 1; those that end in _infected or "
+                "_lesion_SIZE are over images with infection alone: compare each with its own kind only"
             )
     if measured.masks:
         # the lungs' where both kinds are measured: of an image, the size of a pixel is the same for both

@@ -4,7 +4,7 @@ The map measured is the one that a user is shown: of the predicted class, or of 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +39,7 @@ EVIDENCE = ("evidence_in_lungs", "lung_area", "peak_in_lungs", "evidence_outside
 _LOCALISATION = ("hit", "iou_otsu", "energy", "average_precision", "iou_tuned")
 MAP_COLUMNS = (*EVIDENCE, *(f"{mask}_{score}" for mask in TARGETS for score in _LOCALISATION))
 """Columns of `MapMeasurements.per_image` that are averaged; the last may be lacking."""
+ReadMap = Callable[[BatchOutputs], Tensor]  # Gives raw maps (B, H, W) float32 at the images' size.
 TOGETHER = 8  # Images whose pixels are sorted at a time: what that takes is many times the images themselves.
 
 
@@ -70,28 +71,18 @@ def measure_maps(
     split for the other; `halves` (N,) says which half, 0 or 1, an image is in.
     """
     stride = layer_stride(target.network, method.layer)
-    # No image may tune the threshold that it is scored at: of one split, each half tunes that of the other.
-    chosen = (
-        [[part != half for part in _parted(halves, outputs)] for half in (0, 1)]
-        if tuning is None
-        else [[np.ones(len(batch.label), np.bool_) for batch in tuning]]
-    )
-    thresholds: dict[str, list[float]] = {}
-    for name in TARGETS:
-        best = [_tune(name, method, stride, outputs if tuning is None else tuning, flags) for flags in chosen]
-        if known := [threshold for threshold in best if threshold is not None]:
-            thresholds |= {name: known} if len(known) == len(best) else {}
+
+    def read(batch: BatchOutputs) -> Tensor:
+        return resize_map(batch.maps[method], stride, batch.size)
+
+    thresholds = _tune_thresholds(TARGETS, read, outputs, tuning, halves)
     scores = {name: LocalisationScores(target.classes) for name in TARGETS}
     evidence: list[Evidence] = []
     broken = 0
 
     def of_batch(batch: BatchOutputs, half: Integers) -> tuple[dict[str, dict[str, Tensor]], Evidence, Tensor, int]:
-        cam, lung = resize_map(batch.maps[method], stride, batch.size), batch.lung()
-        found = {}
-        for name in TARGETS:
-            chosen = thresholds.get(name)
-            limits = None if chosen is None else np.array(chosen)[half % len(chosen)]
-            found[name] = _localise(cam, *_target_of(name, batch), limits)
+        cam, lung = read(batch), batch.lung()
+        found = {name: _localise(cam, *_target_of(name, batch), _limits(thresholds, name, half)) for name in TARGETS}
         share = infected_share(batch.mask("infection"), lung)
         return found, describe_evidence(cam, lung), share, int((~cam.isfinite().flatten(1).all(1)).sum())
 
@@ -117,14 +108,55 @@ def measure_maps(
     return MapMeasurements(summary, localisation, per_image, thresholds, broken)
 
 
+def measure_baselines(
+    target: EvaluationTarget,
+    outputs: Sequence[BatchOutputs],
+    tuning: Sequence[BatchOutputs] | None,
+    halves: Integers,
+) -> dict[str, dict[str, Floats]]:
+    """Score against the infection what needs no class map: the lungs as a map, and the predicted infection as one.
+
+    Arguments as of `measure_maps`. The lungs are the true ones where they are known; of the infection, where the
+    network predicts it, the probabilities are the map.
+
+    Returns:
+        By baseline, `lungs` and `predicted_infection`, the columns (N,) of `MAP_COLUMNS` that start with `infection`;
+        empty if no image has infection.
+    """
+    reads: dict[str, ReadMap] = {"lungs": lambda batch: batch.lung().float()}
+    if any("predicted_infection" in batch.packed for batch in outputs):
+        reads["predicted_infection"] = BatchOutputs.infection_probs
+    if not any(batch.mask("infection").any() for batch in outputs):
+        return {}
+
+    def measure(read: ReadMap) -> dict[str, Floats]:
+        thresholds = _tune_thresholds(TARGETS[:2], read, outputs, tuning, halves)
+
+        def of_batch(batch: BatchOutputs, half: Integers) -> dict[str, Tensor]:
+            cam, found = read(batch), {}
+            for name in TARGETS[:2]:
+                scores = _localise(cam, *_target_of(name, batch), _limits(thresholds, name, half))
+                found |= {f"{name}_{what}": v for what, v in scores.items() if v.is_floating_point()}
+            return found
+
+        with ThreadPoolExecutor(cores()) as pool:
+            parts = list(target.track(pool.map(of_batch, outputs, _parted(halves, outputs)), len(outputs)))
+        return {name: torch.cat([part[name] for part in parts]).double().numpy() for name in parts[0]}
+
+    return {name: measure(read) for name, read in reads.items()}
+
+
 def map_statistic(results: MapMeasurements, label: Integers, classes: Sequence[str]) -> Statistic:
     """Means over all images, each true class and each size of lesion of what `per_image` holds of maps."""
     columns = {name: values.astype(np.float64) for name, values in results.per_image.items()}
     values = map_values({name: column for name, column in columns.items() if name in MAP_COLUMNS})
-    share = columns["infected_share"]
+    return means(values, present(images_by_class(label, classes) | images_by_lesion(columns["infected_share"])))
+
+
+def images_by_lesion(share: Floats) -> dict[str, Flags]:
+    """Which images (N,) have a lesion of each size, from the infected share of the lungs; NaN: there is none."""
     sizes = (share >= SMALL_BELOW).astype(int) + (share > LARGE_ABOVE)
-    lesions = {f"lesion_{size}": (sizes == i) & ~np.isnan(share) for i, size in enumerate(LESION_SIZES)}
-    return means(values, present(images_by_class(label, classes) | lesions))
+    return {f"lesion_{size}": (sizes == i) & ~np.isnan(share) for i, size in enumerate(LESION_SIZES)}
 
 
 def map_values(columns: dict[str, Floats]) -> dict[str, Floats]:
@@ -147,14 +179,40 @@ def _target_of(name: str, batch: BatchOutputs) -> tuple[Tensor, Tensor | None]:
     return batch.mask("infection"), batch.mask("predicted_lung") if name == "infection_in_lungs" else None
 
 
-def _tune(
-    name: str, method: CamMethod, stride: int, outputs: Sequence[BatchOutputs], chosen: Sequence[Flags]
-) -> float | None:
+def _tune_thresholds(
+    names: Sequence[str],
+    read: ReadMap,
+    outputs: Sequence[BatchOutputs],
+    tuning: Sequence[BatchOutputs] | None,
+    halves: Integers,
+) -> dict[str, list[float]]:
+    """`MapMeasurements.threshold` of maps, for those of the `names` that every part has a mask of."""
+    # No image may tune the threshold that it is scored at: of one split, each half tunes that of the other.
+    chosen = (
+        [[part != half for part in _parted(halves, outputs)] for half in (0, 1)]
+        if tuning is None
+        else [[np.ones(len(batch.label), np.bool_) for batch in tuning]]
+    )
+    thresholds: dict[str, list[float]] = {}
+    for name in names:
+        best = [_tune(name, read, outputs if tuning is None else tuning, flags) for flags in chosen]
+        if known := [threshold for threshold in best if threshold is not None]:
+            thresholds |= {name: known} if len(known) == len(best) else {}
+    return thresholds
+
+
+def _limits(thresholds: dict[str, list[float]], name: str, half: Integers) -> Floats | None:
+    """Threshold (B,) of each image by its half (B,); None where none is known."""
+    chosen = thresholds.get(name)
+    return None if chosen is None else np.array(chosen)[half % len(chosen)]
+
+
+def _tune(name: str, read: ReadMap, outputs: Sequence[BatchOutputs], chosen: Sequence[Flags]) -> float | None:
     """Best threshold on the images chosen of each batch, (B,); None where none of them has such a mask."""
     tuner = ThresholdTuner()
     for batch, flags in zip(outputs, chosen, strict=True):
         mask, crop = _target_of(name, batch)
-        cam = resize_map(batch.maps[method], stride, batch.size)
+        cam = read(batch)
         used = torch.from_numpy(flags) & _measurable(cam, mask)
         if used.any():
             tuner.update(cam[used], mask[used], None if crop is None else crop[used])

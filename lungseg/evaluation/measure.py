@@ -15,7 +15,8 @@ from lungseg.config import DataConfig
 from lungseg.data.dicom import is_dicom, read_dicom
 from lungseg.data.geometry import Letterbox
 from lungseg.data.sample import Sample
-from lungseg.evaluation.class_maps import MapMeasurements, measure_maps
+from lungseg.evaluation.class_maps import MapMeasurements, measure_baselines, measure_maps
+from lungseg.evaluation.infection_scores import measure_severity
 from lungseg.evaluation.outputs import (
     CLOSED_FORM,
     BatchOutputs,
@@ -26,7 +27,7 @@ from lungseg.evaluation.outputs import (
     collect_outputs,
 )
 from lungseg.evaluation.segmentation import measure_masks
-from lungseg.evaluation.statistics import Floats, Integers
+from lungseg.evaluation.statistics import Flags, Floats, Integers
 from lungseg.evaluation.target import EvaluationTarget
 from lungseg.evaluation.temperature import Tuned, softmax
 from lungseg.runs.progress import cores, no_word
@@ -38,7 +39,7 @@ class MaskResults:
     """Scores of one kind of mask."""
 
     index: Integers  # (K,) images of the split that have a true mask.
-    scores: dict[str, NDArray[Any]]  # (K,) each: what `measure_masks` gives.
+    scores: dict[str, NDArray[Any]]  # (K,) each: what `measure_masks` gives, of infections also `measure_severity`.
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,10 @@ class Measured:
     label: Integers  # (N,), -1 where unknown.
     masks: dict[str, MaskResults]
     """`lung`, and `infection` if the network predicts it; only kinds of which there is a true mask."""
+    infection_known: Flags  # (N,) whether an infection mask, empty or not, says what there is.
     broken_masks: int  # Images whose mask logits are not all finite.
     maps: dict[CamMethod, MapMeasurements]
+    baselines: dict[str, dict[str, Floats]]  # What `measure_baselines` gives.
     val_logits: Floats | None
     """(M, C) of Val; None if that is the split itself, is not there, or belongs to another data set."""
     val_label: Integers | None  # (M,).
@@ -99,8 +102,10 @@ def measure(
         logits=np.concatenate([batch.logits for batch in outputs]),
         label=np.concatenate([batch.label for batch in outputs]),
         masks=masks,
+        infection_known=np.concatenate([batch.known["infection"] for batch in outputs]),
         broken_masks=sum(int(np.count_nonzero(~batch.finite_masks)) for batch in outputs),
         maps=maps,
+        baselines=measure_baselines(target, outputs, tuning, halves),
         val_logits=np.concatenate([batch.logits for batch in val]) if val else None,
         val_label=np.concatenate([batch.label for batch in val]) if val else None,
         halves=halves,
@@ -137,6 +142,7 @@ def _measure_masks(target: EvaluationTarget, outputs: Sequence[BatchOutputs]) ->
                 predicted, true = (batch.mask(name).numpy()[known] for name in (f"predicted_{kind}", kind))
                 index = end - len(batch.label) + known
                 scores[kind] = {"index": index} | measure_masks(predicted, true, spacing[index], kind == "lung")
+                scores[kind] |= measure_severity(batch, known) if kind == "infection" else {}
         return scores
 
     # Threads suffice: OpenCV and the search for nearest pixels, which take the time, let go of the interpreter.
@@ -190,7 +196,7 @@ def image_columns(measured: Measured, method: CamMethod, tuned: Tuned) -> dict[s
         for name, values in result.scores.items():
             column = columns[name if kind == "lung" else f"{kind}_{name}"] = np.full(len(samples), np.nan)
             column[result.index] = values
-    columns["has_infection_mask"] = np.array([sample.infection is not None for sample in samples])
+    columns["has_infection_mask"] = measured.infection_known
     words: dict[str, list[Any]] = {
         "id": [sample.id for sample in samples],
         "digest": [digest(sample.image) for sample in samples],

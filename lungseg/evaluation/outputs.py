@@ -65,6 +65,7 @@ class BatchOutputs:
     maps: dict[CamMethod, Tensor]  # (B, h, w) float32 raw, of the class that is asked for.
     size: tuple[int, int]  # Height and width of the images, pixels.
     packed: dict[str, bytes]  # Masks by name, one bit a pixel, compressed; `mask` unpacks them.
+    packed_probs: bytes | None = None  # What `infection_probs` unpacks.
 
     def mask(self, name: str) -> Tensor:
         """(B, H, W) bool, one of `MASKS`; all False where there is none."""
@@ -73,6 +74,14 @@ class BatchOutputs:
             return torch.zeros(shape, dtype=torch.bool)
         bits = np.frombuffer(zlib.decompress(self.packed[name]), np.uint8)
         return torch.from_numpy(np.unpackbits(bits, count=int(np.prod(shape))).astype(np.bool_)).view(shape)
+
+    def infection_probs(self) -> Tensor:
+        """(B, H, W) float32 in steps of 1/255: probabilities of infection; all 0 if no image of the batch has any."""
+        shape = (len(self.label), *self.size)
+        if self.packed_probs is None:
+            return torch.zeros(shape)
+        levels = np.frombuffer(zlib.decompress(self.packed_probs), np.uint8)
+        return torch.from_numpy(levels.astype(np.float32)).view(shape) / 255
 
     def lung(self) -> Tensor:
         """(B, H, W) bool: the true lungs where they are known, else those predicted."""
@@ -153,6 +162,10 @@ def _outputs_of(
     masks = {name: (batch[name][:, 0] > 0.5) & here.view(-1, 1, 1) for name, here in known.items() if here.any()}
     for logits, name in zip(output.mask_logits.unbind(1), ("predicted_lung", "predicted_infection"), strict=False):
         masks[name] = logits > 0
+    probs = None
+    if "infection" in masks and "predicted_infection" in masks and masks["infection"].any():
+        levels = output.mask_logits[:, 1].float().sigmoid().nan_to_num(0) * 255
+        probs = zlib.compress(levels.round().byte().cpu().numpy().tobytes(), 1)
     return BatchOutputs(
         logits=output.class_logits.double().cpu().numpy(),
         label=torch.where(batch["has_label"], batch["label"], -1).cpu().numpy(),
@@ -161,6 +174,7 @@ def _outputs_of(
         maps={method: cam.float().cpu() for method, cam in maps.items()},
         size=(images.shape[-2], images.shape[-1]),
         packed={name: zlib.compress(np.packbits(mask.cpu().numpy()).tobytes(), 1) for name, mask in masks.items()},
+        packed_probs=probs,
     )
 
 

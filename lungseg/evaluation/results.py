@@ -220,6 +220,8 @@ class EvaluationResults:
     operating_points: OperatingPoints | None = None
     class_maps: dict[str, ClassMapResults] = field(default_factory=dict)
     """By CAM method, `NAME` or `NAME@LAYER`; per_image.csv and the pictures hold the first."""
+    map_baselines: dict[str, Numbers] = field(default_factory=dict)
+    """Scores against the infection of what needs no class map: `lungs` as a map, and `predicted_infection` as one."""
     shortcuts: ShortcutResults | None = None
     robustness: RobustnessResults | None = None
     verdict: Verdict | None = None

@@ -19,6 +19,7 @@ import numpy as np
 
 from lungseg.errors import UserError
 from lungseg.evaluation.class_maps import MAP_COLUMNS, map_values
+from lungseg.evaluation.infection_scores import SEVERITY_SCORES
 from lungseg.evaluation.results import EvaluationResults, EvaluationSetup
 from lungseg.evaluation.segmentation import OVERLAP_SCORES, SIDES, SURFACE_SCORES
 from lungseg.evaluation.statistics import Floats, Integers
@@ -188,7 +189,8 @@ def read_evaluation(run: Path, name: str) -> SavedEvaluation:
 def image_values(saved: SavedEvaluation) -> dict[str, Floats]:
     """What a mean over images makes sense of, (N,) each: scores of masks and of class maps, by the column's name.
 
-    Infection masks are scored only where there is infection: elsewhere an empty mask scores 1.
+    Infection masks are scored only where there is infection: elsewhere an empty mask scores 1. Severity is scored, and
+    false infection looked for, wherever it is known what there is.
     """
     there = saved.rows[0]
     infected = saved.column("infection_pixels_true") > 0
@@ -198,4 +200,5 @@ def image_values(saved: SavedEvaluation) -> dict[str, Floats]:
         for name in MASK_SCORES
         if f"infection_{name}" in there
     }
+    values |= {name: saved.column(name) for score in SEVERITY_SCORES if (name := f"infection_{score}") in there}
     return values | map_values({name: saved.column(name) for name in there if name in MAP_COLUMNS})

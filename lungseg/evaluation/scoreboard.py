@@ -3,6 +3,10 @@
 They stand in one table because readers compare them, not because they are comparable: the data differ, and so may the
 way of averaging, which the papers do not all give. The accuracy of the paper is a case of its own: its sentence gives
 97.72 % to "the U-Net model", which may mean pixels or images, so no row of this run stands under the same name.
+
+Infection scores have two conventions that must not be compared: over images with infection alone, or over all, two
+empty masks counting as 1. The published 0.8821 and 0.8305 are 0.764 and 0.661 by the first if as many images have none
+and all of these score 1.
 """
 
 from dataclasses import dataclass
@@ -26,6 +30,12 @@ HEADLINES = (
     ("segmentation", "asd_mm", "Average surface distance, mm"),
     ("segmentation", "infection_dice_infected", "Infection dice, mean over images with infection"),
     ("segmentation", "infection_iou_infected", "Infection IoU, mean over images with infection"),
+    ("segmentation", "infection_dice", "Infection dice, two empty masks count as 1"),
+    ("segmentation", "infection_iou", "Infection IoU, two empty masks count as 1"),
+    ("segmentation", "infection_false_positive", "False infection, share of images without any"),
+    ("segmentation", "infection_false_share", "False infection there, share of the lungs"),
+    ("segmentation", "infection_severity_error", "Severity (infected share of lungs), mean error"),
+    ("segmentation", "infection_severity_spearman", "Severity, Spearman correlation"),
     ("classification", "accuracy", "Accuracy of the class, images"),
     ("classification", "balanced_accuracy", "Balanced accuracy"),
     ("classification", "f1", "F1, mean over classes"),
@@ -64,6 +74,8 @@ def _published(what: str, value: float, data: str, source: str) -> ScoreboardRow
 _NO_LUNGS = "no image has a lung mask"
 _NO_LABELS = "no image has a class label"
 _NO_INFECTION = "the network predicts no infection, or no image has an infection mask"
+_TWO_EMPTY = "two empty masks count as 1"
+_READ = "{} over images with infection gives it if as many have none and all of these score 1"
 BOARD: tuple[Own | ScoreboardRow, ...] = (
     Own("lung dice, mean over images", "segmentation", "dice", _NO_LUNGS),
     Own("lung dice, over all pixels", "segmentation", "dice_global", _NO_LUNGS),
@@ -77,10 +89,12 @@ BOARD: tuple[Own | ScoreboardRow, ...] = (
     _published("accuracy of pixels or of images, the paper leaves open which", 0.9772, _PAPER_DATA, PAPER),
     Own("infection dice, mean over images with infection", "segmentation", "infection_dice_infected", _NO_INFECTION),
     Own("infection dice, over all pixels", "segmentation", "infection_dice_global", _NO_INFECTION),
-    _published("infection dice, as published", 0.8821, _TAHIR_DATA, TAHIR),
+    Own(f"infection dice, {_TWO_EMPTY}", "segmentation", "infection_dice", _NO_INFECTION),
+    _published(f"infection dice, {_TWO_EMPTY}, as published", 0.8821, f"{_TAHIR_DATA}; {_READ.format(0.764)}", TAHIR),
     Own("infection IoU, mean over images with infection", "segmentation", "infection_iou_infected", _NO_INFECTION),
     Own("infection IoU, over all pixels", "segmentation", "infection_iou_global", _NO_INFECTION),
-    _published("infection IoU, as published", 0.8305, _TAHIR_DATA, TAHIR),
+    Own(f"infection IoU, {_TWO_EMPTY}", "segmentation", "infection_iou", _NO_INFECTION),
+    _published(f"infection IoU, {_TWO_EMPTY}, as published", 0.8305, f"{_TAHIR_DATA}; {_READ.format(0.661)}", TAHIR),
 )
 """Rows in the order shown."""
 
@@ -97,6 +111,8 @@ def scoreboard(segmentation: Numbers, classification: Numbers, data: str) -> lis
         if number is None:
             why = f"{NOT_MEASURED}: {entry.lacking}"
             return ScoreboardRow(entry.what, None, None, None, why, "this run", published=False)
-        return ScoreboardRow(entry.what, number.value, number.low, number.high, data, "this run", published=False)
+        known = number.images if entry.name.startswith("infection_") else None
+        scored = data if known is None else f"{data}, {known} of them scored"
+        return ScoreboardRow(entry.what, number.value, number.low, number.high, scored, "this run", published=False)
 
     return [entry if isinstance(entry, ScoreboardRow) else row_of(entry) for entry in BOARD]

@@ -17,7 +17,7 @@ from lungseg.cam.layers import layer_stride
 from lungseg.cam.lung import resize_map
 from lungseg.cam.methods import class_activation_map
 from lungseg.data.sample import spread_over_classes
-from lungseg.evaluation.class_maps import map_statistic
+from lungseg.evaluation.class_maps import images_by_lesion, map_statistic
 from lungseg.evaluation.classification import (
     class_scores,
     images_by_class,
@@ -27,6 +27,7 @@ from lungseg.evaluation.classification import (
     ranking_scores,
     usable,
 )
+from lungseg.evaluation.infection_scores import correlations
 from lungseg.evaluation.intervals import Numbers, bootstrap, numbers_of
 from lungseg.evaluation.measure import MaskResults, Measured
 from lungseg.evaluation.outputs import CamMethod
@@ -40,16 +41,19 @@ from lungseg.evaluation.temperature import Tuned, calibration_scores, reliabilit
 def segmentation_section(measured: Measured, replicates: int) -> Numbers:
     """Scores of the lung masks, and as `infection_...` of the infection masks, over all images and each true class.
 
-    For infections `..._infected` is the mean over the images that have some: elsewhere an empty mask scores 1.
+    Of infections, means over all images and over a class count two empty masks as 1; `..._infected` and
+    `..._lesion_SIZE` are of images with infection alone. What is defined for no image of a group is left out.
     """
     numbers: Numbers = {}
     for kind, result in measured.masks.items():
         groups = images_by_class(measured.label[result.index], measured.classes)
         if kind == "infection":
-            groups["infected"] = result.scores["pixels_true"] > 0
+            groups["infected"] = infected = result.scores["pixels_true"] > 0
+            groups |= images_by_lesion(np.where(infected, result.scores["severity_true"], np.nan))
         prefix = "" if kind == "lung" else f"{kind}_"
         of_kind = _mask_numbers(measured, result, present(groups), replicates)
-        numbers |= {f"{prefix}{name}": number for name, number in of_kind.items()}
+        kept = {name: number for name, number in of_kind.items() if kind == "lung" or number.images != 0}
+        numbers |= {f"{prefix}{name}": number for name, number in kept.items()}
     return numbers
 
 
@@ -117,15 +121,27 @@ def map_numbers(measured: Measured, method: CamMethod, replicates: int) -> Numbe
     return _numbers([statistic], measured, replicates)
 
 
+def baseline_numbers(measured: Measured, replicates: int) -> dict[str, Numbers]:
+    """Means of what `measure_baselines` found, over all images, each true class and each size of lesion."""
+    share = next(iter(measured.maps.values())).per_image["infected_share"].astype(np.float64)
+    groups = present(images_by_class(measured.label, measured.classes) | images_by_lesion(share))
+    return {name: _numbers([means(v, groups)], measured, replicates) for name, v in measured.baselines.items()}
+
+
 def _mask_numbers(measured: Measured, result: MaskResults, groups: dict[str, Flags], replicates: int) -> Numbers:
     """Scores of one kind of mask over the images that have a true one."""
     # a mean makes sense of all but the counts of pixels, and of millimetres where they are known
     values = {name: column for name, column in result.scores.items() if not name.startswith("pixels_")}
     values = {name: column for name, column in values.items() if "_mm" not in name or not np.isnan(column).all()}
-    statistics = [means(values, groups), global_scores(result.scores)]
+    statistics, counts = [means(values, groups), global_scores(result.scores)], count_defined(values, groups)
+    if "severity" in values:
+        statistics.append(correlations(values["severity"], values["severity_true"], groups))
+        errors = {name: count for name, count in counts.items() if name.startswith("severity_error")}
+        for kind in ("pearson", "spearman"):
+            counts |= {name.replace("error", kind): count for name, count in errors.items()}
     belong = [measured.samples[index].group for index in result.index]
     intervals = bootstrap(statistics, len(result.index), belong, replicates)
-    return numbers_of(intervals, count_defined(values, groups))
+    return numbers_of(intervals, counts)
 
 
 def _numbers(statistics: Sequence[Statistic], measured: Measured, replicates: int) -> Numbers:

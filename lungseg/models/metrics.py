@@ -1,6 +1,7 @@
 """Scores of one stage, from probabilities and hard masks, never logits; they add up exactly over batches and processes.
 
 Rules for empty masks: both empty scores 1, one empty scores 0; `empty_truth` and `empty_prediction` count the cases.
+`infection_dice_infected` and `infection_iou_infected` are means over the images with infection alone.
 """
 
 import warnings
@@ -154,7 +155,8 @@ def confusion_scores(matrix: Tensor, classes: Sequence[str]) -> dict[str, Tensor
 def score_names(classes: Sequence[str], infection: bool) -> list[str]:
     """Every name that a stage may log, without the stage: what can be monitored and swept for."""
     mask = ["dice", "dice_global", "iou", "pixel_accuracy", "empty_truth", "empty_prediction", "dice_loss", "bce_loss"]
-    names = mask + ([f"infection_{name}" for name in mask] if infection else [])
+    of_infection = [f"infection_{name}" for name in (*mask, "dice_infected", "iou_infected")]
+    names = mask + (of_infection if infection else [])
     names += [
         "loss",
         "score",
@@ -179,6 +181,7 @@ class StageScores(nn.Module):
         self.classes = tuple(classes)
         self.lung = MaskScores()
         self.infection = MaskScores() if infection else None
+        self.infected = MaskScores()  # Of infection masks that are not empty.
         self.confusion = MulticlassConfusionMatrix(len(classes), validate_args=False)
         self.auroc = MulticlassAUROC(len(classes), average="none", validate_args=False)
         self.evidence = EvidenceShares(classes)
@@ -197,6 +200,9 @@ class StageScores(nn.Module):
         scores = self.infection if infection else self.lung
         if scores is not None and known.any():
             scores.update(predicted[known], true[known])
+        known = known & true.flatten(1).any(1)
+        if scores is not None and infection and known.any():
+            self.infected.update(predicted[known], true[known])
 
     def add_classes(self, class_probs: Tensor, label: Tensor, known: Tensor) -> None:
         """Add class probabilities (B, C) float32 and labels (B,) int64 of the images where `known`."""
@@ -221,6 +227,8 @@ class StageScores(nn.Module):
             scores |= self.lung.compute()
             if self.infection is not None:
                 scores |= {f"infection_{name}": value for name, value in self.infection.compute().items()}
+                infected = self.infected.compute()
+                scores |= {f"infection_{name}_infected": infected[name] for name in ("dice", "iou") if infected}
             matrix = self.confusion.compute()
             if matrix.sum() > 0:
                 scores |= confusion_scores(matrix, self.classes) | self._aurocs(matrix)

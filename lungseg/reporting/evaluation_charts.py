@@ -1,13 +1,14 @@
 """The charts of an evaluation: what each shows, and what is said of it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lungseg.evaluation.intervals import Number, Numbers
 from lungseg.evaluation.results import EvaluationResults, RobustnessCurve, ShortcutResults, ViewResults
 from lungseg.reporting import charts
 from lungseg.reporting.chart_files import Chart
 from lungseg.reporting.charts import Drawing, Row
-from lungseg.reporting.evaluation_files import Content
+from lungseg.reporting.evaluation_files import Content, to_float
 from lungseg.reporting.formatting import class_counts, format_interval
 from lungseg.reporting.sentences import chance_of, tells_nothing
 
@@ -41,12 +42,14 @@ def evaluation_charts(content: Content) -> dict[str, list[Chart]]:
 def _mask_charts(content: Content) -> list[Chart]:
     drawn = []
     for name, kind in (("dice", "lung"), ("infection_dice", "infection")):
-        groups = content.by_class(name)
+        # Where there is no infection an empty mask scores 1, which would say more of the images than of the network.
+        rows = [row for row in content.rows if kind == "lung" or to_float(row.get("infection_pixels_true"))]
+        groups = replace(content, rows=rows).by_class(name)
         if groups["all"]:
             low = max(0.0, min(int(min(groups["all"]) * 20) / 20, 0.9))
             caption = "Boxes: middle half and median; lines: 5 to 95 % of the images."
             if kind == "infection":
-                caption += " Images without infection score 1 where none is predicted, else 0."
+                caption += " Images with infection alone."
             drawing = charts.draw_distribution(groups, f"{kind} dice", low)
             drawn.append(Chart(name, f"{kind.capitalize()} dice of each image", caption, drawing))
     return drawn

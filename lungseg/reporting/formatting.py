@@ -3,23 +3,33 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from lungseg.evaluation.intervals import Number
+from lungseg.evaluation.intervals import Number, Numbers
 from lungseg.evaluation.results import EvaluationResults
 from lungseg.evaluation.scoreboard import HEADLINES, ScoreboardRow
 
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _LATEX |= {letter: f"\\{letter}" for letter in "&%$#_{}"}
 LOCALISATION_COLUMNS = (
-    ("in lungs", "evidence", "evidence_in_lungs"),
-    ("hit", "infection", "hit"),
-    ("hit, cropped", "infection_in_lungs", "hit"),
-    ("IoU Otsu, cropped", "infection_in_lungs", "iou_otsu"),
-    ("IoU tuned, cropped", "infection_in_lungs", "iou_tuned"),
-    ("energy", "infection", "energy"),
-    ("AP", "infection", "average_precision"),
+    ("in lungs", "evidence_in_lungs"),
+    ("hit", "infection_hit"),
+    ("hit, cropped", "infection_in_lungs_hit"),
+    ("IoU Otsu, cropped", "infection_in_lungs_iou_otsu"),
+    ("IoU tuned", "infection_iou_tuned"),
+    ("IoU tuned, cropped", "infection_in_lungs_iou_tuned"),
+    ("energy", "infection_energy"),
+    ("AP", "infection_average_precision"),
 )
-"""Of the table of class maps: heading, what a map was measured against, and score."""
+"""Of the table of class maps: heading and name of the number."""
+SIZE_COLUMNS = tuple(LOCALISATION_COLUMNS[at] for at in (1, 4, 6, 7))  # Of the same table by size of lesion.
+LESIONS = {f"lesion_{size}": f"{size} lesions" for size in ("small", "medium", "large")}
+"""Titles of groups of images."""
 Measured = Number | ScoreboardRow  # What has a value with an interval, each None where it is undefined.
+
+
+def localisation_rows(results: EvaluationResults) -> dict[str, Numbers]:
+    """Numbers of the rows of the table of class maps: each CAM method, then what needs no class map."""
+    baselines = {f"{name.replace('_', ' ')} as the map": numbers for name, numbers in results.map_baselines.items()}
+    return {method: maps.intervals for method, maps in results.class_maps.items()} | baselines
 
 
 class Headline(NamedTuple):

@@ -13,7 +13,16 @@ from lungseg.evaluation.target import load_target
 from lungseg.reporting.chart_files import Chart, write_figures
 from lungseg.reporting.evaluation_charts import evaluation_charts
 from lungseg.reporting.evaluation_files import Content, PictureWriter, read_content
-from lungseg.reporting.formatting import LOCALISATION_COLUMNS, class_counts, headlines, results_latex, title_of
+from lungseg.reporting.formatting import (
+    LESIONS,
+    LOCALISATION_COLUMNS,
+    SIZE_COLUMNS,
+    class_counts,
+    headlines,
+    localisation_rows,
+    results_latex,
+    title_of,
+)
 from lungseg.reporting.gallery import gallery_values
 from lungseg.reporting.pages import render
 from lungseg.reporting.sentences import summary_sentences, wrong_at_most
@@ -100,6 +109,7 @@ def write_report(folder: Path) -> Path:
 def evaluation_page(content: Content, charts: Mapping[str, Sequence[Chart]], folder: Path) -> str:
     """The page as HTML, with the charts of `evaluation_charts` and the `images/` of the folder."""
     results, path = content.results, PurePath(content.results.setup.checkpoint)
+    map_rows = localisation_rows(results)
     groups = ["", *(name for name in results.setup.classes if f"dice_{name}" in results.segmentation)]
     never_wrong = min(_images_never_wrong(results), default=0)
     return render(
@@ -114,12 +124,28 @@ def evaluation_page(content: Content, charts: Mapping[str, Sequence[Chart]], fol
         never_wrong=never_wrong,
         may_be_wrong=wrong_at_most(never_wrong),
         localisation=LOCALISATION_COLUMNS,
+        map_rows=map_rows,
+        map_sizes=[
+            (row, size) for row, found in map_rows.items() for size in LESIONS if f"infection_hit_{size}" in found
+        ],
+        size_columns=SIZE_COLUMNS,
+        infection_groups=_infection_groups(results),
         studies={name: maps.faithfulness for name, maps in results.class_maps.items() if maps.faithfulness},
         gallery=gallery_values(content, folder),
         pairs=_pairs,
         # the run's name and the file's: no folder above them
         checkpoint="/".join(part for part in path.parts[-3:] if part not in ("checkpoints", "/")),
     )
+
+
+def _infection_groups(results: EvaluationResults) -> dict[str, str]:
+    """Titles of the groups of images that predicted infection was measured on; without any, none."""
+    titles = {"": "all with a known mask", "infected": "with infection"} | LESIONS
+    titles |= {name: name for name in results.setup.classes}
+    scored = results.segmentation
+    return {
+        group: title for group, title in titles.items() if f"infection_severity_error{group and '_' + group}" in scored
+    }
 
 
 def _images_never_wrong(results: EvaluationResults) -> list[int]:

@@ -58,6 +58,12 @@ def _masks(content: Content) -> str:
     infection = content.results.headline("segmentation", "infection_dice_infected")
     if infection is not None:
         words += f". Infections, where there are some, are found with a mean dice of {_in_words(infection)}"
+    severity = content.results.headline("segmentation", "infection_severity_error")
+    if severity is not None:
+        words += f"; the infected share of the lungs is off by {_in_words(severity)} on average"
+    false = content.results.headline("segmentation", "infection_false_positive")
+    if false is not None:
+        words += f". Of the images known to have no infection, a share of {_in_words(false)} is predicted to have some"
     return words
 
 

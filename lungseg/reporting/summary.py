@@ -3,9 +3,17 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lungseg.evaluation.results import CalibrationResults, ClassMapResults, EvaluationResults, RobustnessResults
+from lungseg.evaluation.intervals import Numbers
+from lungseg.evaluation.results import CalibrationResults, EvaluationResults, RobustnessResults
 from lungseg.evaluation.scoreboard import HEADLINES
-from lungseg.reporting.formatting import LOCALISATION_COLUMNS, align, format_interval, headlines
+from lungseg.reporting.formatting import (
+    LESIONS,
+    LOCALISATION_COLUMNS,
+    align,
+    format_interval,
+    headlines,
+    localisation_rows,
+)
 
 EVIDENCE = ("evidence_in_lungs", "Evidence in lungs before crop")
 
@@ -30,11 +38,11 @@ def final_numbers(
 def summary_lines(numbers: dict[str, float], folder: Path, offline: Path | None) -> list[str]:
     """The closing lines: a table of Val and Test, and where everything lies."""
     stages = [stage for stage in ("val", "test") if any(name.startswith(f"{stage}/") for name in numbers)]
-    lines = ["", f"{'best epoch ' + str(int(numbers['fit/best_epoch'])):<40}" + "".join(f"{s:>9}" for s in stages)]
+    lines = ["", f"{'best epoch ' + str(int(numbers['fit/best_epoch'])):<48}" + "".join(f"{s:>9}" for s in stages)]
     for name, title in [*((name, title) for _, name, title in HEADLINES), EVIDENCE]:
         cells = [numbers.get(f"{stage}/{name}") for stage in stages]
         if any(cell is not None for cell in cells):
-            lines.append(f"{title:<40}" + "".join("        -" if c is None else f"{c:>9.4f}" for c in cells))
+            lines.append(f"{title:<48}" + "".join("        -" if c is None else f"{c:>9.4f}" for c in cells))
     lines += ["", f"{numbers['fit/minutes']:.1f} minutes, {numbers['fit/images_per_second']:.0f} training images/s"]
     lines.append(f"run folder  {folder}   (metrics.csv, metrics.json, checkpoints/best.ckpt, overlays/)")
     sheets = sorted(folder.glob("overlays/*.png"))
@@ -61,7 +69,7 @@ def evaluation_lines(results: EvaluationResults) -> list[str]:
         f"{'':<48}  value  [95 % interval]",
         *(_line(title, format_interval(number, 4, "-")) for title, number in rows),
         *(_calibration(results.calibration) if results.calibration else []),
-        *_maps(results.class_maps, setup.classes),
+        *_maps(results),
         *_verdict(results),
         *(_robustness(results.robustness) if results.robustness else []),
         "",
@@ -82,17 +90,20 @@ def _calibration(calibration: CalibrationResults) -> list[str]:
     return lines
 
 
-def _maps(class_maps: Mapping[str, ClassMapResults], classes: Sequence[str]) -> list[str]:
+def _maps(results: EvaluationResults) -> list[str]:
     """The CAM methods side by side, evidence by class, and whether the maps say what the network does."""
+    class_maps, rows = results.class_maps, localisation_rows(results)
     first = next(iter(class_maps.values()))
     evidence = first.evidence["all"]
     by_class = [
-        f"{name} {format_interval(first.intervals.get(f'evidence_in_lungs_{name}'), 3, '-')}" for name in classes
+        f"{name} {format_interval(first.intervals.get(f'evidence_in_lungs_{name}'), 3, '-')}"
+        for name in results.setup.classes
     ]
     area = "" if evidence.lung_area is None else f"; a uniform map would have {evidence.lung_area:.3f}"
     lines = [
         "",
-        *_localisation(class_maps),
+        *align([["", *(heading for heading, _ in LOCALISATION_COLUMNS)], *_cells(rows, LOCALISATION_COLUMNS)]),
+        *_by_lesion(results, rows),
         f"evidence in lungs before crop, by true class: {', '.join(by_class)}{area}",
         f"images whose evidence is mostly outside the lungs: {evidence.outside} (column evidence_outside)",
     ]
@@ -107,13 +118,29 @@ def _maps(class_maps: Mapping[str, ClassMapResults], classes: Sequence[str]) -> 
     return lines
 
 
-def _localisation(class_maps: Mapping[str, ClassMapResults]) -> list[str]:
-    """A line of headings and a line a CAM method with the numbers of `LOCALISATION_COLUMNS`."""
-    table = [["", *(heading for heading, _, _ in LOCALISATION_COLUMNS)]]
-    for method, maps in class_maps.items():
-        names = [score if of == "evidence" else f"{of}_{score}" for _, of, score in LOCALISATION_COLUMNS]
-        table.append([method, *(_number(n.value if (n := maps.intervals.get(name)) else None) for name in names)])
-    return align(table)
+def _by_lesion(results: EvaluationResults, rows: Mapping[str, Numbers]) -> list[str]:
+    """Predicted infection and every map by size of lesion, where there are images with infection."""
+    maps = [(f"{score}, {size}", f"infection_{name}_{size}") for score, name in _OF_MAPS for size in LESIONS]
+    masks = [(f"{score}, {size}", f"infection_{name}_{size}") for score, name in _OF_MASKS for size in LESIONS]
+    tables = [(maps, rows), (masks, {"predicted infection": results.segmentation})]
+    lines = []
+    for columns, numbers in tables:
+        if any(name in found for found in numbers.values() for _, name in columns):
+            headings = [heading.replace("lesion_", "") for heading, _ in columns]
+            lines += ["by size of lesion", *align([["", *headings], *_cells(numbers, columns)])]
+    return lines
+
+
+_OF_MAPS = (("hit", "hit"), ("IoU tuned", "iou_tuned"))
+_OF_MASKS = (("dice", "dice"), ("IoU", "iou"), ("severity error", "severity_error"))
+
+
+def _cells(rows: Mapping[str, Numbers], columns: Sequence[tuple[str, str]]) -> list[list[str]]:
+    """The title of each row, and its values by the names of the columns."""
+    return [
+        [title, *(_number(found.value if (found := numbers.get(name)) else None) for _, name in columns)]
+        for title, numbers in rows.items()
+    ]
 
 
 def _number(value: float | None, digits: int = 3) -> str:

@@ -34,7 +34,7 @@ class Case:
     """A sample whose files can be replaced."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root, self.infection_unknown = root, [1]
         self.sample = Sample("image.png", root / "image.png", root / "lung.png", root / "infection.png", 0, "train")
         self.write("image.png", np.random.default_rng(0).integers(0, 255, (SIDE, SIDE)).astype(np.uint8))
         self.write("lung.png", LUNGS)
@@ -44,7 +44,7 @@ class Case:
         (self.root / name).write_bytes(cv2.imencode(".png", picture)[1].tobytes())
 
     def look(self, **changes: Any) -> Inspection:
-        return inspect(replace(self.sample, **changes), self.root)
+        return inspect(replace(self.sample, **changes), self.root, self.infection_unknown)
 
     def told(self, **changes: Any) -> list[tuple[str, str, str]]:
         return [(fault.kind, fault.file, fault.detail) for fault in self.look(**changes).faults]
@@ -222,7 +222,17 @@ def test_infection_belongs_to_the_class(case: Case, label: int | None, empty: bo
     assert [fault.kind for fault in case.look(label=label).faults] == ([kind] if kind else [])
 
 
+def test_an_empty_infection_mask_is_a_fault_of_every_class_whose_are_known(case: Case) -> None:
+    case.write("infection.png", np.zeros((SIDE, SIDE), np.uint8))
+    case.infection_unknown = [0]
+    assert [case.told(label=label) for label in (0, 1, 2)] == [
+        [],
+        [(integrity.EMPTY_INFECTION, "infection.png", "Non-COVID")],
+        [],
+    ]
+
+
 def test_file_outside_the_root_is_named_in_full(case: Case, tmp_path: Path) -> None:
     (case.root / "image.png").unlink()
-    faults = inspect(case.sample, tmp_path / "elsewhere").faults
+    faults = inspect(case.sample, tmp_path / "elsewhere", [1]).faults
     assert faults[0][:2] == Fault(integrity.UNREADABLE, (case.root / "image.png").as_posix())[:2]

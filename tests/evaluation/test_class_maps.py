@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import torch
 from lungseg.cam.localize import ThresholdTuner, measure_localisation
 from lungseg.cam.lung import evidence_in_lungs, resize_map
 from lungseg.cam.methods import class_map_of
-from lungseg.evaluation.class_maps import MapMeasurements, map_statistic, measure_maps
+from lungseg.evaluation.class_maps import MapMeasurements, map_statistic, measure_baselines, measure_maps
 from lungseg.evaluation.measure import measure
 from lungseg.evaluation.outputs import CLOSED_FORM, CamMethod, MapClass, collect_outputs
 from lungseg.evaluation.sections import measure_faithfulness
 from lungseg.evaluation.statistics import score_set
 from lungseg.evaluation.target import EvaluationTarget, load_target
+from lungseg.models.network import LungNetwork
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +101,30 @@ def test_intervals_are_around_the_means_by_group(target: EvaluationTarget) -> No
         assert scores[f"infection_energy_{name}"] == pytest.approx(
             found.localisation["infection"][name]["energy"], nan_ok=True
         )
+
+
+def test_the_lungs_as_a_map_score_by_the_share_of_them_that_is_infected(target: EvaluationTarget) -> None:
+    measured = measure(target)
+    assert measured.baselines.keys() == {"lungs"}  # this network predicts no infection
+    columns, share = measured.baselines["lungs"], measured.maps[CLOSED_FORM].per_image["infected_share"]
+    for score in ("hit", "energy", "iou_tuned"):  # infection lies in the lungs, so all three are its share of them
+        assert columns[f"infection_{score}"] == pytest.approx(share, abs=1e-6, nan_ok=True)
+
+
+def test_predicted_infection_as_a_map_is_that_of_the_network(target: EvaluationTarget) -> None:
+    model = dataclasses.replace(target.config.model, infection=True)
+    torch.manual_seed(1)
+    target = dataclasses.replace(target, network=LungNetwork(model, 3).eval())
+    outputs = collect_outputs(target, [CLOSED_FORM])
+    for kept, batch in zip(outputs, target.batches(), strict=True):
+        with torch.no_grad():
+            probs = target.network(batch["image"]).mask_logits[:, 1].sigmoid()
+        expected = probs if batch["infection"].any() else torch.zeros_like(probs)
+        torch.testing.assert_close(kept.infection_probs(), expected, atol=0.51 / 255, rtol=0)
+    found = measure_baselines(target, outputs, None, target.halves())["predicted_infection"]
+    cam, infection = outputs[0].infection_probs(), outputs[0].mask("infection")
+    expected = measure_localisation(cam, infection)["average_precision"]
+    assert found["infection_average_precision"][:2] == pytest.approx(expected.numpy(), nan_ok=True)
 
 
 def test_the_true_class_can_be_asked_for(target: EvaluationTarget) -> None:

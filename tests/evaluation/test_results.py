@@ -49,7 +49,8 @@ def test_metrics_hold_every_section_of_the_contract(evaluated) -> None:
     content, rows = evaluated
     assert list(content) == [
         *("what", "segmentation", "mask_counts", "classification", "calibration", "confusion", "curves"),
-        *("operating_points", "class_maps", "shortcuts", "robustness", "verdict", "scoreboard", "notes"),
+        *("operating_points", "class_maps", "map_baselines", "shortcuts", "robustness", "verdict"),
+        *("scoreboard", "notes"),
     ]
     assert content["what"]["images"] == len(rows) == 6 and content["what"]["split"] == "test"
     assert content["shortcuts"]["images"] == 6 and content["verdict"]["flag"] == "unclear"
@@ -248,15 +249,17 @@ def test_another_set_is_measured_with_the_temperature_kept_with_the_model(run: P
     assert (fresh / "calibration.json").read_text() == kept
 
 
-def test_a_network_that_predicts_infections_is_scored_on_them(run: Path, tmp_path: Path) -> None:
-    target = load_target(run, [])
+def predicting_infection(run: Path, *words: str) -> EvaluationTarget:
+    target = load_target(run, words)
     model = dataclasses.replace(target.config.model, infection=True)
     torch.manual_seed(1)
     network = LungNetwork(model, 3).eval()
-    target = dataclasses.replace(
-        target, network=network, config=dataclasses.replace(target.config, model=model), data_origin="changed"
-    )
-    content = to_plain(evaluate(target, QUICK, tmp_path))
+    config = dataclasses.replace(target.config, model=model)
+    return dataclasses.replace(target, network=network, config=config, data_origin="changed")
+
+
+def test_a_network_that_predicts_infections_is_scored_on_them(run: Path, tmp_path: Path) -> None:
+    content = to_plain(evaluate(predicting_infection(run), QUICK, tmp_path))
     _, rows = read(tmp_path)
     infected = [float(row["infection_dice"]) for row in rows if int(row["infection_pixels_true"])]
     number = content["segmentation"]["infection_dice_infected"]
@@ -266,6 +269,40 @@ def test_a_network_that_predicts_infections_is_scored_on_them(run: Path, tmp_pat
     board = {row["what"]: row["value"] for row in content["scoreboard"] if not row["published"]}
     assert board["infection dice, mean over images with infection"] == number["value"]
     assert any(note.startswith("empty infection masks: empty truth 2") for note in content["notes"])
+    segmentation = content["segmentation"]
+    errors = [abs(float(row["infection_severity"]) - float(row["infection_severity_true"])) for row in rows]
+    assert segmentation["infection_severity_error"]["value"] == pytest.approx(np.mean(errors), rel=1e-3)
+    false = [float(row["infection_false_positive"]) for row in rows if not int(row["infection_pixels_true"])]
+    assert segmentation["infection_false_positive"]["value"] == np.mean(false)
+    assert (
+        segmentation["infection_false_positive"]["images"] == 2
+        and "infection_false_positive_infected" not in segmentation
+    )
+    assert {"infection_severity_pearson", "infection_severity_spearman_infected"} <= segmentation.keys()
+    by_size = [segmentation.get(f"infection_dice_lesion_{size}") for size in ("small", "medium", "large")]
+    assert sum(number["images"] for number in by_size if number) == len(infected)
+    assert content["map_baselines"].keys() == {"lungs", "predicted_infection"}
+    printed = _printed(content)
+    assert "predicted infection as the map" in printed and "by size of lesion" in printed
+    assert "Infection dice, two empty masks count as 1" in printed
+
+
+def test_an_empty_mask_that_says_nothing_is_in_no_score_and_said_to_be_so(run: Path, tmp_path: Path) -> None:
+    target = predicting_infection(run, "data.cache=false")
+    samples = target.data.samples["test"]
+    empty = next(sample.infection for sample in samples if sample.label == 2)
+    changed = [dataclasses.replace(s, infection=empty) if s.label == 1 else s for s in samples]
+    target.data.samples["test"] = changed
+    content = to_plain(evaluate(target, QUICK, tmp_path / "out"))
+    _, rows = read(tmp_path / "out")
+    assert [row["has_infection_mask"] for row in rows] == [str(int(sample.label != 1)) for sample in changed]
+    assert content["mask_counts"]["infection"]["images"] == content["segmentation"]["infection_dice"]["images"] == 4
+    assert content["segmentation"]["infection_false_positive"]["images"] == 2
+    assert any("2 have an empty one that says nothing" in note for note in content["notes"])
+    known = dataclasses.replace(target.config.data, infection_unknown=[])
+    target.data.config = known
+    content = to_plain(evaluate(target, QUICK, tmp_path / "known"))
+    assert content["segmentation"]["infection_false_positive"]["images"] == 4
 
 
 def test_images_of_one_patient_are_drawn_together(run: Path, tmp_path: Path) -> None:

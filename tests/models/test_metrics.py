@@ -37,6 +37,20 @@ def test_empty_masks_follow_the_rule_and_are_counted() -> None:
     assert (values["empty_truth"], values["empty_prediction"]) == (2, 2)
 
 
+def test_infection_is_scored_apart_where_there_is_some() -> None:
+    scores, known = StageScores(CLASSES, infection=True), torch.tensor([True])
+    scores.add_masks(*_pair([1, 1, 0, 0], [1, 0, 0, 0]), known, infection=True)
+    scores.add_masks(*_pair([0, 0, 0, 0], [0, 0, 0, 0]), known, infection=True)
+    scores.add_masks(*_pair([0, 0, 0, 0], [1, 0, 0, 0]), ~known, infection=True)
+    values = scores.compute()
+    assert values["infection_dice_infected"] == pytest.approx(2 / 3)
+    assert values["infection_iou_infected"] == pytest.approx(1 / 2)
+    assert values["infection_dice"] == pytest.approx((2 / 3 + 1) / 2)
+    healthy = StageScores(CLASSES, infection=True)
+    healthy.add_masks(*_pair([0, 0, 0, 0], [0, 0, 0, 0]), known, infection=True)
+    assert healthy.compute()["infection_dice"] == 1 and "infection_dice_infected" not in healthy.compute()
+
+
 def test_image_by_image_equals_all_at_once() -> None:
     torch.manual_seed(0)
     predicted, true = torch.rand(7, 8, 8) > 0.5, torch.rand(7, 8, 8) > 0.5

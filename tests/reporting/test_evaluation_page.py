@@ -76,6 +76,20 @@ def test_page_names_no_file_patient_or_folder(page: str, content: Content) -> No
     assert "demo/best.ckpt" in page
 
 
+def test_infection_is_shown_by_both_conventions_apart_by_size_and_beside_what_needs_no_map(content: Content) -> None:
+    numbers = {"dice": 0.88, "dice_infected": 0.76, "dice_lesion_small": 0.4, "dice_COVID-19": 0.77, "iou": 0.83}
+    numbers |= {f"severity_error{end}": 0.09 for end in ("", "_infected", "_lesion_small", "_COVID-19")}
+    numbers |= {"false_positive": 0.31, "false_share": 0.02}
+    found = {f"infection_{name}": number(value, images=7) for name, value in numbers.items()}
+    baselines = {"lungs": {"infection_hit": number(0.55), "infection_hit_lesion_small": number(0.06)}}
+    text = words_of(content, segmentation=content.results.segmentation | found, map_baselines=baselines)
+    assert "with infection70.760 [0.740, 0.780]" in text and "small lesions70.400" in text
+    assert "COVID-197--0.090" in text  # its dice may count two empty masks as 1
+    assert "as 1, over all images whose infection is known: dice 0.880 [0.860, 0.900]" in text
+    assert "of 7 images known to have none, a share of 0.310" in text
+    assert "lungs as the map-0.550" in text and "lungs as the mapsmall0.060" in text
+
+
 def test_a_flag_stands_in_the_summary_with_its_reason(page: str, content: Content) -> None:
     assert "Shortcut: the network tells the class where no lung is to be seen. Without lungs 0.6." in checked(page).text
     verdict = dataclasses.replace(content.results.verdict, flag="no sign")  # type: ignore[type-var]
