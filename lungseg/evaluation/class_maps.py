@@ -133,7 +133,7 @@ def measure_baselines(
         thresholds = _tune_thresholds(TARGETS[:2], read, outputs, tuning, halves)
 
         def of_batch(batch: BatchOutputs, half: Integers) -> dict[str, Tensor]:
-            cam, found = read(batch), {}
+            cam, found = read(batch), dict[str, Tensor]()
             for name in TARGETS[:2]:
                 scores = _localise(cam, *_target_of(name, batch), _limits(thresholds, name, half))
                 found |= {f"{name}_{what}": v for what, v in scores.items() if v.is_floating_point()}

@@ -111,8 +111,11 @@ def scoreboard(segmentation: Numbers, classification: Numbers, data: str) -> lis
         if number is None:
             why = f"{NOT_MEASURED}: {entry.lacking}"
             return ScoreboardRow(entry.what, None, None, None, why, "this run", published=False)
-        known = number.images if entry.name.startswith("infection_") else None
-        scored = data if known is None else f"{data}, {known} of them scored"
-        return ScoreboardRow(entry.what, number.value, number.low, number.high, scored, "this run", published=False)
+        words, infected = data, segmentation.get("infection_dice_infected")
+        if number.images is not None and entry.name.startswith("infection_"):
+            words += f", {number.images} of them scored"
+            if not entry.name.endswith("_infected") and infected is not None and infected.images is not None:
+                words += f", {number.images - infected.images} of these without infection"
+        return ScoreboardRow(entry.what, number.value, number.low, number.high, words, "this run", published=False)
 
     return [entry if isinstance(entry, ScoreboardRow) else row_of(entry) for entry in BOARD]
