@@ -60,7 +60,7 @@ def _masks(target: EvaluationTarget, measured: Measured) -> list[str]:
             classes = ", ".join(target.config.data.infection_unknown)
             caveats.append(
                 f"of these, {unknown} have an empty one that says nothing, because nobody drew infections of {classes} "
-                "(data.infection_unknown)"
+                "(data.infection_unknown): what is predicted there is an extrapolation, and is not measured"
             )
         touched = {name: count for name, count in counts.items() if count and name.startswith(("empty", "both"))}
         if touched:

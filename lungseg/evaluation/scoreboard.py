@@ -6,7 +6,7 @@ way of averaging, which the papers do not all give. The accuracy of the paper is
 
 Infection scores have two conventions that must not be compared: over images with infection alone, or over all, two
 empty masks counting as 1. The published 0.8821 and 0.8305 are 0.764 and 0.661 by the first if as many images have none
-and all of these score 1.
+and all of these score 1; the paper does not say, but other networks reach just that on its images with infection.
 """
 
 from dataclasses import dataclass
@@ -75,6 +75,7 @@ _NO_LUNGS = "no image has a lung mask"
 _NO_LABELS = "no image has a class label"
 _NO_INFECTION = "the network predicts no infection, or no image has an infection mask"
 _TWO_EMPTY = "two empty masks count as 1"
+_READ_AS = "probably with two empty masks as 1"
 _READ = "{} over images with infection gives it if as many have none and all of these score 1"
 BOARD: tuple[Own | ScoreboardRow, ...] = (
     Own("lung dice, mean over images", "segmentation", "dice", _NO_LUNGS),
@@ -90,11 +91,11 @@ BOARD: tuple[Own | ScoreboardRow, ...] = (
     Own("infection dice, mean over images with infection", "segmentation", "infection_dice_infected", _NO_INFECTION),
     Own("infection dice, over all pixels", "segmentation", "infection_dice_global", _NO_INFECTION),
     Own(f"infection dice, {_TWO_EMPTY}", "segmentation", "infection_dice", _NO_INFECTION),
-    _published(f"infection dice, {_TWO_EMPTY}, as published", 0.8821, f"{_TAHIR_DATA}; {_READ.format(0.764)}", TAHIR),
+    _published(f"infection dice, as published, {_READ_AS}", 0.8821, f"{_TAHIR_DATA}; {_READ.format(0.764)}", TAHIR),
     Own("infection IoU, mean over images with infection", "segmentation", "infection_iou_infected", _NO_INFECTION),
     Own("infection IoU, over all pixels", "segmentation", "infection_iou_global", _NO_INFECTION),
     Own(f"infection IoU, {_TWO_EMPTY}", "segmentation", "infection_iou", _NO_INFECTION),
-    _published(f"infection IoU, {_TWO_EMPTY}, as published", 0.8305, f"{_TAHIR_DATA}; {_READ.format(0.661)}", TAHIR),
+    _published(f"infection IoU, as published, {_READ_AS}", 0.8305, f"{_TAHIR_DATA}; {_READ.format(0.661)}", TAHIR),
 )
 """Rows in the order shown."""
 
