@@ -6,7 +6,7 @@ way of averaging, which the papers do not all give. The accuracy of the paper is
 
 Infection scores have two conventions that must not be compared: over images with infection alone, or over all, two
 empty masks counting as 1. The published 0.8821 and 0.8305 are 0.764 and 0.661 by the first if as many images have none
-and all of these score 1; the paper does not say, but other networks reach just that on its images with infection.
+and all of these score 1; other networks reach about that on its images with infection (MedSegBench: 0.756 and 0.647).
 """
 
 from dataclasses import dataclass
