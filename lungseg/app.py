@@ -13,7 +13,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from lungseg.serving.server import serve
 
-    serve(arguments.checkpoint, arguments.host, arguments.port, arguments.device)
+    serve(arguments.checkpoint, arguments.host, arguments.port, arguments.device, arguments.backend)
     return 0
 
 

@@ -4,6 +4,7 @@ It imports nothing heavy, so that `--help` answers at once; `LUNGSEG_DEBUG=1` sh
 """
 
 import argparse
+import importlib.util
 import os
 import re
 import select
@@ -33,13 +34,20 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model_argument(parser: argparse.ArgumentParser) -> None:
-    """Add `--checkpoint RUN`: any model that predicts; None where it is not given."""
+    """Add `--checkpoint RUN`, any model that predicts, None where it is not given, and `--backend` (`load_backend`)."""
     parser.add_argument(
         "--checkpoint",
         type=Path,
         metavar="RUN",
         help="run folder, .ckpt, .safetensors, .onnx, or a folder from the Hugging Face Hub (default: the model that "
         "comes with the package)",
+    )
+    parser.add_argument(
+        "--backend",
+        choices=("auto", "onnx", "torch"),
+        default="auto",
+        help="for the model that comes with the package: onnxruntime on the CPU, or PyTorch on any device (default: "
+        "auto, which is torch with --device cuda or mps, else onnx); other models have one, by their kind",
     )
 
 
@@ -68,6 +76,13 @@ def run_command(
         if os.environ.get("LUNGSEG_DEBUG", "0") not in ("", "0"):
             raise
         return _fail(f"error: {_message(error)}", 2)
+    except ModuleNotFoundError as error:
+        name = (error.name or "lungseg").partition(".")[0]
+        if importlib.util.find_spec(name) is not None:
+            raise
+        return _fail(
+            f"error: needs {name}, which is not installed: pip install it, or lungseg with all its dependencies", 2
+        )
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except SystemExit as error:

@@ -30,6 +30,7 @@ from lungseg.command import run_command
 from lungseg.data.sample import CLASSES
 from lungseg.data.severity import Severity
 from lungseg.errors import DataError
+from lungseg.inference.onnx_backend import OnnxBackend
 from lungseg.inference.prediction import Flag, Prediction
 from lungseg.inference.predictor import Predictor
 from lungseg.reporting.drawing import outline_path
@@ -124,6 +125,10 @@ def test_a_model_without_gradients_offers_the_closed_form_alone(reader: Reader, 
     np.testing.assert_array_equal(exported.predict(case).class_map, reader.predict(case).class_map)
     with pytest.raises(ValueError, match="method: 'grad_cam' is not one of this model's: cam"):
         exported.predict(case, "grad_cam")
+    with_torch = Reader(Predictor(Exported()), lambda: reader.predictor)
+    assert with_torch.methods == tuple(METHODS)
+    found, wanted = with_torch.predict(case, "grad_cam", 1), reader.predict(reader.read(xray, "a.png"), "grad_cam", 1)
+    np.testing.assert_array_equal(found.class_map, wanted.class_map)
 
 
 def test_a_map_that_is_not_finite_is_told(reader: Reader, case: Case) -> None:
@@ -348,6 +353,15 @@ def test_listens_here_only_unless_asked_and_then_says_so(
     assert "warning: listening on 0.0.0.0: whoever reaches this port" in capsys.readouterr().err
     assert [arguments[2] for arguments in served] == ["127.0.0.1", "0.0.0.0"]
     assert all(7860 <= arguments[3] < 7960 for arguments in served)
+
+
+def test_the_model_that_comes_along_is_served_by_onnxruntime_with_the_methods_of_torch(
+    served: list[tuple[Any, ...]],
+) -> None:
+    assert _run("--device", "cpu") == 0
+    reader, name = served[0][:2]
+    assert isinstance(reader.predictor.backend, OnnxBackend) and name == "of the package"
+    assert reader.methods == tuple(METHODS)
 
 
 def test_a_port_or_host_that_cannot_be_had_is_told(

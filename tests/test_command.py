@@ -104,6 +104,10 @@ def _raise(error: BaseException) -> Callable[[object], None]:
         (lambda a: Path("/nowhere/x").mkdir(), "/nowhere/x: No such file or directory"),
         (lambda a: Path("/dev/null/x").mkdir(parents=True), "/dev/null/x: Not a directory"),
         (_raise(UserError()), "UserError"),
+        (
+            _raise(ModuleNotFoundError("No module named 'no_such.part'", name="no_such.part")),
+            "needs no_such, which is not installed: pip install it, or lungseg with all its dependencies",
+        ),
     ],
 )
 def test_mistake_of_the_user_is_one_line_and_exit_code_2(
@@ -119,6 +123,7 @@ def test_mistake_of_the_user_is_one_line_and_exit_code_2(
         _raise(ValueError("not one of ours")),
         _raise(KeyError("x")),
         _raise(RuntimeError("x")),
+        _raise(ModuleNotFoundError("No module named 'json.part'", name="json.part")),
         _raise(OSError(28, "No space left on device")),
         lambda a: int("x"),
     ],
@@ -126,7 +131,7 @@ def test_mistake_of_the_user_is_one_line_and_exit_code_2(
 def test_fault_of_the_program_keeps_its_traceback(
     capsys: pytest.CaptureFixture[str], main: Callable[[Any], Any]
 ) -> None:
-    with pytest.raises((ValueError, KeyError, RuntimeError, OSError), match=r"."):
+    with pytest.raises((ValueError, KeyError, RuntimeError, ImportError, OSError), match=r"."):
         run_command(main, _parser(), [])
     assert capsys.readouterr() == ("", "")
 

@@ -44,6 +44,7 @@ class Options:
     output: Path
     checkpoint: Path | None = None
     device: str = "auto"  # One, or several with commas: a process each.
+    backend: str = "auto"  # As of `load_backend`.
     batch_size: int = 16
     tta: bool = False
     threshold: float = 0.5
@@ -75,6 +76,7 @@ def predict(options: Options) -> Outcome:
     if options.dicom_out:
         check_highdicom()  # now, not after an hour at the first DICOM file
     root, files = find_inputs(options.inputs, options.output)
+    # Without a checkpoint that is the .safetensors file whatever the backend: its .onnx file gives the same results.
     settings: Row = {"inputs_below": str(root), "model": digest(Run.open(options.checkpoint).model)}
     settings |= {name: getattr(options, name) for name in ("tta", "threshold", "dicom_out")}
     check_settings(options.output, settings)
@@ -162,7 +164,7 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
 
 def _predict_into(journal: Journal, options: Options, files: Sequence[Input]) -> None:
     chosen = {name: getattr(options, name) for name in ("tta", "threshold", "batch_size")}
-    predictor = Predictor.load(options.checkpoint, options.device, **chosen)
+    predictor = Predictor.load(options.checkpoint, options.device, options.backend, **chosen)
     calibration = str(predictor.info.description.get("calibration", ""))
     if calibration.startswith("none"):
         print(f"note: probabilities are not calibrated ({calibration})", file=sys.stderr)
@@ -178,6 +180,7 @@ def _predict_into(journal: Journal, options: Options, files: Sequence[Input]) ->
 def _run_shards(options: Options, devices: Sequence[str]) -> list[str]:
     """Run the command once a device, wait, and give the devices whose process did not reach its end."""
     command = [sys.executable, "-m", "lungseg.predict", "--output", str(options.output)]
+    command += ["--backend", options.backend]
     command += ["--batch-size", str(options.batch_size), "--threshold", repr(options.threshold)]
     command += ["--checkpoint", str(options.checkpoint)] if options.checkpoint else []
     command += [*["--tta"] * options.tta, *["--dicom-out"] * options.dicom_out]

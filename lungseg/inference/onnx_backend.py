@@ -73,8 +73,8 @@ def import_package(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        extra = "openvino" if name == "openvino" else "'lungseg[onnx]'"
-        raise UserError(f"ONNX models need {name}, which is not installed: pip install {extra}") from None
+        package = name if name in ("onnxruntime", "openvino") else "'lungseg[onnx]'"
+        raise UserError(f"ONNX models need {name}, which is not installed: pip install {package}") from None
 
 
 def _providers(ort: Any, device: str) -> list[Any]:

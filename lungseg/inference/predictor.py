@@ -17,9 +17,10 @@ from lungseg.inference.input_checks.checks import check_input
 from lungseg.inference.prediction import LungAreas, Prediction
 from lungseg.inference.preprocess import Picture, enlarge_map, evidence_in_lungs, letterbox_of, read_picture, to_picture
 from lungseg.runs.model_info import ModelInfo
-from lungseg.runs.run import Run
+from lungseg.runs.run import BOXED_ONNX, Run
 
 One = str | Path | NDArray[Any]  # A PIL image will do as an array.
+BACKENDS = ("auto", "onnx", "torch")
 INFECTION_THRESHOLD = 0.5  # Probability of infection above which a pixel is infected, as evaluation measures it.
 
 
@@ -48,9 +49,9 @@ class Predictor:
         self.backend, self.tta, self.threshold, self.batch_size = backend, tta, threshold, batch_size
 
     @classmethod
-    def load(cls, path: str | Path | None = None, device: str = "auto", **options: Any) -> Self:
+    def load(cls, path: str | Path | None = None, device: str = "auto", backend: str = "auto", **options: Any) -> Self:
         """Load a model as `load_backend` does, with its errors; `options` are `tta`, `threshold` and `batch_size`."""
-        return cls(load_backend(path, device), **options)
+        return cls(load_backend(path, device, backend), **options)
 
     @classmethod
     def from_pretrained(
@@ -66,7 +67,10 @@ class Predictor:
         """Write the network in the layout of the Hugging Face Hub; see `write_hub_folder`; no exported one."""
         network = getattr(self.backend, "network", None)
         if network is None:
-            raise UserError("an exported model cannot be saved again; load the run or .safetensors it was made of")
+            raise UserError(
+                "an exported model cannot be saved again; load the run or .safetensors it was made of, "
+                'or the model that comes along with backend="torch"'
+            )
         from lungseg.models.model_file import write_hub_folder
 
         write_hub_folder(Path(folder), network, self.info, half)
@@ -157,20 +161,22 @@ class Predictor:
         return [self.finish(picture, each) for (picture, _), each in zip(prepared, predicted, strict=True)]
 
 
-def load_backend(path: str | Path | None = None, device: str = "auto") -> Backend:
+def load_backend(path: str | Path | None = None, device: str = "auto", backend: str = "auto") -> Backend:
     """Load a model of any kind; torch is imported only where the model needs it.
 
     Args:
         path: A run folder, a .ckpt in one, .safetensors, a folder of `save_pretrained`, .onnx; None: the model that
-            comes with the package.
+            comes with the package, which is there as .onnx and as .safetensors.
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, `mps`; ONNX models run on the CPU, by
             onnxruntime, or with `openvino` by OpenVINO.
+        backend: `torch`, `onnx`, or `auto`, by the kind of the file. Without a path `auto` is `torch` on the devices
+            `cuda` and `mps`, which only PyTorch is sure to know, and `onnx` on any other, `auto` included.
 
     Raises:
         FileNotFoundError: No such model.
-        UserError: Not a model of lungseg, damaged, or a device that is not there.
+        UserError: Not a model of lungseg, or not one of that backend, damaged, or a device that is not there.
     """
-    run = Run.open(path)
+    run = _open(path, device, backend)
     if run.kind == "onnx":
         from lungseg.inference.onnx_backend import load_onnx
 
@@ -179,6 +185,19 @@ def load_backend(path: str | Path | None = None, device: str = "auto") -> Backen
         from lungseg.inference.torch_backend import load_torch
 
     return load_torch(run, device)
+
+
+def _open(path: str | Path | None, device: str, backend: str) -> Run:
+    """The model by a path, in the form that a backend takes."""
+    check(backend in BACKENDS, "backend", f"one of {', '.join(BACKENDS)}", backend)
+    run, by_torch = Run.open(path), device.partition(":")[0] in ("cuda", "mps")
+    if path is None and backend != "torch" and (backend == "onnx" or not by_torch):
+        return Run.open(BOXED_ONNX)
+    if backend == "onnx" and run.kind != "onnx":
+        raise UserError(f"{run.model}: backend 'onnx' takes an .onnx file; write one with python -m lungseg.export")
+    if backend == "torch" and run.kind == "onnx":
+        raise UserError(f"{run.model}: not for backend 'torch'; give the run or .safetensors that it was made of")
+    return run
 
 
 def _mean_of_mirrors(arrays: list[NDArray[np.float32]]) -> NDArray[np.float32]:

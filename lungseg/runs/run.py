@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lungseg.config import Config
-from lungseg.config.loading import load_config
 from lungseg.errors import UserError
 from lungseg.runs.rank import detect_rank
 
 BOXED = Path(__file__).parents[1] / "models" / "boxed" / "lungseg.safetensors"  # The model that comes with the package.
+BOXED_ONNX = BOXED.with_suffix(".onnx")  # The same one, exported: to predict without torch.
 HUB_CONFIG, HUB_WEIGHTS = "config.json", "model.safetensors"  # A folder in the layout of the Hugging Face Hub.
 
 Kind = Literal["checkpoint", "safetensors", "onnx"]
@@ -145,6 +145,8 @@ class Run:
         """
         if not self.config_file.is_file():
             raise FileNotFoundError(f"{self.config_file}: not there; keep the checkpoint in its run folder")
+        from lungseg.config.loading import load_config  # with OmegaConf, which a prediction does without
+
         return load_config(self.config_file, list(words))
 
     def environment(self) -> dict[str, Any]:

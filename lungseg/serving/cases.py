@@ -4,6 +4,7 @@ A map of another class costs no pass, one of a gradient method costs one and is 
 """
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -54,14 +55,18 @@ class Case:
 
 
 class Reader:
-    """A model at work on cases; threads may share it, one at a time passes."""
+    """A model at work on cases; threads may share it, one at a time passes.
 
-    def __init__(self, predictor: Predictor):
+    `load_torch` loads the same model on PyTorch, for an exported one, which has no gradients; it is called at the first
+    map that needs them.
+    """
+
+    def __init__(self, predictor: Predictor, load_torch: Callable[[], Predictor] | None = None):
         self.predictor, self.classes = predictor, predictor.info.classes
-        network: Any = getattr(predictor.backend, "network", None)
-        self._network, self._lock = network, Lock()
-        self.methods = tuple(METHODS) if network is not None else (CLOSED_FORM,)
-        """Keys of `METHODS` that this model can do: exported ones have no gradients."""
+        self._network: Any = getattr(predictor.backend, "network", None)
+        self._load_torch, self._lock = load_torch, Lock()
+        self.methods = (CLOSED_FORM,) if self._network is None and load_torch is None else tuple(METHODS)
+        """Keys of `METHODS` that this model can do."""
 
     def read(self, path: Path, name: str) -> Case:
         """Read a file and run the network on it; a DataError names the file by `name`, never by its place."""
@@ -107,9 +112,11 @@ class Reader:
 
             from lungseg.cam.methods import class_activation_map
 
-            # A copy, for torch warns of arrays that it may not write to.
-            pixels = torch.from_numpy(case.square.copy()).to(next(self._network.parameters()).device)
             with self._lock:
+                if self._network is None and self._load_torch is not None:
+                    self._network = getattr(self._load_torch().backend, "network", None)
+                # A copy, for torch warns of arrays that it may not write to.
+                pixels = torch.from_numpy(case.square.copy()).to(next(self._network.parameters()).device)
                 map_of_case = class_activation_map(self._network, pixels[None, None].float() / 255, label, method)
             cam = np.asarray(map_of_case[0].float().cpu().numpy())
         if not np.isfinite(cam).all():  # a gradient can overflow, and would be drawn as no evidence

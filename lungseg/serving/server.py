@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,13 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 App = Callable[[dict[str, Any], Any, Send], Awaitable[None]]
 
 
-def serve(checkpoint: Path | None, host: str = LOCAL[0], port: int | None = None, device: str = "auto") -> None:
+def serve(
+    checkpoint: Path | None,
+    host: str = LOCAL[0],
+    port: int | None = None,
+    device: str = "auto",
+    backend: str = "auto",
+) -> None:
     """Load a model as `Predictor.load` does and serve its page until the process is interrupted or ended.
 
     Without a port it is the first free one from `FIRST_PORT`.
@@ -44,7 +51,10 @@ def serve(checkpoint: Path | None, host: str = LOCAL[0], port: int | None = None
     if importlib.util.find_spec("gradio") is None:
         raise UserError("the page needs Gradio: pip install 'lungseg[app]'")
     port = _find_port(host, port)  # before the model is loaded: what is wrong is told at once
-    reader = Reader(Predictor.load(checkpoint, device))
+    # Methods that need gradients take the same model on PyTorch, where that is installed.
+    has_other = checkpoint is None and importlib.util.find_spec("torch") is not None
+    load_torch = partial(Predictor.load, backend="torch") if has_other else None
+    reader = Reader(Predictor.load(checkpoint, device, backend), load_torch)
     name = "of the package" if checkpoint is None else checkpoint.resolve().name
     with running(reader, name, host, port) as (url, _):
         print(f"page   {url}   (Ctrl-C ends it)", flush=True)
