@@ -76,7 +76,8 @@ def predict(options: Options) -> Outcome:
     if options.dicom_out:
         check_highdicom()  # now, not after an hour at the first DICOM file
     root, files = find_inputs(options.inputs, options.output)
-    # Without a checkpoint that is the .safetensors file whatever the backend: its .onnx file gives the same results.
+    # Without a checkpoint that is the .safetensors file whatever the backend: results of both may mix,
+    # as those of two devices may.
     settings: Row = {"inputs_below": str(root), "model": digest(Run.open(options.checkpoint).model)}
     settings |= {name: getattr(options, name) for name in ("tta", "threshold", "dicom_out")}
     check_settings(options.output, settings)

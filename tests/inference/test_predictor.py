@@ -306,7 +306,7 @@ def test_the_model_that_comes_along_finds_the_lungs_of_a_phantom_and_states_its_
     assert isinstance(prediction, Prediction) and isinstance(expected, Prediction)
     # The ONNX file was made of the other one, and not of the one before it: float16 rounds folded weights otherwise.
     assert predict.info == by_torch.info and hasattr(by_torch.backend, "network")
-    np.testing.assert_allclose(prediction.probabilities, expected.probabilities, atol=0.01)
+    np.testing.assert_allclose(prediction.probabilities, expected.probabilities, atol=0.05)
     assert np.mean(prediction.mask != expected.mask) < 1e-3
     both = np.logical_and(prediction.mask, phantom.lung).sum()
     assert 2 * both / (prediction.mask.sum() + np.count_nonzero(phantom.lung)) > 0.8
