@@ -126,7 +126,7 @@ def test_predict_prints_every_method_and_its_ratio_and_the_commands(
     assert all(float(row[3]) == 1 for row in found[::ways])
     commands = [re.fullmatch(r"  (\S.*\S) +(\d+\.\d\d) s \((\d+\.\d\d) s\)( +\d+\.\d\d x)?", line) for line in lines]
     named = {row[1]: float(row[2]) for row in commands if row}
-    assert named == {"predict, ONNX": 2.0, "predict, ONNX, one image": 2.0}
+    assert named == {"predict": 2.0, "predict, one image": 2.0}
 
 
 def test_a_command_is_timed_in_a_process_of_its_own_and_must_not_fail() -> None:

@@ -1,7 +1,8 @@
 """Images a second of an exported ONNX file against eager PyTorch, and `predict` against what most people write.
 
 Forward passes are timed in one process, in turns: on one core in CPU time, and on all cores by the clock. Commands are
-timed by the clock from start to end, as a user waits for them. Weights are random: time does not depend on them.
+timed by the clock from start to end, as a user waits for them, with the model that comes along. Weights of the
+passes are random: time does not depend on them.
 """
 
 import os
@@ -34,6 +35,7 @@ from lungseg.models.network import LungNetwork
 from lungseg.reporting.drawing import png
 from lungseg.runs.model_info import ModelInfo
 from lungseg.runs.progress import cores
+from lungseg.runs.run import BOXED
 from lungseg.runs.whole_files import write_whole
 
 
@@ -66,7 +68,7 @@ def run(quick: bool = False) -> Iterator[str]:
             yield f"the same on {cores()} cores, by the clock:"
             yield from _passes(trained, folder, scale, cores(), time.perf_counter)
         yield f"commands from start to end, by the clock (and CPU time), {scale.images} PNGs of {scale.size_px} px:"
-        yield from _commands(trained, folder, scale)
+        yield from _commands(folder, scale)
 
 
 def _passes(trained: Path, folder: Path, scale: _Scale, threads: int, clock: Callable[[], float]) -> Iterator[str]:
@@ -85,16 +87,16 @@ def _passes(trained: Path, folder: Path, scale: _Scale, threads: int, clock: Cal
             yield f"{row:<52}{1000 * seconds / batch:9.1f} ms{1 / ratio:8.2f} x"
 
 
-def _commands(trained: Path, folder: Path, scale: _Scale) -> Iterator[str]:
+def _commands(folder: Path, scale: _Scale) -> Iterator[str]:
     """The plain script and `predict` on the same images, then `predict` on one."""
     pictures = folder / "pictures"
     for number, image in enumerate(_phantoms(scale.images, scale)):
         write_whole(pictures / f"{number:04d}.png", png(image))
-    predict = ("predict", "--checkpoint", folder / "model.onnx", "--output")
+    predict = ("predict", "--output")
     runs = {
-        "plain script with the package grad-cam": ("benchmarks.plain_predict", trained, pictures, scale.size_px),
-        "predict, ONNX": (*predict, folder / "all", pictures),
-        "predict, ONNX, one image": (*predict, folder / "one", pictures / "0000.png"),
+        "plain script with the package grad-cam": ("benchmarks.plain_predict", BOXED, pictures, scale.size_px),
+        "predict": (*predict, folder / "all", pictures),
+        "predict, one image": (*predict, folder / "one", pictures / "0000.png"),
     }
     if find_spec("pytorch_grad_cam") is None:
         del runs["plain script with the package grad-cam"]
