@@ -19,7 +19,7 @@ from typing import Any
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = """
 data: {image_size: 64, batch_size: 2, workers: 0, phantom: {train: 12, val: 7, test: 7, size_px: 64}}
-model: {encoder: tu-test_efficientnet, encoder_depth: 4, decoder_channels: [16, 16, 8, 8], dropout: 0.0}
+model: {encoder: tu-mobilenetv3_small_050, encoder_depth: 4, decoder_channels: [16, 16, 8, 8], dropout: 0.0}
 trainer: {max_epochs: 2, accelerator: cpu}
 overlays: {samples: 3}
 wandb: {mode: disabled}
