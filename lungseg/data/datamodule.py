@@ -19,6 +19,7 @@ from lungseg.data.phantom.phantom_set import write_phantoms
 from lungseg.data.sample import CLASSES, SPLITS, Sample, Split, labels_of
 from lungseg.errors import DataError
 from lungseg.runs.progress import cores
+from lungseg.runs.rank import detect_rank
 
 # Training is not listed: it checks and decodes all splits before it starts, so that a broken test image is not found
 # after hours of work.
@@ -144,8 +145,12 @@ class LungDataModule(LightningDataModule):
 
 
 def _leave_signals_to_parent(worker: int) -> None:
-    """Ignore Ctrl-C and a closed terminal, which reach all processes: the training ends its workers itself."""
-    for number in {signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)}:  # Windows has no SIGHUP
+    """Ignore Ctrl-C and a closed terminal, which reach all processes: the training ends its workers itself.
+
+    And SIGTERM in the workers of a child of Lightning's launcher, which ignores it itself until rank zero has ended.
+    """
+    ignored = {signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)}  # Windows has no SIGHUP
+    for number in ignored | ({signal.SIGTERM} if detect_rank().is_child else set()):
         signal.signal(number, signal.SIG_IGN)
 
 
