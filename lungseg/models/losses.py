@@ -88,6 +88,9 @@ def localization_term(class_maps: Tensor, label: Tensor, infection: Tensor, know
     nothing beside the infection, the second covers all of it. Through b an infection smaller than a map pixel can be
     met exactly. An image counts like any other, whatever the size of its infection, so small ones are not drowned.
 
+    The first part is the energy loss of Rao et al., "Studying How to Efficiently and Effectively Guide Models with
+    Explanations", ICCV 2023, on an exact map instead of an attribution; the second a soft dice (see `dice_term`).
+
     Args:
         class_maps: (B, C, h, w) float32, any sign.
         label: (B,) int64 in [0, C); anything where the class is not known.

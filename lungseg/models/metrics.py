@@ -200,9 +200,10 @@ class StageScores(nn.Module):
         scores = self.infection if infection else self.lung
         if scores is not None and known.any():
             scores.update(predicted[known], true[known])
-        known = known & true.flatten(1).any(1)
-        if scores is not None and infection and known.any():
-            self.infected.update(predicted[known], true[known])
+        if scores is not None and infection:
+            known = known & true.flatten(1).any(1)
+            if known.any():
+                self.infected.update(predicted[known], true[known])
 
     def add_classes(self, class_probs: Tensor, label: Tensor, known: Tensor) -> None:
         """Add class probabilities (B, C) float32 and labels (B,) int64 of the images where `known`."""
