@@ -46,7 +46,9 @@ def test_smaller_onnx_files_come_with_their_loss(
     assert _run("--checkpoint", untrained_infection, "--output", output, "--precision", precision) == 0
     printed = capsys.readouterr().out
     assert "6 images" in printed and "largest difference from the network" in printed
-    rows = re.findall(r"^  (\w+) +dice (\S+) \((\S+)\)  pixel_accuracy \S+ \(\S+\)  accuracy (\S+) ", printed, re.M)
+    rows = re.findall(
+        r"^  (\w+) +dice (\S+) \((\S+)\)  pixel_accuracy \S+ \(\S+\)  infection_dice \d\.\d+ \(\S+\)", printed, re.M
+    )
     assert [row[0] for row in rows] == ["fp32", precision]
     assert float(rows[1][2]) == pytest.approx(float(rows[1][1]) - float(rows[0][1]), abs=2e-5)
     assert output.stat().st_size < 0.75 * exported.stat().st_size

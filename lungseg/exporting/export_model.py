@@ -142,14 +142,15 @@ def _passed(check: SelfCheck) -> str:
 
 
 def _drop_lines(images: DropImages, scores: dict[str, DropScores]) -> Iterator[str]:
-    """A line for each model, with the differences from the first."""
+    """A line for each model, with the differences from the first; what no image tells (NaN) is left out."""
     if images.caveat:
         yield f"note     measured on phantoms: {images.caveat}"
     full = scores["fp32"]
     yield f"measured on {images.name}, {full.images} images"
     for name, found in scores.items():
         columns = zip(DropScores._fields[1:], found[1:], full[1:], strict=True)  # without the number of images
-        yield f"  {name:<6} {''.join(f'  {score} {value:.5f} ({value - base:+.5f})' for score, value, base in columns)}"
+        words = [f"  {score} {value:.5f} ({value - base:+.5f})" for score, value, base in columns if value == value]
+        yield f"  {name:<6} {''.join(words)}"
 
 
 def _export_tensors(network: LungNetwork, info: ModelInfo, output: Path, precision: Precision) -> Iterator[str]:

@@ -107,6 +107,7 @@ class DropScores(NamedTuple):
     images: int
     dice: float  # Of each image by itself; 1 where both masks are empty.
     pixel_accuracy: float
+    infection_dice: float  # Of each image with infection.
     accuracy: float
 
 
@@ -129,26 +130,36 @@ def find_images(run: Run, info: ModelInfo) -> DropImages:
 
 def compare(models: Mapping[str, ExportedModel], batches: Iterable[Batch]) -> dict[str, DropScores]:
     """Measure models on the same images, in one pass."""
-    masks = {name: MaskScores() for name in models}
+    masks = {(name, kind): MaskScores() for name in models for kind in ("lung", "infection")}
     right: dict[str, list[bool]] = {name: [] for name in models}
     count = 0
     for batch in batches:
         batch = {name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
         images = np.rint(batch["image"][:, 0].numpy() * 255).astype(np.uint16)
+        true = {kind: batch[kind][:, 0] > 0.5 for kind in ("lung", "infection")}
+        infected = batch["has_infection"] & true["infection"].flatten(1).any(1)
         count += len(images)
         for name, model in models.items():
             outputs = {output: torch.from_numpy(values) for output, values in model(images).items()}
-            with_lung = batch["has_lung"]
-            masks[name].update((outputs["mask_probs"] > 0.5)[with_lung], batch["lung"][with_lung, 0] > 0.5)
+            of_kind = [("lung", "mask_probs", batch["has_lung"]), ("infection", "infection_probs", infected)]
+            for kind, output, known in of_kind:
+                # torchmetrics warns of a metric that never had an update.
+                if output in outputs and known.any():
+                    masks[name, kind].update((outputs[output] > 0.5)[known], true[kind][known])
             right[name] += (outputs["label"] == batch["label"])[batch["has_label"]].tolist()
     scores = {}
     for name in models:
-        found = (
-            masks[name].compute() if masks[name].update_called else {}
-        )  # torchmetrics warns of one without an update
-        dice, pixel_accuracy = (float(found.get(score, np.nan)) for score in ("dice", "pixel_accuracy"))
-        scores[name] = DropScores(count, dice, pixel_accuracy, float(np.mean(right[name])) if right[name] else np.nan)
+        lung, infection = (_computed(masks[name, kind]) for kind in ("lung", "infection"))
+        means = [
+            found.get(score, np.nan) for found, score in ((lung, "dice"), (lung, "pixel_accuracy"), (infection, "dice"))
+        ]
+        scores[name] = DropScores(count, *means, float(np.mean(right[name])) if right[name] else np.nan)
     return scores
+
+
+def _computed(scores: MaskScores) -> dict[str, float]:
+    """Scores by name; none without an image."""
+    return {name: float(value) for name, value in scores.compute().items()} if scores.update_called else {}
 
 
 def _phantoms(info: ModelInfo, reason: str) -> DropImages:
@@ -161,8 +172,10 @@ def _phantoms(info: ModelInfo, reason: str) -> DropImages:
         {
             "image": torch.from_numpy(phantom.image)[None, None].float() / 255,
             "lung": torch.from_numpy(phantom.lung)[None, None].float(),
+            "infection": torch.from_numpy(phantom.infection)[None, None].float(),
             "label": torch.tensor([phantom.label]),
             "has_lung": torch.tensor([True]),
+            "has_infection": torch.tensor([True]),
             "has_label": torch.tensor([tuple(info.classes) == tuple(CLASSES)]),
         }
         for phantom in draw(range(_PHANTOMS))
