@@ -71,7 +71,7 @@ def test_run_folder_holds_what_was_promised(run: Path) -> None:
     assert (run / "checkpoints/last.ckpt").is_file()
     assert [p.name for p in sorted((run / "overlays").iterdir())] == ["epoch_000.png", "epoch_001.png"]
     assert (run / "evaluation/test/report.html").is_file()
-    assert list(run.glob("wandb/offline-run-*")) and not list(run.rglob("*.part"))
+    assert list(run.glob("wandb/offline-run-*")) and not list(run.rglob("*.part*"))
 
 
 def test_checkpoints_load_as_tensors_and_plain_values(run: Path) -> None:
@@ -216,12 +216,39 @@ def test_a_mistake_ends_with_one_line_exit_code_2_and_no_run_folder(
     assert not (tmp_path / "runs" / "taken" / "config.yaml").exists()
 
 
-def test_resuming_with_another_architecture_names_the_key(
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["model.head=conv"], "run.resume: model.head is 'linear' in runs/first/config.yaml and 'conv' here;"),
+        (["data.test_fraction=0.5", "optim.lr=0.5"], "data.test_fraction is 0.0 in runs/first/config.yaml and 0.5 he"),
+        (["trainer.max_epochs=1"], "trainer.max_epochs: 2 epochs of runs/first are done, got 1"),
+    ],
+)
+def test_a_run_is_resumed_as_what_it_is(
+    run: Path,
+    phantoms: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    words: list[str],
+    named: str,
+) -> None:
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    words = [f"data.root={phantoms}", "run.name=first", "run.resume=true", *words]
+    code, stderr = _here(run.parents[1], monkeypatch, capfd, *words)
+    assert code == 2 and named in stderr
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+
+
+def test_a_run_without_a_whole_epoch_starts_anew_in_its_folder(
     run: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    words = [f"data.root={phantoms}", "run.name=first", "run.resume=true", "model.head=conv"]
-    code, stderr = _here(run.parents[1], monkeypatch, capfd, *words)
-    assert code == 2 and "another architecture: model.head is 'linear' there" in stderr
+    cut = run.parent / "cut"
+    cut.mkdir()
+    shutil.copy(run / "config.yaml", cut)
+    (cut / "metrics.csv").write_text("epoch,step,train/step_loss\n0,9,1.5\n")
+    words = [f"data.root={phantoms}", "run.name=cut", "run.resume=true"]
+    assert _here(run.parents[1], monkeypatch, capfd, *words)[0] == 0
+    assert (run / "metrics.csv").read_bytes() == (cut / "metrics.csv").read_bytes()
 
 
 def test_a_run_starts_from_all_weights_of_another(

@@ -21,7 +21,7 @@ from lungseg.models.model_file import read_model_file, write_model_file
 from lungseg.models.network import LungNetwork
 from lungseg.runs.model_info import ModelInfo
 from lungseg.runs.run import Run
-from lungseg.runs.whole_files import write_whole
+from lungseg.runs.whole_files import whole_file, write_whole
 
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: dict[str, tuple[Precision, ...]] = {
@@ -156,8 +156,7 @@ def _drop_lines(images: DropImages, scores: dict[str, DropScores]) -> Iterator[s
 def _export_tensors(network: LungNetwork, info: ModelInfo, output: Path, precision: Precision) -> Iterator[str]:
     """Write tensors, read them again, and compare the networks."""
     # Checked as it will be read: from the file, under a name that nobody takes for a finished one.
-    part = output.with_name(f"{output.stem}.part{output.suffix}")
-    try:
+    with whole_file(output) as part:
         write_model_file(part, network, info, half=precision == "fp16")
         again = graph.DeployedNetwork(read_model_file(part)[0], info).eval()
         check = check_file(_as_function(again), network, info)
@@ -165,9 +164,6 @@ def _export_tensors(network: LungNetwork, info: ModelInfo, output: Path, precisi
             yield _passed(check)
         else:
             yield f"check    largest difference from the network {check.largest:.1e} ({check.worst}): float16 weights"
-        part.replace(output)
-    finally:
-        part.unlink(missing_ok=True)
     yield _written(output)
 
 

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from filelock import FileLock, Timeout
 from lungseg.data.severity import Severity
 from lungseg.errors import UserError
 from lungseg.inference.inputs import Input
-from lungseg.runs.whole_files import write_text, write_whole
+from lungseg.runs.whole_files import write_json, write_text, write_whole
 
 JSONL, CSV, SETTINGS = "predictions.jsonl", "predictions.csv", "settings.json"
 SHARDS = "predictions.part-*.jsonl"  # Journals of processes that share the files, until they are collected.
@@ -113,10 +112,7 @@ def check_settings(folder: Path, settings: Row) -> None:
     """Save what the results depend on with them, or see that it is the same as before; a UserError if it is not."""
     path = folder / SETTINGS
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{SETTINGS}.{os.getpid()}.part")  # of this process: shards may start together
-        part.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        part.replace(path)
+        write_json(path, settings)
     saved = json.loads(path.read_text(encoding="utf-8"))
     for name, value in settings.items():
         if saved.get(name) != value:

@@ -78,15 +78,3 @@ def load_network(path: Path) -> tuple[LungNetwork, list[str]]:
     # The training module holds more than its network, such as the weights of classes.
     tensors = {k.removeprefix("network."): v for k, v in content["state_dict"].items() if k.startswith("network.")}
     return build_network(path, model, len(classes), tensors), classes
-
-
-def check_same_model(path: Path, model: ModelConfig) -> None:
-    """Raise a UserError naming the first keys in which a checkpoint's network differs from the config's."""
-    saved = read_checkpoint(path)["lungseg"]["model"]
-    wanted = dataclasses.asdict(model)
-    differing = [key for key in wanted if key != "encoder_weights" and saved.get(key) != wanted[key]]
-    if differing:
-        parts = ", ".join(
-            f"model.{key} is {saved.get(key)!r} there and {wanted[key]!r} in the config" for key in differing[:3]
-        )
-        raise UserError(f"{path}: checkpoint of another architecture: {parts}; use its config, or start a new run")

@@ -102,16 +102,14 @@ class Run:
 
     @classmethod
     def resume(cls, parent: Path, name: str | None) -> Run:
-        """Find the run to continue; a FileNotFoundError if it has no last checkpoint."""
+        """Find the run to continue; a FileNotFoundError if there is no such folder."""
         if name is None:
             raise UserError("run.resume: needs run.name, the run folder to continue, got null")
-        run = cls(parent / name)
-        if not run.last_checkpoint.is_file():
+        if not (parent / name).is_dir():
             raise FileNotFoundError(
-                f"run.resume: no checkpoint {str(run.last_checkpoint)!r} to continue from; "
-                "set run.resume=false to start anew"
+                f"run.resume: no run folder {str(parent / name)!r} to continue; set run.resume=false to start it"
             )
-        return run
+        return cls(parent / name)
 
     @property
     def name(self) -> str:

@@ -5,17 +5,34 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterable
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A name beside `path`, of the same ending, to write to: renamed to `path` at the end, gone if the body fails.
+
+    Folders on the way are made. No other process is ever given the same name, so of several that write one file each
+    writes a whole one, and the last stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Short, whatever the length of the file's own name, which may be the longest that the file system takes.
+    part = path.with_name(f".{uuid.uuid4().hex}.part{path.suffix}")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write bytes; folders on the way are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)
+    with whole_file(path) as part:
+        part.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:

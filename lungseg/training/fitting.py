@@ -20,7 +20,7 @@ from lungseg.config.loading import dump_config
 from lungseg.data.datamodule import LungDataModule
 from lungseg.data.sample import CLASSES
 from lungseg.errors import DataError, UserError, did_you_mean
-from lungseg.models.checkpoint import check_same_model, read_checkpoint
+from lungseg.models.checkpoint import read_checkpoint
 from lungseg.models.metrics import score_names
 from lungseg.reporting.report_run import AFTER_TRAINING, report_run
 from lungseg.reporting.summary import final_numbers, summary_lines
@@ -40,6 +40,7 @@ from lungseg.training.fine_tuning import start_from
 from lungseg.training.loggers import build_loggers, send_evaluation, wandb_mode
 from lungseg.training.module import LungModule
 from lungseg.training.overlays import OverlayCallback
+from lungseg.training.resuming import check_continues, epochs_done, keep_config
 from lungseg.training.signals import SignalHandler
 from lungseg.training.trainer import build_trainer, rank_zero_first
 
@@ -57,6 +58,7 @@ class Training:
     """Rank zero has made its folder; elsewhere a stand-in, to which nothing is written, until `fit` learns its name."""
     trainer: Trainer
     lines: EpochLines
+    epochs_done: int  # Of the run that is resumed; else 0.
     started: float  # Of `time.perf_counter`.
 
     @classmethod
@@ -80,28 +82,33 @@ class Training:
             data = _find_data(config, probe.world_size, rank)
             weights = class_weights(config.loss, data)
             module = LungModule(config.model, config.loss, config.optim, list(CLASSES), weights)
-            if config.run.init is not None and not config.run.resume:
+            resumed = Run.resume(Path(config.run.dir), config.run.name) if config.run.resume else None
+            done = epochs_done(resumed) if resumed else 0
+            if resumed:
+                check_continues(resumed, config, data, done)
+            if config.run.init is not None and not done:
                 start_from(module.network, data, Path(config.run.init))
             monitor, mode = _monitor(config, has_val=bool(data.samples["val"]))
-            run = _find_run(config, stem, rank)
+            run = resumed or _new_run(config, stem, rank)
             lines = EpochLines()
             callbacks = [signals, *_callbacks(config, run, lines, monitor, mode)]
             loggers = build_loggers(config, run) if rank.is_zero else False
             trainer = build_trainer(config.trainer, config.loss, rank, callbacks, loggers)
             if rank.is_zero:
-                write_text(run.config_file, dump_config(config))
+                text = dump_config(config)
+                keep_config(run, text, done)
+                write_text(run.config_file, text)
                 details = {"excluded_training_copies": data.excluded, "processes": trainer.world_size}
                 write_json(run.environment_file, environment(data.fingerprint) | details)
         os.environ[PARENT_PID] = str(os.getpid())  # for the children that Lightning's launcher may start from now on
-        return cls(config, data, module, run, trainer, lines, started)
+        return cls(config, data, module, run, trainer, lines, done, started)
 
     def fit(self) -> Path:
         """Fit, test the best checkpoint, write `metrics.json`, print where everything lies; give the run folder."""
-        last = self.run.last_checkpoint if self.config.run.resume else None
-        if last is not None:
-            self.data.first_epoch = int(read_checkpoint(last)["epoch"]) + 1
-            if self.trainer.is_global_zero:
-                self._metrics_csv().forget_from(self.data.first_epoch)
+        self.data.first_epoch = self.epochs_done
+        if self.config.run.resume and self.trainer.is_global_zero:
+            self._metrics_csv().forget_from(self.epochs_done)
+        last = self.run.last_checkpoint if self.epochs_done else None
         self.trainer.fit(self.module, datamodule=self.data, ckpt_path=last, weights_only=True)
         # A collective call: whatever has started the ranks, by now they are connected. The checkpoint callbacks have
         # learned the folder in the same way, inside of Lightning.
@@ -207,12 +214,8 @@ def _monitor(config: Config, has_val: bool) -> tuple[str, str]:
     return config.run.monitor, config.run.mode
 
 
-def _find_run(config: Config, stem: str, rank: Rank) -> Run:
+def _new_run(config: Config, stem: str, rank: Rank) -> Run:
     parent, name = Path(config.run.dir), config.run.name
-    if config.run.resume:
-        run = Run.resume(parent, name)
-        check_same_model(run.last_checkpoint, config.model)
-        return run
     return Run.create(parent, name, stem) if rank.is_zero else Run(parent / (name or stem))
 
 

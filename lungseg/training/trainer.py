@@ -6,12 +6,15 @@ These engines start, watch and end the processes of a run; nothing here does.
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
@@ -21,6 +24,7 @@ from lungseg.config import LossConfig, TrainerConfig
 from lungseg.errors import UserError
 from lungseg.evaluation.distributed import PATIENCE
 from lungseg.runs.rank import Rank
+from lungseg.runs.whole_files import whole_file
 
 _STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true")
 _REFUSED = {
@@ -66,6 +70,21 @@ def build_trainer(
     unused = unused or section.strategy.endswith("_true")
     strategy = DDPStrategy(find_unused_parameters=unused, timeout=PATIENCE)
     return _trainer(section, strategy, rank, callbacks, loggers)
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it, so that the one before stays until this one is whole.
+
+    Lightning writes to the system's temporary folder. From there to another file system, as a run folder on a cluster
+    is, a file is not renamed but copied, into the one before, which is gone if that is interrupted.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write `checkpoint` to `path`, and let the disk have it before it gets its name."""
+        with whole_file(Path(path)) as part, part.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 @contextmanager
@@ -116,7 +135,7 @@ def _trainer(
             devices=devices,
             num_nodes=nodes,
             strategy=strategy,
-            plugins=[_cluster_environment(rank)],
+            plugins=[_cluster_environment(rank), WholeCheckpoints()],
             callbacks=list(callbacks),
             logger=loggers,
             enable_checkpointing=bool(callbacks),

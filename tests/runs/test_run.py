@@ -27,10 +27,10 @@ def test_a_named_run_is_never_overwritten(tmp_path: Path) -> None:
         Run.create(tmp_path, "mine", "demo")
 
 
-def test_resuming_needs_a_name_and_a_last_checkpoint(tmp_path: Path) -> None:
+def test_resuming_needs_a_name_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"run\.resume: needs run\.name"):
         Run.resume(tmp_path, None)
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint '.*last.ckpt' to continue from"):
+    with pytest.raises(FileNotFoundError, match=r"no run folder '.*gone' to continue"):
         Run.resume(tmp_path, "gone")
 
 
