@@ -118,9 +118,9 @@ def _names_of(outputs: set[str]) -> list[str]:
 
 
 def _info(path: Path, metadata: dict[str, str]) -> ModelInfo:
+    if KEY not in metadata:
+        raise UserError(f"{path}: ONNX, but not of lungseg; give a file of python -m lungseg.export")
     try:
         return info_from_json(metadata[KEY])
-    except KeyError:
-        raise UserError(f"{path}: ONNX, but not of lungseg; give a file of python -m lungseg.export") from None
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"{path}: not a model of this version of lungseg: {error}") from error

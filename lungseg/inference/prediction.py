@@ -34,7 +34,9 @@ class Prediction:
     """What is predicted of one image of H x W pixels and C classes."""
 
     classes: tuple[str, ...]
-    probabilities: NDArray[np.float32]  # (C,) float32, summing to 1, calibrated by the model's temperature.
+    probabilities: NDArray[np.float32]
+    """(C,) float32, summing to 1, calibrated by the temperature; NaN if the network gave none that is finite: then
+    there is neither a class nor a mask nor a map, and the flag `not_finite` says so."""
     image: NDArray[np.uint8]  # (H, W) uint8, as it was read: 0 black to 255 white.
     mask: NDArray[np.bool_]  # (H, W) bool: the lungs.
     class_map: NDArray[np.float32]  # (H, W) float32: raw class map of the predicted class, any sign.
@@ -52,13 +54,13 @@ class Prediction:
 
     @property
     def label(self) -> int:
-        """Index of the predicted class."""
-        return int(self.probabilities.argmax())
+        """Index of the predicted class; -1 where there is none."""
+        return -1 if np.isnan(self.probabilities).any() else int(self.probabilities.argmax())
 
     @property
     def name(self) -> str:
-        """Name of the predicted class."""
-        return self.classes[self.label]
+        """Name of the predicted class; empty where there is none."""
+        return self.classes[self.label] if self.label >= 0 else ""
 
     @property
     def severity_words(self) -> str:
@@ -104,10 +106,11 @@ class Prediction:
         """All but the arrays as plain values: what `predictions.jsonl` holds of an image."""
         px, cm2 = self.lung_area_px, self.lung_area_cm2
         shares = dict.fromkeys(Severity._fields) if self.severity is None else self.severity._asdict()
+        probabilities = zip(self.classes, self.probabilities, strict=True)
         # Rounded to what can be repeated: on another machine the last digits of a probability differ.
         return {
-            "predicted": self.name,
-            **{f"prob_{name}": round(float(p), 6) for name, p in zip(self.classes, self.probabilities, strict=True)},
+            "predicted": self.name or None,
+            **{f"prob_{name}": round(float(p), 6) if self.name else None for name, p in probabilities},
             "evidence_in_lungs": None if self.evidence_in_lungs is None else round(self.evidence_in_lungs, 6),
             **{f"lung_{side}_px": int(getattr(px, side)) for side in LungAreas._fields},
             **{f"lung_{side}_cm2": None if cm2 is None else round(getattr(cm2, side), 2) for side in LungAreas._fields},

@@ -14,7 +14,7 @@ from lungseg.data.severity import severity_of
 from lungseg.errors import UserError, check
 from lungseg.inference.backend import Backend
 from lungseg.inference.input_checks.checks import check_input
-from lungseg.inference.prediction import LungAreas, Prediction
+from lungseg.inference.prediction import Flag, LungAreas, Prediction
 from lungseg.inference.preprocess import Picture, enlarge_map, evidence_in_lungs, letterbox_of, read_picture, to_picture
 from lungseg.runs.model_info import ModelInfo
 from lungseg.runs.run import BOXED_ONNX, Run
@@ -31,6 +31,11 @@ class SquarePrediction(NamedTuple):
     class_probs: NDArray[np.float32]  # (C,) float32.
     class_map: NDArray[np.float32]  # (S, S) float32, of the class with the highest probability.
     infection_probs: NDArray[np.float32] | None = None  # (S, S) float32 in [0, 1]; None if the network predicts none.
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether there is neither NaN nor infinity in it."""
+        return all(np.isfinite(array).all() for array in self if array is not None)
 
 
 class Predictor:
@@ -131,6 +136,8 @@ class Predictor:
 
     def finish(self, picture: Picture, predicted: SquarePrediction) -> Prediction:
         """Bring what is predicted in the square back to the image, measure it, and check the input."""
+        if not predicted.is_finite:
+            return self._nothing_in(picture)
         box = letterbox_of(picture, self.info)
         mask = box.invert_map(predicted.mask_probs) > self.threshold
         sides, probs = part_lungs(mask), predicted.infection_probs
@@ -154,6 +161,14 @@ class Predictor:
             None if infection is None else severity_of(sides, infection),
             infection is not None and self.info.classes[int(predicted.class_probs.argmax())] in without_masks,
         )
+
+    def _nothing_in(self, picture: Picture) -> Prediction:
+        """What is left of an image for which the network gives no finite number."""
+        reason = "the network's output holds NaN or infinity: no class, mask or map; is the model whole?"
+        zeros, probs = np.zeros(picture.pixels.shape, np.float32), np.full(len(self.info.classes), np.nan, np.float32)
+        flags = (Flag("not_finite", reason, 1.0),)
+        mask, area = zeros.astype(bool), LungAreas(0.0, 0.0)
+        return Prediction(self.info.classes, probs, picture.pixels, mask, zeros, None, area, None, flags)
 
     def _predict(self, images: Sequence[One]) -> list[Prediction]:
         prepared = [self.prepare(image) for image in images]  # of any sizes: the squares are of one

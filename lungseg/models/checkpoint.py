@@ -9,9 +9,8 @@ from typing import Any
 import torch
 
 from lungseg import __version__
-from lungseg.config import ModelConfig
-from lungseg.errors import UserError
-from lungseg.models.model_file import build_network, read_model_file
+from lungseg.errors import UserError, check
+from lungseg.models.model_file import build_network, read_model_file, read_model_section
 from lungseg.models.network import LungNetwork
 from lungseg.runs.calibration import read_calibration
 from lungseg.runs.model_info import ModelInfo
@@ -66,15 +65,22 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
         raise UserError(f"{path}: not a readable checkpoint ({type(error).__name__}); is the file whole?") from error
-    if not isinstance(content, dict) or "lungseg" not in content:
+    if not isinstance(content, dict) or not isinstance(content.get("lungseg"), dict):
         raise UserError(f"{path}: a checkpoint, but not of lungseg; give one written by python -m lungseg.fit")
+    if not isinstance(content.get("epoch"), int) or not isinstance(content.get("state_dict"), dict):
+        raise UserError(f"{path}: a checkpoint without its epoch or its weights; is it one of python -m lungseg.fit?")
     return content
 
 
 def load_network(path: Path) -> tuple[LungNetwork, list[str]]:
     """The network of a checkpoint, in evaluation mode on the CPU, and its class names; nothing is downloaded."""
     content = read_checkpoint(path)
-    model, classes = ModelConfig(**content["lungseg"]["model"]), list(content["lungseg"]["classes"])
+    try:
+        model, classes = read_model_section(content["lungseg"].get("model")), content["lungseg"].get("classes")
+        plain = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+        check(plain and 0 < len(classes) == len(set(classes)), "classes", "names, none of them twice", classes)
+    except UserError as error:
+        raise UserError(f"{path}: not a model of this version of lungseg: {error}") from error
     # The training module holds more than its network, such as the weights of classes.
     tensors = {k.removeprefix("network."): v for k, v in content["state_dict"].items() if k.startswith("network.")}
     return build_network(path, model, len(classes), tensors), classes

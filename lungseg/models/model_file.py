@@ -9,11 +9,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from lungseg.config import ModelConfig
-from lungseg.errors import UserError
+from lungseg.config.fields import field_types, from_yaml
+from lungseg.errors import UserError, check
 from lungseg.models.network import LungNetwork
 from lungseg.runs.model_info import KEY, ModelInfo, info_from_json, info_to_json
 from lungseg.runs.run import HUB_CONFIG, HUB_WEIGHTS
@@ -52,21 +54,63 @@ def read_model_file(path: Path) -> tuple[LungNetwork, ModelInfo]:
         raise UserError(f"{path}: tensors, but not of lungseg: its header has no {KEY!r}, and there is no {HUB_CONFIG}")
     try:
         info = info_from_json(text)
-        config = ModelConfig(**info.description["model"])
-    except (ValueError, KeyError, TypeError) as error:
+        config = read_model_section(info.description.get("model"))
+    except UserError as error:
         raise UserError(f"{path}: not a model of this version of lungseg: {error}") from error
-    return build_network(path, config, len(info.classes), tensors), info
+    network = build_network(path, config, len(info.classes), tensors)
+    check(
+        info.map_stride == network.stride,
+        f"{path}: map_stride",
+        f"{network.stride}, as its network has",
+        info.map_stride,
+    )
+    return network, info
+
+
+def read_model_section(values: Any) -> ModelConfig:
+    """The section `model` of a file's own description, every value checked; a UserError that names the key."""
+    check(isinstance(values, dict), "model", "a mapping", values)
+    kinds = {key.removeprefix("model."): kind for key, kind in field_types().items() if key.startswith("model.")}
+    if unknown := [name for name in values if name not in kinds]:
+        raise UserError(f"model.{unknown[0]}: unknown key, perhaps of a newer version")
+    read = {}
+    for name, value in values.items():
+        try:
+            read[name] = from_yaml(kinds[name], value)
+        except ValueError as error:
+            raise UserError(f"model.{name}: {error}") from error
+    return ModelConfig(**read)
 
 
 def build_network(path: Path, config: ModelConfig, classes: int, tensors: dict[str, Any]) -> LungNetwork:
     """The network of a config, in evaluation mode on the CPU, with tensors of a file; a UserError if they misfit."""
-    # The weights of the file replace those of the encoder anyway, and nothing is to be downloaded.
-    network = LungNetwork(dataclasses.replace(config, encoder_weights=None), classes)
+    config = dataclasses.replace(config, encoder_weights=None)  # those of the file replace them; nothing is downloaded
+    broken = next((n for n, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()), None)
+    if broken is not None:
+        raise UserError(f"{path}: its weights hold NaN or infinity (first in {broken}); train it anew")
+    _check_shapes(path, config, classes, tensors)
+    network = LungNetwork(config, classes)
     try:
         network.load_state_dict(tensors)  # copies, so float16 becomes float32 here
     except RuntimeError as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from error
     return network.eval()
+
+
+def _check_shapes(path: Path, config: ModelConfig, classes: int, tensors: dict[str, Any]) -> None:
+    """Refuse tensors that are not those of the network that a file describes, before that takes any memory."""
+    try:
+        with torch.device("meta"):
+            wanted = {name: tuple(tensor.shape) for name, tensor in LungNetwork(config, classes).state_dict().items()}
+    except (RuntimeError, NotImplementedError):
+        return  # an encoder that reads its own weights while it is built
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if differing := sorted(name for name in wanted | found if wanted.get(name) != found.get(name)):
+        name = differing[0]
+        raise UserError(
+            f"{path}: its tensors are not those of the network it describes ({len(differing)} differ; {name} has shape "
+            f"{found.get(name, 'none')} and would need {wanted.get(name, 'none')})"
+        )
 
 
 def write_hub_folder(folder: Path, network: LungNetwork, info: ModelInfo, half: bool = False) -> None:

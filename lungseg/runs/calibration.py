@@ -39,12 +39,17 @@ def read_calibration(run: Run, classes: Sequence[str], sensitivity: float) -> tu
     path = run.calibration_file
     if not path.is_file():
         return None, f"the run has no {path.name} yet; evaluate it on its own data first"
-    kept = json.loads(path.read_text())
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        temperature = math.nan if kept["temperature"] is None else float(kept["temperature"])
+        # The temperature does not depend on the sensitivity wanted, the thresholds do.
+        there = kept["thresholds"] if kept.get("sensitivity") == sensitivity else {}
+        found = [math.nan if there.get(name) is None else float(there[name]) for name in classes]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return None, f"{path.name} cannot be read ({type(error).__name__}); evaluate the run on its own data again"
+    if not (math.isnan(temperature) or 0 < temperature < math.inf):
+        return None, f"{path.name} has the temperature {temperature:g}; evaluate the run on its own data again"
     # A run that was resumed has another best checkpoint under the same name; its old temperature would mislead.
     if kept.get("checkpoint_digest") != digest(run.model):
         return None, f"{path.name} was made for another checkpoint; evaluate this one on its own data first"
-    # The temperature does not depend on the sensitivity wanted, the thresholds do.
-    there = kept["thresholds"] if kept.get("sensitivity") == sensitivity else {}
-    thresholds = np.array([there[name] if there.get(name) is not None else math.nan for name in classes], np.float64)
-    temperature = math.nan if kept["temperature"] is None else float(kept["temperature"])
-    return Calibration(temperature, thresholds), f"{kept['split']} of the data of the training"
+    return Calibration(temperature, np.array(found, np.float64)), f"{kept.get('split')} of the data of the training"

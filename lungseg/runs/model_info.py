@@ -1,10 +1,11 @@
 """What is known of a model besides its weights, and the JSON that travels in every file of it."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from lungseg.errors import UserError
+from lungseg.errors import UserError, check
 
 KEY = "lungseg"
 """Under which a model file holds what `info_to_json` gives."""
@@ -23,18 +24,42 @@ class ModelInfo:
     description: dict[str, Any] = field(default_factory=dict)
     """Plain values for a reader: `licence`, `training`, `model` (the config section), `source`, ..."""
 
+    def __post_init__(self) -> None:
+        # Checked by type too: the values may come from a file of anyone's.
+        names, size, stride, heat = self.classes, self.image_size, self.map_stride, self.temperature
+        plain = isinstance(names, tuple) and all(isinstance(name, str) and name for name in names)
+        check(plain and 0 < len(names) == len(set(names)), "classes", "names, none of them twice", names)
+        check(type(size) is int and 32 <= size <= 2048, "image_size", "a whole number in 32..2048 pixels", size)
+        check(type(self.keep_aspect) is bool, "keep_aspect", "true or false", self.keep_aspect)
+        check(type(stride) is int and 0 < stride <= size, "map_stride", "a whole number in 1..image_size", stride)
+        check(type(heat) in (int, float) and 0 < heat < math.inf, "temperature", "above 0 and finite", heat)
+        check(isinstance(self.version, str), "version", "text", self.version)
+        training = self.description.get("training", {})
+        unknown = training.get("infection_unknown", []) if isinstance(training, dict) else None
+        plain = isinstance(unknown, list) and all(isinstance(name, str) for name in unknown)
+        check(plain, "training", "a mapping whose infection_unknown is a list of names", training)
+
 
 def info_from_json(text: str) -> ModelInfo:
     """What is stored with a model under `KEY`, as a JSON object.
 
     Raises:
-        UserError: Not of a format that this version knows; the caller names the file.
+        UserError: Not of a format that this version knows, or a value of another type or range than `ModelInfo` has;
+            the caller names the file.
     """
-    stored = json.loads(text)
-    if stored.get("format") != 1:
-        raise UserError(f"its format is {stored.get('format')!r}, this version reads 1; install a newer lungseg")
-    known = {each.name: stored.pop(each.name) for each in fields(ModelInfo) if each.name != "description"}
-    known["classes"] = tuple(known["classes"])
+    try:
+        stored = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"what it says of itself is no JSON ({type(error).__name__})") from error
+    if not isinstance(stored, dict) or stored.get("format") != 1:
+        found = stored.get("format") if isinstance(stored, dict) else stored
+        raise UserError(f"its format is {found!r:.40}, and this version of lungseg reads 1; a newer one may read it")
+    names = [each.name for each in fields(ModelInfo) if each.name != "description"]
+    if missing := [name for name in names if name not in stored]:
+        raise UserError(f"it does not say its {missing[0]}")
+    known = {name: stored.pop(name) for name in names}
+    if isinstance(known["classes"], list):
+        known["classes"] = tuple(known["classes"])
     return ModelInfo(**known, description={name: value for name, value in stored.items() if name != "format"})
 
 

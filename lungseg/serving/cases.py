@@ -102,7 +102,10 @@ class Reader:
     def _pass(self, name: str, image: Path | NDArray[np.uint8]) -> Case:
         picture, square = self.predictor.prepare(image)
         with self._lock:  # two passes at once would share the cores, and both take longer
-            return Case(name, picture, square, self.predictor.backend(square[None]))
+            outputs = self.predictor.backend(square[None])
+        if not all(np.isfinite(array).all() for array in outputs if array is not None):
+            raise DataError(f"{name}: the network's output holds NaN or infinity; is the model whole?")
+        return Case(name, picture, square, outputs)
 
     def _map(self, case: Case, method: str, label: int) -> NDArray[np.float32]:
         if method == CLOSED_FORM:

@@ -73,7 +73,7 @@ def pack(
         for number, (name, prediction) in enumerate(results, 1):
             # Numbered, for two files from two folders may bear one name.
             stem = f"{number:02d}_{re.sub(r'[^A-Za-z0-9._-]+', '_', name).strip('_')[:80]}"
-            of_class = prediction.classes[prediction.label if label is None else label]
+            of_class = prediction.name if label is None else prediction.classes[label]
             row = {"id": name, "map_method": method, "map_class": of_class, "map_cropped": crop}
             pngs = {"mask": drawing.mask_png(prediction.mask)}
             if prediction.infection is not None:

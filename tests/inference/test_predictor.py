@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tomllib
@@ -375,3 +376,16 @@ def test_prediction_takes_the_packages_listed_for_it_no_network_access_and_of_a_
         "sys.exit(str({'lightning', 'wandb', 'torchmetrics', 'albumentations'} & set(sys.modules) or '') or 0)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("broken", ["mask_probs", "class_probs", "class_maps", "infection_probs"])
+def test_outputs_that_are_not_finite_give_a_flag_and_no_class(broken: str) -> None:
+    planted = Planted(np.full((64, 64), 0.9, np.float32), np.ones((2, 8, 8), np.float32), [0.7, 0.3])
+    planted.infection_probs = np.zeros((64, 64), np.float32)
+    array = {"mask_probs": planted.mask_probs, "class_probs": planted.probs, "class_maps": planted.maps}.get(broken)
+    (planted.infection_probs if array is None else array).reshape(-1)[0] = np.nan
+    found = Predictor(planted)(np.zeros((64, 64), np.uint8))
+    row = found.row()
+    assert [flag.name for flag in found.flags] == ["not_finite"] and found.label == -1 and row["predicted"] is None
+    assert not found.mask.any() and row["prob_a"] is None and "NaN" not in json.dumps(row)
+    assert found.overlay().shape == (64, 64, 3)

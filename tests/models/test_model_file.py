@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lungseg.errors import UserError
 from lungseg.inference.predictor import Predictor
 from lungseg.inference.torch_backend import load_torch
 from lungseg.models.checkpoint import load_model
@@ -69,7 +72,9 @@ def test_info_survives_json() -> None:
     ("metadata", "message"),
     [
         (None, "tensors, but not of lungseg"),
-        ({"lungseg": '{"format": 2}'}, "its format is 2, this version reads 1"),
+        ({"lungseg": '{"format": 2}'}, "its format is 2, and this version of lungseg reads 1"),
+        ({"lungseg": '{"format": 1, "classes": ["a"]}'}, "it does not say its image_size"),
+        ({"lungseg": "[" * 100000}, "what it says of itself is no JSON"),
         ({"lungseg": '{"format": 1}'}, "not a model of this version of lungseg"),
         ({"lungseg": "no json"}, "not a model of this version of lungseg"),
     ],
@@ -78,6 +83,73 @@ def test_a_file_of_other_tensors_is_one_line(tmp_path: Path, metadata: dict[str,
     save_file({"x": torch.zeros(2)}, tmp_path / "x.safetensors", metadata)
     with pytest.raises(ValueError, match=rf"x.safetensors: .*{message}"):
         read_model_file(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        *(
+            ("image_size", value, "image_size: must be a whole number in 32")
+            for value in (10**9, 0, -1, 64.0, "64", None)
+        ),
+        *(("map_stride", value, "map_stride: must be a") for value in (0, 65, "8", None)),
+        ("map_stride", 16, "map_stride: must be 8, as its network has, got 16"),
+        *(("temperature", value, "temperature: must be above 0 and f") for value in (0, -1.0, float("nan"), "1", None)),
+        *(("classes", value, "classes: must be names, none") for value in ([], ["a", "a"], [1, 2], "abc", {"a": 1})),
+        ("classes", ["a", "b"], "its tensors are not those of the network it describes"),
+        *(
+            ("keep_aspect", 1, "keep_aspect"),
+            ("version", 2, "version"),
+            ("training", {"infection_unknown": 1}, "training"),
+        ),
+        *(("model", value, "model: must be a mapping") for value in (None, [], "resnet18")),
+        ("model", {"attention": True}, "model.attention: unknown key, perhaps of a newer version"),
+        ("model", {"encoder": 5}, "model.encoder: expected text"),
+        ("model", {"head_channels": 10**12}, "its tensors are not those of the network it describes"),
+        ("model", {"encoder": "resnet152", "decoder_channels": [4096] * 5}, "its tensors are not those of the network"),
+    ],
+)
+def test_a_header_is_checked_field_by_field(
+    tmp_path: Path, model: tuple[LungNetwork, ModelInfo], key: str, value: Any, named: str
+) -> None:
+    path = tmp_path / "m.safetensors"
+    header = json.loads(info_to_json(model[1])) | {key: value}
+    if key == "model" and isinstance(value, dict):
+        header[key] = model[1].description["model"] | value
+    save_file(model[0].state_dict(), path, {"lungseg": json.dumps(header)})
+    with pytest.raises(UserError) as caught:
+        read_model_file(path)
+    assert str(path) in str(caught.value) and named in str(caught.value)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, untrained: Path) -> None:
+    run = Path(shutil.copytree(untrained, tmp_path / "run"))
+    content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    name = next(name for name in content["state_dict"] if name.endswith("weight"))
+    content["state_dict"][name].view(-1)[3] = float("nan")
+    torch.save(content, run / "checkpoints" / "best.ckpt")
+    with pytest.raises(UserError, match=r"best.ckpt: its weights hold NaN or infinity \(first in segmenter"):
+        load_model(Run.open(run))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"lungseg": 1}, "not of lungseg"),
+        ({"epoch": None}, "without its epoch or its weights"),
+        ({"state_dict": []}, "without its epoch or its weights"),
+        ({"lungseg": {"model": {"depth": 3}, "classes": ["a"]}}, "model.depth: unknown key"),
+        ({"lungseg": {"model": {}, "classes": ["a", "a"]}}, "classes: must be names, none of them twice"),
+    ],
+)
+def test_a_checkpoint_is_checked_as_a_model_file_is(
+    tmp_path: Path, untrained: Path, change: dict[str, Any], named: str
+) -> None:
+    run = Path(shutil.copytree(untrained, tmp_path / "run"))
+    content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    torch.save(content | change, run / "checkpoints" / "best.ckpt")
+    with pytest.raises(UserError, match=rf"best.ckpt: .*{named}"):
+        load_model(Run.open(run))
 
 
 def test_a_cut_file_and_one_with_other_tensors_are_one_line(
@@ -89,7 +161,9 @@ def test_a_cut_file_and_one_with_other_tensors_are_one_line(
     with pytest.raises(ValueError, match=r"m.safetensors: not a readable .safetensors file"):
         read_model_file(path)
     save_file({"x": torch.zeros(2)}, path, {"lungseg": info_to_json(model[1])})
-    with pytest.raises(ValueError, match=r"m.safetensors: .*Missing key"):
+    with pytest.raises(
+        ValueError, match=r"its tensors are not those of the network it describes \(\d+ differ; .* has shape none and"
+    ):
         read_model_file(path)
 
 

@@ -49,3 +49,22 @@ def test_thresholds_are_of_one_sensitivity_and_all_is_of_one_checkpoint(run: Run
 def test_where_nothing_is_kept_the_reason_names_the_file(run: Run) -> None:
     found, why = read_calibration(run, CLASSES, 0.9)
     assert found is None and "calibration.json" in why
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        *(({"temperature": value}, f"has the temperature {value:g}") for value in (0, -2.5, np.inf)),
+        ({"temperature": "warm"}, "cannot be read"),
+        ({"temperature": [1]}, "cannot be read"),
+        ({"thresholds": 0.5}, "cannot be read"),
+        ({"thresholds": {"a": {}}}, "cannot be read"),
+        (None, "cannot be read"),
+    ],
+)
+def test_what_cannot_be_a_calibration_is_not_used(run: Run, change: dict[str, object] | None, why: str) -> None:
+    write_calibration(run, Calibration(1.5, np.array([0.2, 0.3, 0.4])), CLASSES, ABOUT)
+    kept = json.loads(run.calibration_file.read_text())
+    run.calibration_file.write_text("{" if change is None else json.dumps(kept | change))
+    found, reason = read_calibration(run, CLASSES, 0.9)
+    assert found is None and "calibration.json" in reason and why in reason

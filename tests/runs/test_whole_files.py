@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from lungseg.runs.whole_files import digest, without_nan, write_json, write_text
+from lungseg.runs.whole_files import digest, without_nan, write_json, write_text, write_whole
 
 
 def test_no_half_written_file_stands_under_a_final_name(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="object"):
         write_json(tmp_path / "metrics.json", {"a": object()})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_many_writers_of_one_file_leave_a_whole_one(tmp_path: Path) -> None:
+    """Each under a name of its own: with one for all, one writer renames what another has only begun."""
+    path, contents = tmp_path / ("n" * 251 + ".txt"), [bytes([number]) * 100_000 for number in range(16)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda content: write_whole(path, content), contents * 4))
+    assert path.read_bytes() in contents and list(tmp_path.iterdir()) == [path]
 
 
 def test_what_is_not_finite_becomes_none_at_any_depth() -> None:
