@@ -25,8 +25,7 @@ def main(arguments: argparse.Namespace) -> int:
         faithfulness=arguments.faithfulness,
         bootstraps=arguments.bootstraps,
         sensitivity=arguments.sensitivity,
-        shortcuts=not arguments.no_shortcuts,
-        shortcut_images=arguments.shortcuts,
+        shortcuts=arguments.shortcuts,
         robustness=arguments.robustness,
     )
     split, words = _split_of(arguments.words)
@@ -71,13 +70,12 @@ def _parser() -> argparse.ArgumentParser:
     numbers = (
         ("--faithfulness", int, 60, "N", "images for deletion, insertion and weight randomisation; 0 leaves them out"),
         ("--robustness", int, 200, "N", "images for noise, blur, rotation and the like; 0 leaves them out"),
-        ("--shortcuts", int, 1_000, "N", "images for the shortcut test, which shows parts of each"),
+        ("--shortcuts", int, 1_000, "N", "images for the shortcut test, which shows parts of each; 0 leaves it out"),
         ("--bootstraps", int, 10_000, "N", "resamples behind every interval"),
         ("--sensitivity", float, 0.95, "S", "that the operating points are to reach"),
     )
     for name, kind, default, metavar, words in numbers:
         parser.add_argument(name, type=kind, default=default, metavar=metavar, help=f"{words} (default: {default})")
-    parser.add_argument("--no-shortcuts", action="store_true", help="leave out the images with parts hidden")
     parser.add_argument("--no-report", action="store_true", help="leave out report.html and its pictures")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="default: RUN/evaluation/SPLIT, or .../NAME-SPLIT of another set"

@@ -19,7 +19,7 @@ from lungseg.evaluation.saved import SavedEvaluation, read_evaluation
 from lungseg.evaluation.target import load_target
 from lungseg.reporting.comparison_report import comparison_latex, comparison_markdown, format_p
 
-FEW = Options(faithfulness=0, bootstraps=40, shortcuts=False, robustness=0)
+FEW = Options(faithfulness=0, bootstraps=40, shortcuts=0, robustness=0)
 
 
 @pytest.fixture(scope="module")

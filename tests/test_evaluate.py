@@ -23,7 +23,7 @@ def checkpoint(own_run: Path) -> tuple[str, Path]:
     return "--checkpoint", own_run
 
 
-QUICK = ("--faithfulness", "0", "--robustness", "0", "--no-shortcuts", "--bootstraps", "20", "--no-report")
+QUICK = ("--faithfulness", "0", "--robustness", "0", "--shortcuts", "0", "--bootstraps", "20", "--no-report")
 
 
 def test_writes_numbers_and_rows_and_prints_a_summary(

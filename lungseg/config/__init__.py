@@ -5,6 +5,7 @@ Every field is set by a shipped config or sweep, or is a place or a name that on
 """
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -41,8 +42,10 @@ class RunConfig:
     def __post_init__(self) -> None:
         check(self.seed >= 0, "run.seed", ">= 0", self.seed)
         check(self.patience is None or self.patience >= 1, "run.patience", ">= 1 epoch or null", self.patience)
-        plain = self.name is None or self.name.strip(" ./") == self.name != ""  # else `..` would leave `dir`
-        check(plain, "run.name", "a plain folder name", self.name)
+        # Folders in folders, as of a study, are fine; `..`, an empty part or a name that no file system takes are not.
+        parts = [] if self.name is None else re.split(r"[/\\]", self.name)
+        plain = all(part.strip(" .") == part != "" and part.isprintable() and len(part) <= 100 for part in parts)
+        check(plain, "run.name", "a plain folder name of at most 100 characters", self.name)
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class TrainerConfig:
     num_nodes: int = 1
     strategy: str = "auto"
     precision: str = "32-true"
-    """`32-true`, `16-mixed`, `bf16-mixed`, ..."""
+    """`32-true`, `16-mixed` or `bf16-mixed`."""
     gradient_clip_val: float | None = 1.0
     """Largest global norm of the gradient; null switches clipping off."""
     accumulate_grad_batches: int = 1
@@ -66,7 +69,6 @@ class TrainerConfig:
     log_every_n_steps: int = 10
 
     def __post_init__(self) -> None:
-        # Names of accelerators, strategies and precisions are Lightning's to check: it knows those of this machine.
         for name in ("max_epochs", "num_nodes", "accumulate_grad_batches", "log_every_n_steps"):
             check(getattr(self, name) >= 1, f"trainer.{name}", ">= 1", getattr(self, name))
         clip, limit = self.gradient_clip_val, self.limit_train_batches

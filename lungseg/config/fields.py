@@ -5,6 +5,7 @@ rule and value, to which `lungseg.config.loading` adds source and key.
 """
 
 import ast
+import re
 import types
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,6 +20,8 @@ from omegaconf import MISSING, OmegaConf
 from lungseg.config import Config
 from lungseg.errors import did_you_mean
 
+_INTERPOLATION = re.compile(r"(?<!\\)(?:\\\\)*\$\{([^}]*)")
+"""What stands in `${...}`, unless a backslash takes the `$` for itself."""
 _SPOKEN = {str: "text (str)", bool: "true or false (bool)", int: "a whole number (int)", float: "a number (float)"}
 
 
@@ -56,7 +59,13 @@ def from_yaml(kind: Any, value: Any) -> Any:
         raise ValueError("may not be empty or null")
     if value == MISSING:
         raise ValueError(f"must be given a value, got {value!r}")
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError(f"may not hold a NUL, got {value!r}")
     if isinstance(value, str) and "${" in value:
+        # OmegaConf's own resolvers read the environment: a config of a stranger's would bring secrets into results.
+        for inside in _INTERPOLATION.findall(value):
+            if not re.fullmatch(r"\w+(\.\w+)+", inside):
+                raise ValueError(f"only ${{section.key}} is resolved, got {value!r}")
         return value  # what it stands for is checked when all sources are merged
     try:
         return _convert(kind, options[0] if len(options) == 1 else kind, value)

@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -23,6 +24,9 @@ from lungseg.errors import ConfigError, did_you_mean
 COMMAND_LINE = "command line"
 _RENAMED = {"cam": "overlays"}
 """Sections under the name they had one version ago, so that older run folders and users' files still load."""
+
+
+_PLACES = ("data.root", "data.cache_dir", "data.phantom.dir", "run.dir", "run.init")
 
 
 class _Setting(NamedTuple):
@@ -97,6 +101,15 @@ def read_yaml(file: Path, parse: Callable[[str], Any], expected: str) -> dict[An
 def dump_config(config: Config) -> str:
     """Write YAML that `load_config` reads back to an equal config, keys in the order of the schema."""
     return OmegaConf.to_yaml(OmegaConf.create(_escaped(asdict(config))))
+
+
+def without_places(config: Config) -> dict[str, Any]:
+    """The config as plain values that may leave this machine: without places, whose names may tell of people."""
+    plain = asdict(config)
+    for key in _PLACES:
+        *sections, name = key.split(".")
+        reduce(getitem, sections, plain).pop(name)
+    return plain | {"model": asdict(config.model.without_paths())}
 
 
 def _walk(source: str, tree: dict[Any, Any], prefix: str = "") -> Iterator[_Setting]:

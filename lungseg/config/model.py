@@ -1,7 +1,7 @@
 """Sections `model`, `loss` and `optim`: the network and how it learns."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from lungseg.errors import check
@@ -49,6 +49,11 @@ class ModelConfig:
         check(self.map_stride in (None, 4, 8, 16), "model.map_stride", "4, 8, 16 or null", self.map_stride)
         check(0 <= self.dropout < 1, "model.dropout", "in [0, 1)", self.dropout)
         check(0 <= self.drop_path < 1, "model.drop_path", "in [0, 1)", self.drop_path)
+
+    def without_paths(self) -> "ModelConfig":
+        """The same network, not telling from which file of this machine its encoder's first weights came."""
+        named = self.encoder_weights in (None, "imagenet", "lite0", "lite1", "lite2")
+        return self if named else replace(self, encoder_weights=None)
 
 
 @dataclass(frozen=True)

@@ -48,17 +48,15 @@ class Options:
     faithfulness: int = 60  # Images for deletion, insertion and weight randomisation; 0 leaves them out.
     bootstraps: int = REPLICATES
     sensitivity: float = 0.95  # Of the operating points, in (0, 1].
-    shortcuts: bool = True  # Whether the network is also shown images with parts hidden.
-    shortcut_images: int = 1_000
-    """Images that it is shown so, spread over the classes: `shortcut.PASSES` forward passes each."""
+    shortcuts: int = 1_000
+    """Images of which it is also shown parts, spread over the classes: `shortcut.PASSES` forward passes each; or 0."""
     robustness: int = 200  # Images for the perturbations; 0 leaves them out.
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        check(self.faithfulness >= 0, "--faithfulness", "0 or more", self.faithfulness)
-        check(self.robustness >= 0, "--robustness", "0 or more", self.robustness)
+        for name in ("faithfulness", "shortcuts", "robustness"):
+            check(getattr(self, name) >= 0, f"--{name}", "0 or more", getattr(self, name))
         check(self.bootstraps >= 1, "--bootstraps", "1 or more", self.bootstraps)
-        check(self.shortcut_images >= 1, "--shortcuts", "1 or more", self.shortcut_images)
         check(0 < self.sensitivity <= 1, "--sensitivity", "in (0, 1]", self.sensitivity)
 
 
@@ -104,7 +102,7 @@ def assist(target: EvaluationTarget, options: Options) -> None:
 
     run_network(target, options.cam_methods, options.map_class)
     if options.shortcuts:
-        show_views(target, images=options.shortcut_images)
+        show_views(target, images=options.shortcuts)
     if options.robustness:
         show_perturbed(target, images=options.robustness)
 
@@ -201,7 +199,7 @@ def _studies(target: EvaluationTarget, options: Options, say: Say) -> dict[str, 
 
     found: dict[str, Any] = {}
     if options.shortcuts:
-        found["shortcuts"], shown = measure_shortcuts(target, say, options.shortcut_images)
+        found["shortcuts"], shown = measure_shortcuts(target, say, options.shortcuts)
         found["verdict"] = verdict(shown)
     if options.robustness:
         found["robustness"] = measure_robustness(target, say, options.robustness)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lungseg.config.loading import without_places
 from lungseg.errors import ExportError, UserError
 from lungseg.exporting import graph
 from lungseg.exporting.precision import DropImages, DropScores, compare, find_images, to_fp16, to_int8
@@ -117,12 +118,10 @@ def _described(info: ModelInfo, source: Run, licence: str | None) -> ModelInfo:
     more: dict[str, Any] = {}
     if source.kind == "checkpoint":
         config = source.config()
-        root = "phantoms" if config.data.root is None else Path(config.data.root).name
-        plain = dataclasses.asdict(config)
         # The file goes to others: they need to know how it was trained, not where.
-        plain["data"] |= {"root": root, "cache_dir": None}
+        plain = without_places(config)
         del plain["run"], plain["wandb"]
-        more = {"config": plain, "training_data": root}
+        more = {"config": plain, "training_data": "phantoms" if config.data.root is None else "not stated"}
     if licence is not None:
         more["licence"] = licence
     return dataclasses.replace(info, description={**info.description, **more})

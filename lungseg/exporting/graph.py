@@ -147,6 +147,9 @@ def record(module: DeployedNetwork) -> ExportedProgram:
 
 def to_pt2(program: ExportedProgram, info: ModelInfo) -> bytes:
     """The content of a .pt2 file: the recorded graph, and what is known of the model as `EXTRA_FILE`."""
+    for module in program.graph_module.modules():
+        for node in getattr(module, "graph", torch.fx.Graph()).nodes:
+            node.meta.pop("stack_trace", None)  # lines and folders of the source on this machine
     content = io.BytesIO()
     with only_errors(*_NOISY):
         torch.export.save(program, content, extra_files={EXTRA_FILE: info_to_json(info)})

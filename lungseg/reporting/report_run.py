@@ -29,7 +29,7 @@ from lungseg.reporting.sentences import summary_sentences, wrong_at_most
 from lungseg.runs.progress import Progress
 from lungseg.runs.whole_files import write_text
 
-AFTER_TRAINING = Options(shortcut_images=300, robustness=100, faithfulness=30)
+AFTER_TRAINING = Options(shortcuts=300, robustness=100, faithfulness=30)
 """Fewer images through the studies that show the network each image many times; `evaluate` takes more."""
 
 _PATHS = ("root", "cache_dir", "dir")  # Keys of the config whose values, names of folders, stay out of the page.

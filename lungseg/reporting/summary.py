@@ -19,7 +19,11 @@ EVIDENCE = ("evidence_in_lungs", "Evidence in lungs before crop")
 
 
 def final_numbers(
-    rows: Sequence[dict[str, str]], best_epoch: int, test: dict[str, float], minutes: float, images_per_second: float
+    rows: Sequence[dict[str, str]],
+    best_epoch: int,
+    test: dict[str, float],
+    minutes: float,
+    images_per_second: float | None,
 ) -> dict[str, float]:
     """All final numbers by `stage/name`: the best epoch's `val/...`, the `test/...`, and the `fit/...` of the run."""
     trained = [int(row["epoch"]) for row in rows if row["epoch"] and row.get("train/loss")]  # not the row of the test
@@ -27,8 +31,9 @@ def final_numbers(
         "fit/best_epoch": best_epoch,
         "fit/epochs": 1 + max(trained, default=-1),
         "fit/minutes": round(minutes, 3),
-        "fit/images_per_second": round(images_per_second, 2),
     }
+    if images_per_second is not None:  # of a run that was resumed when it had finished
+        numbers["fit/images_per_second"] = round(images_per_second, 2)
     for row in rows:
         if row["epoch"] == str(best_epoch):
             numbers |= {name: float(value) for name, value in row.items() if name.startswith("val/") and value}
@@ -43,7 +48,8 @@ def summary_lines(numbers: dict[str, float], folder: Path, offline: Path | None)
         cells = [numbers.get(f"{stage}/{name}") for stage in stages]
         if any(cell is not None for cell in cells):
             lines.append(f"{title:<48}" + "".join("        -" if c is None else f"{c:>9.4f}" for c in cells))
-    lines += ["", f"{numbers['fit/minutes']:.1f} minutes, {numbers['fit/images_per_second']:.0f} training images/s"]
+    rate = [f"{numbers[name]:.0f} training images/s" for name in ("fit/images_per_second",) if name in numbers]
+    lines += ["", ", ".join([f"{numbers['fit/minutes']:.1f} minutes", *rate])]
     lines.append(f"run folder  {folder}   (metrics.csv, metrics.json, checkpoints/best.ckpt, overlays/)")
     sheets = sorted(folder.glob("overlays/*.png"))
     if sheets:

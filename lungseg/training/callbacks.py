@@ -1,14 +1,15 @@
-"""The callbacks of every training: seeds, a check of the loss, averaged weights, and what a person sees of an epoch."""
+"""The callbacks of every training: seeds, a check of the loss, averaged weights, checkpoints, what a person sees."""
 
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -76,6 +77,27 @@ class AveragedWeights(WeightAveraging):
         """Take both sets of weights up again when training is resumed; else the averaged ones, just loaded, stay."""
         if trainer.state.fn == TrainerFn.FITTING:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
+
+
+class MovableCheckpoint(ModelCheckpoint):
+    """Saves names of files without their folder: they tell nobody where the run lay, and it may be moved."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What Lightning keeps, with names for paths."""
+        return _renamed(super().state_dict(), lambda path: Path(path).name) | {"dirpath": ""}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Find the files in the folder where they are now."""
+        folder = str(self.dirpath)
+        state = _renamed(state_dict, lambda path: str(Path(folder) / Path(path).name))
+        super().load_state_dict(state | {"dirpath": folder})
+
+
+def _renamed(state: dict[str, Any], rename: Callable[[str], str]) -> dict[str, Any]:
+    """The state of a checkpoint callback with every file, where there is one, under another name."""
+    paths = {name: path and rename(path) for name, path in state.items() if name.endswith("_path")}
+    best = {rename(path): score for path, score in state["best_k_models"].items()}
+    return state | paths | {"best_k_models": best}
 
 
 class EpochLines(Callback):

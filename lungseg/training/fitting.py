@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 import warnings
@@ -32,6 +31,7 @@ from lungseg.runs.whole_files import write_json, write_text
 from lungseg.training.callbacks import (
     AveragedWeights,
     EpochLines,
+    MovableCheckpoint,
     SeedEachEpoch,
     StopOnNonFinite,
     progress_callbacks,
@@ -126,7 +126,7 @@ class Training:
     def _conclude(self, test: dict[str, float]) -> None:
         epoch = int(read_checkpoint(self.run.best_checkpoint)["epoch"])
         minutes = (time.perf_counter() - self.started) / 60
-        rate = self.lines.images / self.lines.seconds if self.lines.seconds else math.nan
+        rate = self.lines.images / self.lines.seconds if self.lines.seconds else None
         numbers = final_numbers(self._metrics_csv().rows(), epoch, test, minutes, rate)
         write_json(self.run.metrics_json, numbers)
         offline = sorted(self.run.folder.glob("wandb/offline-run-*"))
@@ -239,7 +239,7 @@ def _callbacks(config: Config, run: Run, lines: EpochLines, monitor: str, mode: 
 
 def _checkpoint(path: Path, monitor: str | None = None, mode: str = "min") -> ModelCheckpoint:
     """Keep one file: of the best epoch by `monitor`, or, without it, of the last one."""
-    return ModelCheckpoint(
+    return MovableCheckpoint(
         path.parent,
         filename=path.stem,
         monitor=monitor,

@@ -8,7 +8,6 @@ import os
 import sys
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -16,6 +15,7 @@ import numpy as np
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from lungseg.config import Config, WandbConfig
+from lungseg.config.loading import without_places
 from lungseg.errors import UserError
 from lungseg.evaluation.intervals import Number
 from lungseg.evaluation.results import EvaluationResults
@@ -139,9 +139,6 @@ def _wandb_logger(config: Config, run: Run, offline: bool) -> WandbLogger:
 
     # Before WandbLogger, whose own settings come too late for what wandb prints when it is set up.
     wandb.setup(wandb.Settings(silent=True, mode="offline" if offline else "online"))
-    sent = asdict(config)
-    for section, key in ((sent["data"], "root"), (sent["data"]["phantom"], "dir"), (sent["run"], "dir")):
-        section.pop(key)  # places on this machine
     return WandbLogger(
         name=run.name,
         project=config.wandb.project,
@@ -151,7 +148,7 @@ def _wandb_logger(config: Config, run: Run, offline: bool) -> WandbLogger:
         save_dir=run.folder,
         offline=offline,
         id=None if "WANDB_SWEEP_ID" in os.environ else _wandb_id(run),  # inside a sweep its agent gives the id
-        config=sent,
+        config=without_places(config),
         settings=wandb.Settings(
             silent=True,
             console="off",

@@ -37,7 +37,11 @@ class LungModule(LightningModule):
         super().__init__()
         self.loss, self.optim, self.classes = loss, optim, classes
         # Plain values, not save_hyperparameters: the checkpoint must load with weights_only=True, without our classes.
-        self.plain: dict[str, Any] = {"model": asdict(model), "loss": asdict(loss), "optim": asdict(optim)}
+        self.plain: dict[str, Any] = {
+            "model": asdict(model.without_paths()),
+            "loss": asdict(loss),
+            "optim": asdict(optim),
+        }
         self.plain |= {"classes": list(classes), "class_weights": list(class_weights)}
         self.network = LungNetwork(model, len(classes))
         self.class_weights: Tensor

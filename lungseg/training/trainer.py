@@ -21,12 +21,15 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from lungseg.config import LossConfig, TrainerConfig
-from lungseg.errors import UserError
+from lungseg.errors import UserError, check
 from lungseg.evaluation.distributed import PATIENCE
 from lungseg.runs.rank import Rank
 from lungseg.runs.whole_files import whole_file
 
 _STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true")
+_ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "32", "16", "bf16")
+"""Of Lightning's; with weights in half or double precision this network does not run."""
 _REFUSED = {
     "fsdp": "shares out parameters, and the memory of this network is its activations",
     "deepspeed": "shares out parameters, and its checkpoints are no plain files",
@@ -47,6 +50,9 @@ def build_trainer(
         UserError: What Lightning, or a run of several processes, cannot do.
     """
     _check_strategy(section.strategy)
+    for name, there in (("accelerator", _ACCELERATORS), ("precision", _PRECISIONS)):
+        value = getattr(section, name)
+        check(value in there, f"trainer.{name}", f"one of {', '.join(there)}", value)
     if rank.launcher == "Lightning" and section.num_nodes > 1 and not {"MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
         raise UserError(
             "trainer.num_nodes: several nodes need torchrun, srun, or MASTER_ADDR, MASTER_PORT and NODE_RANK in the "

@@ -10,7 +10,7 @@ import pytest
 
 from lungseg import config as schema
 from lungseg.config import Config, DataConfig, ModelConfig, OptimConfig, PhantomConfig, RunConfig, WandbConfig, loading
-from lungseg.config.loading import dump_config, load_config
+from lungseg.config.loading import dump_config, load_config, without_places
 from lungseg.errors import ConfigError
 
 FILE = Path("configs/x.yaml")
@@ -337,3 +337,39 @@ def test_values_are_plain_and_nested() -> None:
     assert type(tree["wandb"]["tags"]) is list
     assert type(tree["trainer"]["devices"]) is list
     assert type(tree["wandb"]["tags"][0]) is str
+
+
+@pytest.mark.parametrize(
+    ("word", "resolved"),
+    [
+        ("run.name=${oc.env:HOME}", None),
+        ("run.name=a-${oc.env:NOTHING,else}", None),
+        ("run.name=${oc.decode:1}", None),
+        ("run.name=${optim.${run.dir}}", None),
+        (r"run.name=\\\\${oc.env:HOME}", None),  # a backslash of its own, then an interpolation
+        ("wandb.tags=['${oc.env:HOME}']", None),
+        ("run.name=lr-${optim.lr}", "lr-0.001"),
+    ],
+)
+def test_an_interpolation_reads_the_config_and_nothing_else(word: str, resolved: str | None) -> None:
+    if resolved is not None:
+        assert load_config(None, [word]).run.name == resolved
+        return
+    with pytest.raises(ConfigError, match=r"only \$\{section.key\} is resolved"):
+        load_config(None, [word])
+
+
+@pytest.mark.parametrize(
+    "name", ["..", "a/..", "a/../../b", "a//b", "/a", "a/", "a\0b", "a\nb", "n" * 101, ".hidden", ""]
+)
+def test_a_run_cannot_leave_its_folder_by_its_name(name: str) -> None:
+    with pytest.raises(ValueError, match=r"run\.name"):
+        RunConfig(name=name)
+    assert RunConfig(name="study/fold 1-ü").name == "study/fold 1-ü"
+
+
+def test_what_leaves_the_machine_names_no_place() -> None:
+    places = ["data.root", "data.cache_dir", "data.phantom.dir", "run.dir", "run.init", "model.encoder_weights"]
+    sent = str(without_places(load_config(None, [f"{key}=/secret/place" for key in places])))
+    assert "secret" not in sent and "'max_epochs': 50" in sent
+    assert without_places(load_config(None, ["model.encoder_weights=lite0"]))["model"]["encoder_weights"] == "lite0"

@@ -20,7 +20,7 @@ from lungseg.evaluation.target import EvaluationTarget, load_target
 from lungseg.models.network import LungNetwork
 from lungseg.reporting.summary import evaluation_lines
 
-QUICK = Options(faithfulness=0, bootstraps=50, shortcuts=False, robustness=0)
+QUICK = Options(faithfulness=0, bootstraps=50, shortcuts=0, robustness=0)
 
 
 def read(folder: Path) -> tuple[dict[str, Any], list[dict[str, str]]]:
@@ -153,7 +153,7 @@ def set_of(tmp_path: Path, phantoms: Path):
     return write
 
 
-FULL = dataclasses.replace(QUICK, faithfulness=2, shortcuts=True, robustness=2)
+FULL = dataclasses.replace(QUICK, faithfulness=2, shortcuts=1000, robustness=2)
 
 
 @pytest.mark.filterwarnings("error")

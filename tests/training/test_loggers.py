@@ -97,7 +97,7 @@ class Recorder:
 def results(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> EvaluationResults:
     folder = tmp_path_factory.mktemp("evaluated")
     run = Path(shutil.copytree(untrained, folder / "run"))
-    options = dataclasses.replace(AFTER_TRAINING, faithfulness=0, robustness=3, bootstraps=20, shortcut_images=3)
+    options = dataclasses.replace(AFTER_TRAINING, faithfulness=0, robustness=3, bootstraps=20, shortcuts=3)
     return report_run(run, (), "test", options, page=False).results
 
 

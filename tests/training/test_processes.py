@@ -164,7 +164,7 @@ def test_a_loss_that_is_no_number_is_one_line_from_two_processes(tmp_path: Path)
     [
         ("data.root=nowhere", "error: nowhere"),
         ("optim.lr=fast", "optim.lr"),
-        ("trainer.precision=17", "error: trainer"),
+        ("trainer.precision=17", "error: trainer.precision: must be one of 32-true"),
     ],
 )
 def test_a_mistake_is_one_line_under_torchrun_too(tmp_path: Path, word: str, line: str) -> None:
