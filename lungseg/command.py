@@ -4,6 +4,7 @@ It imports nothing heavy, so that `--help` answers at once; `LUNGSEG_DEBUG=1` sh
 """
 
 import argparse
+import errno
 import importlib.util
 import os
 import re
@@ -14,10 +15,16 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-from lungseg.errors import UserError, did_you_mean
+from lungseg.errors import UserError, did_you_mean, printable
 
 _FILE_ERRORS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 """Of files that the user named, or of folders that may not be written."""
+
+_SYSTEM_ERRORS = {
+    getattr(errno, name, None)  # Windows lacks some
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO", "ESTALE", "EMFILE", "ENFILE", "ENAMETOOLONG", "ENOMEM")
+}
+"""Of a disk or a system that has no more to give: nothing that a traceback would explain."""
 
 
 class _UsageError(Exception):
@@ -76,6 +83,10 @@ def run_command(
         if os.environ.get("LUNGSEG_DEBUG", "0") not in ("", "0"):
             raise
         return _fail(f"error: {_message(error)}", 2)
+    except OSError as error:
+        if error.errno not in _SYSTEM_ERRORS:
+            raise
+        return _fail(f"error: {_message(error)}", 2)
     except ModuleNotFoundError as error:
         name = (error.name or "lungseg").partition(".")[0]
         if importlib.util.find_spec(name) is not None:
@@ -117,7 +128,7 @@ def _hint(parser: argparse.ArgumentParser, message: str) -> str:
 
 
 def _fail(line: str, code: int) -> int:
-    print(line, file=sys.stderr)
+    print(printable(line), file=sys.stderr)
     return code
 
 

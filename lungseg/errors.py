@@ -33,6 +33,11 @@ def check(holds: bool, key: str, rule: str, value: object) -> None:
         raise UserError(f"{key}: must be {rule}, got {value!r}")
 
 
+def printable(text: str) -> str:
+    """Text for a terminal, on one line: what is not printable, and could be a command to it, is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def did_you_mean(names: Sequence[str]) -> str:
     """End a message with the nearest right names; empty without any."""
     return f"; did you mean {' or '.join(map(repr, names))}?" if names else ""

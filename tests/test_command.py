@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -248,3 +250,17 @@ def test_frame_and_help_import_nothing_heavy() -> None:
         "print(sorted({'torch', 'lightning', 'omegaconf', 'numpy', 'wandb'} & set(sys.modules)))\n"
     )
     assert _run_python("-c", code).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", ["ENOSPC", "EMFILE", "ENAMETOOLONG", "ESTALE", "EIO"])
+def test_a_system_that_has_no_more_to_give_is_one_line(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    number = getattr(errno, name)
+    assert run_command(_raise(OSError(number, os.strerror(number), "runs/x")), _parser(), []) == 2
+    assert capsys.readouterr().err == f"error: runs/x: {os.strerror(number)}\n"
+    with pytest.raises(OSError, match="plain"):
+        run_command(_raise(OSError("plain")), _parser(), [])
+
+
+def test_a_name_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(_raise(UserError("\x1b[2J\u202egnp.a: no image")), _parser(), []) == 2
+    assert capsys.readouterr().err == "error: \\x1b[2J\\u202egnp.a: no image\n"

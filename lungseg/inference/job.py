@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lungseg.errors import DataError, UserError
+from lungseg.errors import DataError, UserError, printable
 from lungseg.inference.dicom_out import check_highdicom, write_dicom
 from lungseg.inference.inputs import Input, find_inputs
 from lungseg.inference.journal import Journal, Row, check_settings, done_ids
@@ -174,7 +174,9 @@ def _predict_into(journal: Journal, options: Options, files: Sequence[Input]) ->
     # The bars of shards, which share a terminal, would draw over each other.
     for row in tracked(rows, len(files), title, bar=options.shard is None):
         if row["error"] is not None:
-            tqdm.write(f"skipped {row['id']}: {row['error']}", file=sys.stderr)  # above the bar, if there is one
+            tqdm.write(
+                printable(f"skipped {row['id']}: {row['error']}"), file=sys.stderr
+            )  # above the bar, if there is one
         journal.add(row)
 
 

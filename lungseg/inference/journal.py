@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from lungseg.data.severity import Severity
 from lungseg.errors import UserError
 from lungseg.inference.inputs import Input
-from lungseg.runs.whole_files import write_json, write_text, write_whole
+from lungseg.runs.whole_files import safe_cell, write_json, write_text, write_whole
 
 JSONL, CSV, SETTINGS = "predictions.jsonl", "predictions.csv", "settings.json"
 SHARDS = "predictions.part-*.jsonl"  # Journals of processes that share the files, until they are collected.
@@ -87,13 +87,14 @@ class Journal:
 
 
 def csv_of(rows: Iterable[Row], columns: Sequence[str]) -> str:
-    """Rows as CSV, a list in one cell; of a name that is not UTF-8 the system's bytes, escaped."""
+    """Rows as CSV, a list in one cell, text as `safe_cell` makes it."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({name: "; ".join(value) if isinstance(value, list) else value for name, value in row.items()})
-    return text.getvalue().encode(errors="backslashreplace").decode()
+        joined = {name: "; ".join(value) if isinstance(value, list) else value for name, value in row.items()}
+        writer.writerow({name: safe_cell(v) if isinstance(v, str) else v for name, v in joined.items()})
+    return text.getvalue()
 
 
 def done_ids(folder: Path, files: Sequence[Input]) -> set[str]:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lungseg.errors import printable
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -36,8 +38,8 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text as UTF-8."""
-    write_whole(path, text.encode())
+    """Write text as UTF-8; of names that are not, the system's bytes are escaped."""
+    write_whole(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
@@ -52,7 +54,14 @@ def to_csv(lines: Iterable[Iterable[Any]]) -> str:
     return text.getvalue()
 
 
+def safe_cell(text: str) -> str:
+    """Text as a cell of CSV that no spreadsheet takes for a formula (`=1+1` in a file's name), on one line."""
+    return f"'{printable(text)}" if text.startswith(("=", "+", "-", "@")) else printable(text)
+
+
 def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return safe_cell(value)
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.9g}"
     return int(value) if isinstance(value, bool) else value

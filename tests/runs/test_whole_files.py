@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lungseg.runs.whole_files import digest, without_nan, write_json, write_text, write_whole
+from lungseg.runs.whole_files import digest, to_csv, without_nan, write_json, write_text, write_whole
 
 
 def test_no_half_written_file_stands_under_a_final_name(tmp_path: Path) -> None:
@@ -37,3 +37,9 @@ def test_digest_is_of_the_bytes_alone(tmp_path: Path) -> None:
     for name, text in (("a", "x"), ("b", "x"), ("c", "y")):
         write_text(tmp_path / name, text)
     assert digest(tmp_path / "a") == digest(tmp_path / "b") != digest(tmp_path / "c")
+
+
+def test_a_cell_is_no_formula_and_no_command_to_a_terminal() -> None:
+    names = ["=1+1", "+1", "-a", "@x", "a\rb", "\x1b[31m", "plain ü", "\udce4"]
+    lines = to_csv([names, [-1.5, -2, None, math.nan, True]]).splitlines()
+    assert lines == ["'=1+1,'+1,'-a,'@x,a\\rb,\\x1b[31m,plain ü,\\udce4", "-1.5,-2,,,1"]
