@@ -13,18 +13,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lungseg.data.codestreams import (
+    MOST_PIXELS,
+    UnreadableError,
+    check_deflated,
+    check_jpeg,
+    check_jpeg2000,
+    check_size,
+)
 from lungseg.errors import DataError
 from lungseg.runs.progress import only_errors
 
 Values = npt.NDArray[np.integer[Any] | np.floating[Any]]
 Shares = npt.NDArray[np.float64]  # (H, W), 0 black to 1 white.
 
-MOST_PIXELS = 400_000_000
-"""Of an image; a film has 20 million. A small file may claim any size, and a decoder would make room for all of it."""
+_BLOCK = 1_000_000  # Pixels looked up at a time: NumPy makes an index of eight bytes of each.
 _log = logging.getLogger(__name__)
 _INSTALL = "pip install 'lungseg[dicom]'"
-_JPEG_SYNTAXES = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70, 80, 81))
-"""Transfer syntaxes of JPEG (50 to 70) and JPEG-LS (80, 81): streams that end with a marker."""
+_JPEG = "1.2.840.10008.1.2.4."
+"""Start of the transfer syntaxes of JPEG (numbers below 80), JPEG-LS (80, 81) and JPEG 2000 (90, 91, 201 to 203)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +42,6 @@ class DicomImage:
     spacing_mm: tuple[float, float] | None
     """Height and width of a pixel in mm, or None. In order: PixelSpacing, ImagerPixelSpacing (at the detector, so
     magnified), NominalScannedPixelSpacing."""
-
-
-class UnreadableError(Exception):
-    """What is wrong with a file, in words that hold nothing of its header; becomes a DataError that names the file."""
 
 
 def is_dicom(path: Path) -> bool:
@@ -63,13 +66,6 @@ def full_scale(maximum: int) -> int:
     return next((2**bits - 1 for bits in (8, 10, 12, 14, 16) if 2**bits > maximum), maximum)
 
 
-def check_size(width: int, height: int) -> None:
-    """Raise an UnreadableError, before anything is decoded, for an image that claims more than `MOST_PIXELS`."""
-    if width * height > MOST_PIXELS:
-        most = f"{MOST_PIXELS // 10**6} megapixels"
-        raise UnreadableError(f"its header claims {width}x{height} pixels; the most that is read are {most}")
-
-
 def read_dicom(path: Path) -> DicomImage:
     """Read a single-frame grey DICOM file.
 
@@ -87,13 +83,9 @@ def read_dicom(path: Path) -> DicomImage:
         raise DataError(f"{path}: reading DICOM needs pydicom; {_INSTALL}") from None
     with only_errors("pydicom", level=logging.CRITICAL + 1):  # whatever it logs or warns of quotes header values
         try:
+            _check_inflated(path)
             dataset = pydicom.dcmread(path)
-            stored = _stored(dataset)
-            padding = _padding(dataset, stored)
-            shares = _contrast(dataset, _modality(dataset, stored), padding, path)
-            shares = 1 - shares if dataset.PhotometricInterpretation == "MONOCHROME1" else shares
-            pixels = np.where(padding, 0, np.rint(shares * 255)).astype(np.uint8)
-            return DicomImage(pixels, _spacing_mm(dataset))
+            return DicomImage(_shown(dataset, _stored(dataset), path), _spacing_mm(dataset))
         except UnreadableError as fault:
             reason = str(fault)
         except OSError as error:
@@ -116,7 +108,10 @@ def _stored(dataset: Any) -> Values:
     check_size(int(dataset.get("Columns") or 0), int(dataset.get("Rows") or 0))
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
+        _check_stream(dataset, syntax)
         pixels: Values = dataset.pixel_array
+    except UnreadableError:
+        raise
     except BaseException as error:  # any decoder's own error; its text may quote the header
         # Decoders written in Rust panic with a BaseException of their own; Ctrl-C must go through all the same.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
@@ -124,12 +119,64 @@ def _stored(dataset: Any) -> Values:
         if syntax.is_compressed:
             raise UnreadableError(f"its compressed pixels are broken or need a decoder: {_INSTALL}") from None
         raise UnreadableError("its pixels are truncated or do not match its header") from None
-    # JPEG and JPEG-LS decoders fill up what a cut stream lacks and say nothing; the end marker cannot occur in a scan.
-    if syntax in _JPEG_SYNTAXES and b"\xff\xd9" not in dataset.PixelData:
-        raise UnreadableError("its compressed pixels are truncated")
     if pixels.ndim != 2:
         raise UnreadableError("it is not one grey image")
     return pixels
+
+
+def _check_inflated(path: Path) -> None:
+    """Refuse a deflated data set that would fill the memory; other data sets take what the file has."""
+    from pydicom.filereader import read_file_meta_info
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    meta = read_file_meta_info(path)
+    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        # Behind preamble, marker and the element of the group's length, which counts from its own end.
+        start = 144 + int(meta.FileMetaInformationGroupLength)
+        check_deflated(path.read_bytes()[start:], most=4 * MOST_PIXELS)  # 16-bit pixels, and as much again
+
+
+def _check_stream(dataset: Any, syntax: Any) -> None:
+    """Look at the one compressed frame of a data set before it is decoded."""
+    from pydicom.encaps import get_frame
+
+    if not syntax.startswith(_JPEG):
+        return
+    frame, number = get_frame(dataset.PixelData, 0, number_of_frames=1), int(syntax.removeprefix(_JPEG).split(".")[0])
+    if number <= 81:
+        check_jpeg(frame)
+    elif number in (90, 91, 201, 202, 203):
+        check_jpeg2000(frame)
+    if number in (80, 81):
+        # The other decoder fills up what a cut stream lacks, and says nothing.
+        dataset.pixel_array_options(decoding_plugin="pyjpegls")
+
+
+def _shown(dataset: Any, stored: Values, path: Path) -> npt.NDArray[np.uint8]:
+    """The pixels as they are to be shown, (H, W), 0 black to 255 white."""
+    if stored.dtype.itemsize > 2 or not np.issubdtype(stored.dtype, np.integer):
+        return _show(dataset, stored, path)
+    # Of 16 bits there are few values, whatever the size of the image: each is worked out once, and looked up.
+    low = int(stored.min())
+    there = np.zeros(int(stored.max()) - low + 1, np.bool_)
+    blocks = [slice(start, start + _BLOCK) for start in range(0, stored.size, _BLOCK)]
+    flat, pixels = stored.reshape(-1), np.empty(stored.size, np.uint8)
+    for block in blocks:
+        there[flat[block].astype(np.intp) - low] = True
+    table = np.zeros(there.size, np.uint8)
+    values = np.flatnonzero(there)
+    table[values] = _show(dataset, (values + low).astype(stored.dtype)[None], path)[0]
+    for block in blocks:
+        pixels[block] = table[flat[block].astype(np.intp) - low]
+    return pixels.reshape(stored.shape)
+
+
+def _show(dataset: Any, stored: Values, path: Path) -> npt.NDArray[np.uint8]:
+    """What `_shown` does, pixel by pixel; only which values there are counts, not where or how often they are."""
+    padding = _padding(dataset, stored)
+    shares = _contrast(dataset, _modality(dataset, stored), padding, path)
+    shares = 1 - shares if dataset.PhotometricInterpretation == "MONOCHROME1" else shares
+    return np.where(padding, 0, np.rint(shares * 255)).astype(np.uint8)
 
 
 def _padding(dataset: Any, stored: Values) -> npt.NDArray[np.bool_]:
@@ -231,6 +278,6 @@ def _spacing_mm(dataset: Any) -> tuple[float, float] | None:
             height_mm, width_mm = (float(value) for value in dataset.get(keyword) or ())
         except (TypeError, ValueError):
             continue
-        if 0 < height_mm < math.inf and 0 < width_mm < math.inf:
+        if all(0.001 < side < 100 for side in (height_mm, width_mm)):  # else it is no X-ray's, whatever it says
             return height_mm, width_mm
     return None

@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lungseg.data.dicom import UnreadableError, check_size, full_scale, has_dicom_marker, read_dicom
+from lungseg.data.codestreams import UnreadableError, check_jpeg, check_size, check_tiff
+from lungseg.data.dicom import full_scale, has_dicom_marker, read_dicom
 from lungseg.errors import DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
@@ -35,8 +36,8 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
     - TIFF: white-is-zero is inverted. DICOM: see `dicom.read_dicom`.
 
     Raises:
-        DataError: One line naming the file: missing, cut, damaged, several frames, larger than `dicom.MOST_PIXELS`, or
-            none of these formats.
+        DataError: One line naming the file: missing, cut, damaged, several frames, more than `codestreams.MOST_PIXELS`,
+            or none of these formats.
     """
     return _to_8bit(_read_grey(path, dicom=True))
 
@@ -117,16 +118,7 @@ def _decode_png(data: bytes) -> Pixels:
 
 
 def _decode_jpeg(data: bytes) -> Pixels:
-    precision, start = 8, 2  # behind the marker that every JPEG starts with
-    while start + 4 < len(data) and data[start] == 0xFF and (marker := data[start + 1]) != 0xDA:  # until the first scan
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame header, not one of its tables
-            precision = data[start + 4]
-            check_size(*(int.from_bytes(data[at : at + 2], "big") for at in (start + 7, start + 5)))
-        start += 1 if marker == 0xFF else 2 + int.from_bytes(data[start + 2 : start + 4], "big")
-    if data[start : start + 2] != b"\xff\xda":
-        raise UnreadableError("truncated or damaged JPEG")
-    if data.find(b"\xff\xd9", start) < 0:  # the end marker cannot occur inside a scan; bytes after it are ignored
-        raise UnreadableError("truncated JPEG")
+    precision = check_jpeg(data)
     if precision != 8:
         return _decode_deep_jpeg(data, precision)
     return _to_grey(_opencv(data, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH))  # flags that apply EXIF orientation
@@ -161,6 +153,8 @@ def _decode_tiff(data: bytes) -> Pixels:
     # A value of 16 bit (type 3) fills the first half of its field only.
     tags = {tag: struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", value)[0] for tag, kind, _, value in entries}
     check_size(tags.get(256, 0), tags.get(257, 0))
+    if tags.get(259, 1) != 1:  # compressed
+        check_tiff(data)
     grey = _to_grey(_opencv(data))
     # OpenCV inverts 8-bit white-is-zero, and leaves 16 bit as it is.
     return 255 - _to_8bit(grey) if tags.get(262) == 0 and grey.dtype == np.uint16 else grey

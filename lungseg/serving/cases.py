@@ -3,7 +3,6 @@
 A map of another class costs no pass, one of a gradient method costs one and is kept.
 """
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
-from lungseg.data.dicom import is_dicom
 from lungseg.data.phantom.generator import draw_phantom
 from lungseg.data.sample import CLASSES
 from lungseg.errors import DataError, UserError
@@ -23,7 +20,6 @@ from lungseg.inference.prediction import Prediction
 from lungseg.inference.predictor import Predictor, SquarePrediction
 from lungseg.inference.preprocess import Picture, enlarge_map
 
-MOST_MEGAPIXELS = 64
 CLOSED_FORM = "cam"
 METHODS = {
     CLOSED_FORM: "Closed form (exact)",
@@ -71,7 +67,6 @@ class Reader:
     def read(self, path: Path, name: str) -> Case:
         """Read a file and run the network on it; a DataError names the file by `name`, never by its place."""
         try:
-            _check_size(path)
             return self._pass(name, path)
         except DataError as error:
             # The path is that of an upload, which says nothing to who dropped the file.
@@ -125,19 +120,3 @@ class Reader:
         if not np.isfinite(cam).all():  # a gradient can overflow, and would be drawn as no evidence
             raise UserError(f"{METHODS[method]} gives no finite map of {case.name!r} with this model")
         return enlarge_map(cam, self.predictor.info)
-
-
-def _check_size(path: Path) -> None:
-    """Refuse a picture too large to be decoded here, before it is; what Pillow does not know is left to the decoder."""
-    if is_dicom(path):
-        return
-    try:
-        # Pillow reads the header alone here; its own warning would come at another size.
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-            width, height = image.size
-    except Image.DecompressionBombError:
-        raise DataError(f"{path}: more than {MOST_MEGAPIXELS} megapixels; scale it down") from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
-        return
-    if width * height > MOST_MEGAPIXELS * 1_000_000:
-        raise DataError(f"{path}: {width} x {height} pixels; scale it down to {MOST_MEGAPIXELS} megapixels")

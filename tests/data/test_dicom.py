@@ -19,14 +19,16 @@ from lungseg.errors import DataError
 pydicom = pytest.importorskip("pydicom")
 
 from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
-from pydicom.encaps import encapsulate, generate_frames  # noqa: E402
+from pydicom.encaps import encapsulate, generate_frames, get_frame  # noqa: E402
 from pydicom.pixels import apply_modality_lut, apply_voi_lut  # noqa: E402
 from pydicom.uid import (  # noqa: E402
     MPEG4HP41,
+    DeflatedExplicitVRLittleEndian,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGLSLossless,
     RLELossless,
     generate_uid,
 )
@@ -220,7 +222,7 @@ def test_pixels_no_decoder_reads_are_an_error_that_says_what_to_install(
     dataset.PixelData = encapsulate([b"no decoder knows this"])
     dataset["PixelData"].VR, dataset.file_meta.TransferSyntaxUID = "OB", syntax
     dataset.save_as(tmp_path / "x.dcm", enforce_file_format=True)
-    with pytest.raises(DataError, match=r"x\.dcm: .*need a decoder: pip install 'lungseg\[dicom\]'"):
+    with pytest.raises(DataError, match=r"x\.dcm: .*(need a decoder: pip install 'lungseg\[dicom\]'|damaged JPEG)"):
         read_image(tmp_path / "x.dcm")
     assert capfd.readouterr() == ("", "")
 
@@ -231,7 +233,7 @@ def test_a_cut_jpeg_stream_is_an_error_and_no_half_picture(tmp_path: Path) -> No
     dataset.PixelData = encapsulate([stream[: len(stream) // 2]])
     dataset["PixelData"].VR = "OB"
     dataset.save_as(tmp_path / "x.dcm", enforce_file_format=True)
-    with pytest.raises(DataError, match=r"x\.dcm: .*its compressed pixels are truncated"):
+    with pytest.raises(DataError, match=r"x\.dcm: .*truncated JPEG"):
         read_image(tmp_path / "x.dcm")
 
 
@@ -329,7 +331,7 @@ def test_a_file_that_claims_an_absurd_size_is_refused_before_it_is_decoded(tmp_p
     dataset = compressed(RLELossless)
     dataset.Rows, dataset.Columns = 30_000, 40_000
     dataset.save_as(tmp_path / "x.dcm", enforce_file_format=True)
-    with pytest.raises(DataError, match=r"x\.dcm: .*claims 40000x30000 pixels; .* 400 megapixels\); replace"):
+    with pytest.raises(DataError, match=r"x\.dcm: .*claims 40000x30000 pixels; .* 100 megapixels\); replace"):
         read_image(tmp_path / "x.dcm")
 
 
@@ -382,3 +384,61 @@ def test_the_pydicom_logger_is_left_as_it_was(tmp_path: Path) -> None:
     before = logger.level
     read_image(write(tmp_path / "x.dcm", RAMP))
     assert logger.level == before
+
+
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless, RLELossless])
+@pytest.mark.parametrize("end", [b"", b"\xff\xd9"])
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9, 0.99])
+def test_half_a_codestream_in_a_whole_file_is_no_image(tmp_path: Path, syntax: str, end: bytes, share: float) -> None:
+    dataset = compressed(syntax)
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=1).rstrip(b"\0")
+    dataset.PixelData = encapsulate([frame[: int(len(frame) * share)] + end])
+    dataset.save_as(tmp_path / "x.dcm", enforce_file_format=True)
+    with pytest.raises(DataError, match=r"x\.dcm: cannot be read as an X-ray \("):
+        read_image(tmp_path / "x.dcm")
+
+
+def test_a_baseline_jpeg_in_a_file_is_checked_as_one_outside(tmp_path: Path) -> None:
+    whole = cv2.imencode(".jpg", np.tile(RAMP.astype(np.uint8), (4, 4)))[1].tobytes()
+    for name, frame in (("whole", whole), ("half", whole[: len(whole) // 2] + b"\xff\xd9")):
+        dataset = dataset_of(np.tile(RAMP.astype(np.uint8), (4, 4)), bits=8)
+        dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+        dataset.PixelData = encapsulate([frame])
+        dataset["PixelData"].VR = "OB"
+        dataset.save_as(tmp_path / f"{name}.dcm", enforce_file_format=True)
+    assert read_image(tmp_path / "whole.dcm").shape == (RAMP.shape[0] * 4, RAMP.shape[1] * 4)
+    with pytest.raises(DataError, match=r"half\.dcm: .*damaged or truncated JPEG"):
+        read_image(tmp_path / "half.dcm")
+
+
+def test_a_stream_claims_no_other_size_than_may_be_read(tmp_path: Path) -> None:
+    """The header of the file may be modest, and that of the stream in it not."""
+    dataset = compressed(JPEGLSLossless)
+    frame = bytearray(get_frame(dataset.PixelData, 0, number_of_frames=1))
+    start = frame.index(b"\xff\xf7") + 5
+    frame[start : start + 4] = b"\xf0\0\xf0\0"
+    dataset.PixelData = encapsulate([bytes(frame)])
+    dataset.save_as(tmp_path / "x.dcm", enforce_file_format=True)
+    with pytest.raises(DataError, match=r"claims 61440x61440 pixels"):
+        read_image(tmp_path / "x.dcm")
+
+
+def test_a_data_set_that_inflates_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = dataset_of(RAMP)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.save_as(tmp_path / "x.dcm", enforce_file_format=True)
+    whole = read_image(tmp_path / "x.dcm")
+    monkeypatch.setattr("lungseg.data.dicom.MOST_PIXELS", RAMP.size // 8)
+    with pytest.raises(DataError, match=r"x\.dcm: .*it inflates to more than 0 MB"):
+        read_image(tmp_path / "x.dcm")
+    monkeypatch.undo()
+    cut = (tmp_path / "x.dcm").read_bytes()
+    (tmp_path / "x.dcm").write_bytes(cut[:-40] + bytes(40))
+    with pytest.raises(DataError, match=r"x\.dcm: cannot be read"):
+        read_image(tmp_path / "x.dcm")
+    assert whole.shape == RAMP.shape
+
+
+@pytest.mark.parametrize("spacing", [[1e200, 1e200], [1e-9, 1e-9], [0.1, 1e5]])
+def test_a_spacing_that_no_x_ray_has_is_not_known(tmp_path: Path, spacing: list[float]) -> None:
+    assert read_dicom(write(tmp_path / "x.dcm", RAMP, PixelSpacing=spacing)).spacing_mm is None
