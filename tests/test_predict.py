@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -389,3 +390,59 @@ def test_dicom_out_without_highdicom_says_what_to_install(
     monkeypatch.setattr("lungseg.inference.dicom_out.find_spec", lambda name: None)
     assert _predict(folder, "--output", out, "--checkpoint", untrained, "--dicom-out") == 2
     assert "--dicom-out: needs highdicom; pip install 'lungseg[dicom-out]'" in capsys.readouterr().err
+
+
+def test_what_befalls_one_file_is_said_of_it_and_the_others_are_done(
+    folder: Path, out: Path, untrained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(folder / "a.png", folder / f"{'n' * 250}.bmp")  # its results would have a name that is too long
+    os.mkfifo(folder / "pipe.png")  # of a folder not even looked at: it would be waited for
+    (folder / "linked").symlink_to(folder / "more")
+    (folder / "back").symlink_to(folder)
+    for name in ("huge", "changed", "broken"):
+        shutil.copy(folder / "a.png", folder / f"{name}.png")
+    prepare = Predictor.prepare
+
+    def planted(predictor: Predictor, path: Path) -> Any:
+        if path.stem == "huge":
+            raise MemoryError
+        if path.stem == "broken":
+            raise cv2.error("many\nlines")
+        found = prepare(predictor, path)
+        if path.stem == "changed":
+            path.write_bytes(path.read_bytes() + b"more")
+        return found
+
+    monkeypatch.setattr(Predictor, "prepare", planted)
+    assert _predict(folder, "--output", out, "--checkpoint", untrained) == 1
+    errors = {name: row["error"] for name, row in _rows(out).items() if row["error"]}
+    assert errors == {
+        f"{'n' * 250}.bmp": "File name too long",
+        "huge.png": "there is not enough memory for it",
+        "broken.png": "OpenCV cannot handle it",
+        "changed.png": "it was changed while it was read; run the command again",
+    }
+    assert "8: 4 done, 4 skipped" in capsys.readouterr().out and not list(out.rglob("*.part*"))
+    assert sum(name.endswith("/a.png") for name in _rows(out)) == 1  # of the folder and the link to it, one
+    assert _predict(folder / "pipe.png", "--output", out, "--checkpoint", untrained) == 1
+
+
+def test_broken_lines_of_a_journal_are_done_again(folder: Path, out: Path, untrained: Path) -> None:
+    words = (folder, "--output", out, "--checkpoint", untrained)
+    assert _predict(*words) == 0
+    lines = (out / "predictions.jsonl").read_bytes().splitlines(keepends=True)
+    planted = [b"{\n", b'["id"]\n', b'{"id": "b.jpg"}\n', b"\xff\n", lines[3]]
+    (out / "predictions.jsonl").write_bytes(b"".join(planted))
+    assert _predict(*words) == 0
+    assert len(_lines(out)) == len(_rows(out)) == 4
+
+
+def test_a_model_that_cannot_be_loaded_does_not_take_the_folder(
+    folder: Path, out: Path, untrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "wrong.safetensors").write_bytes(b"nothing")
+    assert _predict(folder, "--output", out, "--checkpoint", tmp_path / "wrong.safetensors") == 2
+    assert _predict(folder, "--output", out, "--checkpoint", untrained) == 0
+    (out / "settings.json").write_text("{")
+    assert _predict(folder, "--output", out, "--checkpoint", untrained) == 2
+    assert "settings.json: cannot be read" in capsys.readouterr().err

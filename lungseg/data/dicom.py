@@ -47,6 +47,8 @@ class DicomImage:
 def is_dicom(path: Path) -> bool:
     """Whether the file, whatever its name, carries the `DICM` marker at byte 128."""
     try:
+        if not path.is_file():  # a pipe or a device would be waited for
+            return False
         with path.open("rb") as file:
             return has_dicom_marker(file.read(132))
     except OSError:

@@ -20,7 +20,7 @@ from lungseg.data.codestreams import UnreadableError, check_jpeg, check_size, ch
 from lungseg.data.dicom import full_scale, has_dicom_marker, read_dicom
 from lungseg.errors import DataError
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
 """Suffixes (lower case) to look for in a folder; `read_image` itself goes by content. See also `dicom.is_dicom`."""
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -84,6 +84,8 @@ def fit_mask(mask: npt.NDArray[np.bool_], shape: tuple[int, int]) -> npt.NDArray
 def _read_grey(path: Path, dicom: bool = False) -> Pixels:
     """Decode to (H, W), 8 or 16 bit, values as stored; DICOM, where it is wanted, as `read_dicom` shows it."""
     try:
+        if path.exists() and not path.is_file():  # it might never end
+            raise UnreadableError("it is a folder" if path.is_dir() else "it is a pipe or a device, not a file")
         data = path.read_bytes()
         if dicom and has_dicom_marker(data):
             return read_dicom(path).pixels

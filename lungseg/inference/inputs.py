@@ -34,7 +34,8 @@ def find_inputs(words: Sequence[str], output: Path) -> tuple[Path, list[Input]]:
     """List the files that are asked for, each once: the deepest folder that holds them all, and they, sorted by id.
 
     A file is taken whatever its name. Of a folder and those below it: what is named as an image, and DICOM files
-    without such a name; hidden files and folders, DICOMDIR and the results in `output` are left out.
+    without such a name; hidden files and folders, DICOMDIR and the results in `output` are left out. Linked folders are
+    followed, each folder once.
 
     Args:
         words: Paths of files or folders, or patterns (`*`, `?`, `[...]`, `**` for any folders).
@@ -81,10 +82,15 @@ def _absolute(path: Path) -> Path:
 
 
 def _images_below(folder: Path, skipped: set[Path]) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
-        here = Path(parent)
+    seen: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        here, place = Path(parent), os.path.realpath(parent)
+        if place in seen:  # by a link that leads back, or to a folder that was here already
+            folders.clear()
+            continue
+        seen.add(place)
         folders[:] = sorted(name for name in folders if not name.startswith(".") and here / name not in skipped)
         for path in (here / name for name in names):
-            is_image = path.suffix.lower() in IMAGE_SUFFIXES or is_dicom(path)
+            is_image = path.is_file() and (path.suffix.lower() in IMAGE_SUFFIXES or is_dicom(path))
             if is_image and not path.name.startswith(".") and path.name.upper() != "DICOMDIR":
                 yield path

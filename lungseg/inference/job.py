@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -21,7 +22,7 @@ from tqdm import tqdm
 from lungseg.errors import DataError, UserError, printable
 from lungseg.inference.dicom_out import check_highdicom, write_dicom
 from lungseg.inference.inputs import Input, find_inputs
-from lungseg.inference.journal import Journal, Row, check_settings, done_ids
+from lungseg.inference.journal import Journal, Row, done_ids, keep_settings, settings_agree
 from lungseg.inference.prediction import OVERLAY_PX, Prediction
 from lungseg.inference.predictor import Predictor, SquarePrediction
 from lungseg.inference.preprocess import Picture
@@ -30,10 +31,12 @@ from lungseg.runs.progress import ahead, cores, one_opencv_thread, tracked
 from lungseg.runs.run import Run
 from lungseg.runs.whole_files import digest, write_whole
 
-Decoded = tuple[Picture, NDArray[np.uint8]] | DataError
-"""An image and its square for the network, or why there is none."""
-Predicted = tuple[Picture, SquarePrediction] | DataError
+Decoded = tuple[str, Picture, NDArray[np.uint8]] | DataError
+"""A file's stamp when it was read, its image, and its square for the network; or why there is none."""
+Predicted = tuple[str, Picture, SquarePrediction] | DataError
 Writer = Callable[[Input, Prediction], Row]
+_OF_ONE_FILE = (DataError, OSError, MemoryError, cv2.error)
+"""What may befall a file, or the writing of its results, and is no reason to give the others up."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def predict(options: Options) -> Outcome:
     # as those of two devices may.
     settings: Row = {"inputs_below": str(root), "model": digest(Run.open(options.checkpoint).model)}
     settings |= {name: getattr(options, name) for name in ("tta", "threshold", "dicom_out")}
-    check_settings(options.output, settings)
+    settings_agree(options.output, settings)
     # Every n-th rather than a block: series in one folder are alike, and blocks would take unequal times.
     files = files[shard[0] :: shard[1]] if shard else files
     journal = Journal(options.output, shard)
@@ -94,7 +97,7 @@ def predict(options: Options) -> Outcome:
             lost = _run_shards(options, devices)
             journal.collect_shards()
         elif todo:
-            _predict_into(journal, options, todo)
+            _predict_into(journal, options, todo, settings)
         return _outcome(journal, files, todo, lost)
     finally:
         if not shard:
@@ -111,18 +114,23 @@ def predict_files(predictor: Predictor, files: Sequence[Input], write: Writer) -
 
     def decode(file: Input) -> Decoded:
         try:
-            return predictor.prepare(file.path)
-        except DataError as error:
-            return error
+            stamp = file.stamp()
+            picture, square = predictor.prepare(file.path)
+            if file.stamp() != stamp:
+                raise DataError("it was changed while it was read; run the command again")
+            return stamp, picture, square
+        except _OF_ONE_FILE as error:
+            return _reason(file, error)
 
     def finish(item: tuple[Input, Predicted]) -> Row:
         file, found = item
         try:
             if isinstance(found, DataError):
                 raise found
-            return _row(file, **write(file, predictor.finish(*found)))
-        except DataError as error:
-            return _row(file, error=error)
+            stamp, picture, predicted = found
+            return {"id": file.id, **write(file, predictor.finish(picture, predicted)), "error": None, "stamp": stamp}
+        except _OF_ONE_FILE as error:
+            return {"id": file.id, "error": str(_reason(file, error)), "stamp": ""}
 
     # Threads, not processes: OpenCV and zlib let other threads run, and no image needs to be sent anywhere.
     pool = ThreadPoolExecutor(cores())
@@ -163,9 +171,10 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
     return int(index), int(count)
 
 
-def _predict_into(journal: Journal, options: Options, files: Sequence[Input]) -> None:
+def _predict_into(journal: Journal, options: Options, files: Sequence[Input], settings: Row) -> None:
     chosen = {name: getattr(options, name) for name in ("tta", "threshold", "batch_size")}
     predictor = Predictor.load(options.checkpoint, options.device, options.backend, **chosen)
+    keep_settings(options.output, settings)  # not before: a wrong model must not take the folder for itself
     calibration = str(predictor.info.description.get("calibration", ""))
     if calibration.startswith("none"):
         print(f"note: probabilities are not calibrated ({calibration})", file=sys.stderr)
@@ -216,13 +225,15 @@ def _run_network(predictor: Predictor, decoded: Iterable[tuple[Input, Decoded]])
     """Run the network, in batches, on the files that could be read, and pass all of them on."""
     remaining = iter(decoded)
     while batch := list(islice(remaining, predictor.batch_size)):
-        squares = [image[1] for _, image in batch if not isinstance(image, DataError)]
+        squares = [image[2] for _, image in batch if not isinstance(image, DataError)]
         predicted = iter(predictor.run(np.stack(squares)) if squares else ())
         for file, image in batch:
-            yield file, image if isinstance(image, DataError) else (image[0], next(predicted))
+            yield file, image if isinstance(image, DataError) else (*image[:2], next(predicted))
 
 
-def _row(file: Input, error: object = None, **values: Any) -> Row:
-    stamp = file.stamp() if file.path.exists() else ""
-    reason = None if error is None else str(error).removeprefix(f"{file.path}: ")
-    return {"id": file.id, **values, "error": reason, "stamp": stamp}
+def _reason(file: Input, error: BaseException) -> DataError:
+    """Why one file is skipped, without its path, which the row has already."""
+    text = error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)
+    if isinstance(error, (MemoryError, cv2.error)):
+        text = "there is not enough memory for it" if isinstance(error, MemoryError) else "OpenCV cannot handle it"
+    return DataError(text.removeprefix(f"{file.path}: "))

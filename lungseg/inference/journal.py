@@ -29,9 +29,12 @@ class Journal:
     def __init__(self, folder: Path, shard: tuple[int, int] | None = None):
         self.path = folder / (JSONL if shard is None else SHARDS.replace("*", f"{shard[0]}-of-{shard[1]}"))
         self._lock = _lock(self.path)
-        lines = list(_read(self.path))
+        found = list(_read(self.path))
         # Lines, not rows: a folder may hold a million images, and a parsed row takes several times the memory.
-        self._lines = {json.loads(line)["id"]: line for line in lines}
+        rows = [(row["id"], line) for line in found if (row := _row_of(line))]
+        lines, self._lines = [line for _, line in rows], dict(rows)
+        if len(lines) < len(found):
+            write_whole(self.path, b"".join(lines))
         self._file = self.path.open("ab")
         self._file.truncate(sum(map(len, lines)))  # a kill may have torn the last line
 
@@ -63,7 +66,8 @@ class Journal:
         for path in sorted(self.path.parent.glob(SHARDS)):
             lock = _lock(path)
             for line in _read(path):
-                self.add(json.loads(line))
+                if row := _row_of(line):
+                    self.add(row)
             path.unlink()
             lock.release()
             Path(lock.lock_file).unlink(missing_ok=True)
@@ -100,7 +104,7 @@ def csv_of(rows: Iterable[Row], columns: Sequence[str]) -> str:
 def done_ids(folder: Path, files: Sequence[Input]) -> set[str]:
     """Ids of files whose results are there, of whatever shard, and that have not changed since."""
     paths = (folder / JSONL, *sorted(folder.glob(SHARDS)))
-    rows = (json.loads(line) for path in paths for line in _read(path))
+    rows = (row for path in paths for line in _read(path) if (row := _row_of(line)))
     stamps = {row["id"]: row["stamp"] if row["error"] is None else "" for row in rows}
     return {
         file.id
@@ -109,18 +113,38 @@ def done_ids(folder: Path, files: Sequence[Input]) -> set[str]:
     }
 
 
-def check_settings(folder: Path, settings: Row) -> None:
-    """Save what the results depend on with them, or see that it is the same as before; a UserError if it is not."""
+def settings_agree(folder: Path, settings: Row) -> None:
+    """See that a folder holds no results that depend on other settings; a UserError if it does."""
     path = folder / SETTINGS
     if not path.is_file():
-        write_json(path, settings)
-    saved = json.loads(path.read_text(encoding="utf-8"))
+        return
+    try:
+        saved = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise UserError(
+            f"{path}: cannot be read, so nobody knows how the results beside it were made; delete them"
+        ) from None
     for name, value in settings.items():
         if saved.get(name) != value:
             raise UserError(
                 f"{folder}: holds predictions with {name} {saved.get(name)!r}, now it is {value!r}; "
                 "give another --output, or delete it"
             )
+
+
+def keep_settings(folder: Path, settings: Row) -> None:
+    """Save with the results what they depend on, unless it is there."""
+    if not (folder / SETTINGS).is_file():
+        write_json(folder / SETTINGS, settings)
+
+
+def _row_of(line: bytes) -> Row | None:
+    """The row of a line; None of one that is broken, whose image is then done again."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and {"id", "error", "stamp"} <= row.keys() else None
 
 
 def _read(path: Path) -> Iterator[bytes]:
