@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import csv
 import dataclasses
@@ -29,7 +30,7 @@ from lungseg.cam import methods
 from lungseg.command import run_command
 from lungseg.data.sample import CLASSES
 from lungseg.data.severity import Severity
-from lungseg.errors import DataError
+from lungseg.errors import DataError, UserError
 from lungseg.inference.onnx_backend import OnnxBackend
 from lungseg.inference.prediction import Flag, Prediction
 from lungseg.inference.predictor import Predictor
@@ -39,6 +40,7 @@ from lungseg.serving import app_page, server
 from lungseg.serving.app_page import MOST_FILES, PREDICTED, _Handlers
 from lungseg.serving.cases import CLOSED_FORM, METHODS, Case, Reader
 from lungseg.serving.rendering import draw_viewer, pack
+from lungseg.serving.server import own_pages_only
 
 
 class _GradioError(Exception):
@@ -384,3 +386,26 @@ def test_a_port_or_host_that_cannot_be_had_is_told(
 def _decode(picture: str, name: str) -> np.ndarray[Any, Any]:
     (content,) = re.findall(rf'<image id="{name}" [^>]*href="data:image/\w+;base64,([^"]+)"', picture)
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(content))))
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [(None, 200), (b"http://here:1", 200), (b"http://evil", 403), (b"null", 403), (b"http://here:2", 403)],
+)
+def test_a_page_of_another_address_cannot_use_this_one(origin: bytes | None, status: int) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"here:1"), *([] if origin is None else [(b"origin", origin)])]
+    asyncio.run(own_pages_only(app)({"type": "http", "headers": headers}, None, send))
+    assert sent[0]["status"] == status
+
+
+def test_an_address_of_ipv6_is_one_line() -> None:
+    with pytest.raises(UserError, match=r"--host: must be a name or an address of IPv4"):
+        server._find_port("::1", None)

@@ -21,6 +21,7 @@ MOST_MB = 64  # Size of one file.
 OPACITY = 75
 PREDICTED = "predicted"
 _HOUR_S = 3600
+_UPLOAD_S = 120  # After which an upload is gone that was refused, and so never read.
 _HINT = (
     f"PNG, JPEG, TIFF, BMP or DICOM, up to {MOST_FILES} at a time and {MOST_MB} MB each; they replace the ones before. "
     "They are kept in memory only, for an hour."
@@ -41,7 +42,7 @@ _SAVE = """(content) => {
 
 def build_page(gr: Any, reader: Reader, about: str, uploads: Path) -> Any:
     """The page of a model, with a line about it, as Gradio `Blocks`; what arrives in `uploads` is deleted once read."""
-    with gr.Blocks(title="lungseg", analytics_enabled=False, delete_cache=(60, _HOUR_S)) as page:
+    with gr.Blocks(title="lungseg", analytics_enabled=False, delete_cache=(30, _UPLOAD_S)) as page:
         cases = gr.State([], time_to_live=_HOUR_S)
         number = gr.State(0)
         on = _lay_out(gr, reader, about)
@@ -124,6 +125,8 @@ class _Handlers:
                     cases.append(self._reader.read(path, path.name))
                 except DataError as error:
                     notices.append(str(error))
+                except (OSError, MemoryError) as error:  # of this file; the others are taken
+                    notices.append(f"{path.name}: cannot be read ({type(error).__name__})")
         finally:
             # Those beyond the limit too: nothing of a visit stays on the disk.
             for path in files:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from lungseg.errors import UserError, check
 from lungseg.inference.predictor import Predictor
@@ -19,7 +20,7 @@ from lungseg.serving.app_page import MOST_MB, about_model, build_page
 from lungseg.serving.cases import Reader
 from lungseg.serving.rendering import STYLE
 
-LOCAL = ("127.0.0.1", "localhost", "::1")
+LOCAL = ("127.0.0.1", "localhost")
 FIRST_PORT, PORTS = 7860, 100
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -100,13 +101,30 @@ def with_policy(app: App) -> App:
     return answer
 
 
+def own_pages_only(app: App) -> App:
+    """ASGI middleware: what a page of another address asks for in the browser of whoever has both open is refused."""
+
+    async def answer(scope: dict[str, Any], receive: Any, send: Send) -> None:
+        headers = dict(scope.get("headers") or ())
+        origin, host = headers.get(b"origin"), headers.get(b"host", b"")
+        if origin is None or urlsplit(origin).netloc == host:
+            await app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
+            await send({"type": "http.response.body", "body": b"not from a page of another address"})
+
+    return answer
+
+
 def _launch_options(gr: Any, host: str) -> dict[str, Any]:
     """What of Gradio is on: nothing that speaks to others, and nothing that remembers."""
     make = importlib.import_module("starlette.middleware").Middleware
     trusted = importlib.import_module("starlette.middleware.trustedhost").TrustedHostMiddleware
     # Listening here only, it answers to no other name: a page elsewhere cannot lend its own to this one. With another
     # host the name that people use for this machine is not known.
-    named = [make(trusted, allowed_hosts=["127.0.0.1", "localhost"])] if host in LOCAL[:2] else []
+    named = [make(trusted, allowed_hosts=["127.0.0.1", "localhost"])] if host in LOCAL else []
     off = ("share", "run_history", "enable_monitoring", "ssr_mode", "mcp_server", "pwa", "inbrowser")
     return {
         **dict.fromkeys(off, False),
@@ -114,7 +132,7 @@ def _launch_options(gr: Any, host: str) -> dict[str, Any]:
         "quiet": True,
         "footer_links": [],
         "state_session_capacity": 64,
-        "app_kwargs": {"middleware": [make(with_policy), *named]},
+        "app_kwargs": {"middleware": [make(with_policy), make(own_pages_only), *named]},
         # Fonts of the system: the default ones would be fetched.
         "theme": gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         "css": STYLE,
@@ -135,6 +153,7 @@ def _environment(**values: str) -> Iterator[None]:
 
 def _find_port(host: str, port: int | None) -> int:
     check(port is None or 1 <= port <= 65535, "--port", "1 to 65535", port)
+    check(":" not in host, "--host", "a name or an address of IPv4: the page's server knows no other", host)
     for each in [port] if port is not None else range(FIRST_PORT, FIRST_PORT + PORTS):
         try:
             family, *_, address = socket.getaddrinfo(host, each, type=socket.SOCK_STREAM)[0]
