@@ -37,7 +37,7 @@ from lungseg.training.callbacks import (
     progress_callbacks,
 )
 from lungseg.training.fine_tuning import start_from
-from lungseg.training.loggers import build_loggers, send_evaluation, wandb_mode
+from lungseg.training.loggers import build_loggers, send_evaluation
 from lungseg.training.module import LungModule
 from lungseg.training.overlays import OverlayCallback
 from lungseg.training.resuming import check_continues, epochs_done, keep_config
@@ -130,7 +130,10 @@ class Training:
         numbers = final_numbers(self._metrics_csv().rows(), epoch, test, minutes, rate)
         write_json(self.run.metrics_json, numbers)
         offline = sorted(self.run.folder.glob("wandb/offline-run-*"))
-        unsent = offline[-1] if offline and wandb_mode(self.config.wandb) == "offline" else None
+        loggers = [logger for logger in self.trainer.loggers if isinstance(logger, WandbLogger)]
+        unsent = offline[-1] if offline and any(logger.experiment.offline for logger in loggers) else None
+        if unsent is not None and len(offline) > 1:
+            unsent = unsent.with_name("offline-run-*")  # a folder for each time that the run was resumed
         for line in summary_lines(numbers, self.run.folder, unsent):
             print(line, flush=True)
         split = next((split for split in ("test", "val") if self.data.samples[split]), None)

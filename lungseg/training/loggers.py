@@ -3,13 +3,16 @@
 W&B also gets the evaluation at the end: numbers, tables, curves and the confusion matrix; no file name, no picture.
 """
 
+import logging
 import netrc
 import os
+import socket
 import sys
 import uuid
 from collections.abc import Sequence
 from typing import Any, Literal
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import numpy as np
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
@@ -26,6 +29,10 @@ from lungseg.runs.whole_files import write_text
 
 WandbMode = Literal["online", "offline", "disabled"]
 
+log = logging.getLogger(__name__)
+
+_CONNECT_S, _INIT_S, _FINISH_S = 5.0, 30.0, 60.0
+"""How long W&B's server is waited for: for a connection, for a new run, and at the end for what is still to be sent."""
 MOST_POINTS = 200  # Of a curve: W&B draws no more than a few thousand rows of a table.
 _CURVES = {
     "roc": ("1 - specificity", "sensitivity"),
@@ -48,8 +55,10 @@ def build_loggers(config: Config, run: Run) -> list[Logger]:
     """Make all loggers of a run, for rank zero; the other ranks log nothing and need none."""
     loggers: list[Logger] = [MetricsCsv(run.metrics_csv)]
     mode = wandb_mode(config.wandb)
-    if mode != "disabled":
-        loggers.append(_wandb_logger(config, run, offline=mode == "offline"))
+    if mode == "online":
+        loggers.append(_online_logger(config, run))
+    elif mode == "offline":
+        loggers.append(_wandb_logger(config, run, offline=True))
     if config.run.tensorboard:
         try:
             loggers.append(TensorBoardLogger(run.folder, name="tensorboard", version=""))
@@ -133,6 +142,36 @@ def thin(values: Sequence[float]) -> list[float]:
     return [values[place] for place in places]
 
 
+def _online_logger(config: Config, run: Run) -> WandbLogger:
+    """A logger that has reached its server; else one that stays offline, unless the config insists (`wandb.mode`)."""
+    import wandb
+
+    url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    try:
+        _connect(url)
+        logger = _wandb_logger(config, run, offline=False)
+        _ = logger.experiment  # opens the run
+        return logger
+    except (OSError, wandb.errors.Error) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        if config.wandb.mode == "online":
+            raise UserError(
+                f"wandb.mode: online, but {url} does not take the run ({reason}); set it to auto"
+            ) from error
+        log.warning("W&B: %s does not take the run (%s); it is logged offline", url, reason)
+        wandb.teardown()
+        return _wandb_logger(config, run, offline=True)
+
+
+def _connect(url: str) -> None:
+    """Raise an OSError within seconds where nobody listens: W&B's client would try for minutes."""
+    if getproxies():  # then it is not this machine that connects
+        return
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    socket.create_connection((parts.hostname or "", port), timeout=_CONNECT_S).close()
+
+
 def _wandb_logger(config: Config, run: Run, offline: bool) -> WandbLogger:
     """A logger that prints nothing and sends no paths, arguments, console output, code or host name."""
     import wandb
@@ -157,6 +196,8 @@ def _wandb_logger(config: Config, run: Run, offline: bool) -> WandbLogger:
             x_disable_meta=True,
             x_disable_machine_info=True,
             x_save_requirements=False,
+            init_timeout=_INIT_S,
+            finish_timeout=_FINISH_S,
         ),
     )
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from lightning.pytorch.loggers import WandbLogger
 
 from lungseg.config import Config, DataConfig, RunConfig, WandbConfig
+from lungseg.errors import UserError
 from lungseg.evaluation.results import EvaluationResults
 from lungseg.reporting.report_run import AFTER_TRAINING, report_run
 from lungseg.runs.metrics_csv import MetricsCsv
@@ -63,6 +65,23 @@ def test_metrics_csv_is_always_there_and_wandb_gets_no_places(tmp_path: Path, mo
     assert "secret" not in str(given["config"]) and given["config"]["data"]["image_size"] == 256
     monkeypatch.setenv("WANDB_SWEEP_ID", "s")
     assert build_loggers(config, run)[1]._wandb_init["id"] is None  # type: ignore[attr-defined]
+
+
+def test_a_server_that_is_not_there_leaves_the_run_offline_unless_it_is_insisted_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]  # nobody listens there once it is closed
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    assert wandb_mode(WandbConfig()) == "online"
+    _, logger = build_loggers(Config(), Run(tmp_path))
+    assert logger._wandb_init["mode"] == "offline"  # type: ignore[attr-defined]
+    assert "does not take the run (" in caplog.text and "it is logged offline" in caplog.text
+    insisting = dataclasses.replace(Config(), wandb=WandbConfig(mode="online"))
+    with pytest.raises(UserError, match=r"wandb\.mode: online, but http://127.* does not take the run"):
+        build_loggers(insisting, Run(tmp_path))
 
 
 def test_a_resumed_run_keeps_the_id_it_has_at_wandb(tmp_path: Path) -> None:
