@@ -4,6 +4,7 @@ Source: Schraut, Liu, Gong, Yin, Discover Artificial Intelligence 3 (2023), doi 
 """
 
 import inspect
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import segmentation_models_pytorch as smp
@@ -16,6 +17,9 @@ from lungseg.errors import UserError
 from lungseg.models.encoders import LITES, check_encoder, load_encoder_weights, smp_weights
 from lungseg.models.feature_pyramid import FeatureMerge, stages_to_merge
 from lungseg.models.head import MapClassifier
+
+_MISFITS = (RuntimeError, ValueError, AssertionError, IndexError)
+"""What encoders and decoders of smp and timm raise of an image whose size they cannot take."""
 
 
 class LungOutput(NamedTuple):
@@ -107,6 +111,29 @@ class LungNetwork(nn.Module):
         deep: Tensor = stages[-1] if self.merge is None else self.merge([stages[i] for i in self._merged])
         return deep
 
+    def check_takes(self, image_size: int, batch_size: int) -> None:
+        """Run one black batch (B, 1, S, S), as a training would; a UserError in one line if the network cannot.
+
+        Neither weights, nor statistics of BatchNorm, nor what is drawn at random next, are changed by it.
+        """
+        # Statistics need more than one value a channel, which a batch of one image may not have; more images always do.
+        training, batch = self.training, min(batch_size, 2)
+        kept = {name: buffer.clone() for name, buffer in self.named_buffers()}
+        try:
+            with torch.random.fork_rng(devices=[]), torch.no_grad():
+                self.train(batch == 1)
+                self(torch.zeros(batch, 1, image_size, image_size))
+        except _MISFITS as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"model: this network takes no batch of {batch_size} images of {image_size} px ({reason}); choose "
+                "another data.image_size, data.batch_size, model.encoder or model.architecture"
+            ) from error
+        finally:
+            self.train(training)
+            for name, buffer in self.named_buffers():
+                buffer.copy_(kept[name])
+
     def _freeze_unreached(self) -> None:
         """Freeze what no output depends on, as encoder stages beyond `encoder_depth`: DDP waits for their gradient."""
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -116,20 +143,24 @@ class LungNetwork(nn.Module):
         self.eval()  # BatchNorm and random state stay as they are
         with torch.inference_mode(False), torch.enable_grad():
             # Asking autograd finds them in any architecture; a list of unused stages would have to be kept for each.
-            output = self(torch.zeros(1, 1, *self._smallest_size()))
-            reached = output.mask_logits.sum() + output.class_logits.sum()
-            slopes = torch.autograd.grad(reached, parameters, allow_unused=True)
-        for parameter, slope in zip(parameters, slopes, strict=True):
-            parameter.requires_grad_(slope is not None)
+            output = self._try_sizes()
+            if output is not None:
+                reached = output.mask_logits.sum() + output.class_logits.sum()
+                slopes = torch.autograd.grad(reached, parameters, allow_unused=True)
+                for parameter, slope in zip(parameters, slopes, strict=True):
+                    parameter.requires_grad_(slope is not None)
         self.train(training)
 
-    def _smallest_size(self) -> tuple[int, int]:
-        """(height, width) in pixels that any encoder can take: transformers of timm may have a fixed one."""
-        # A smaller image saves most of the time, where the encoder does not insist on its own.
-        fixed = [
-            m.img_size for m in self.segmenter.encoder.modules() if isinstance(getattr(m, "img_size", None), tuple)
-        ]
-        return fixed[0] if fixed else (2 * self.multiple, 2 * self.multiple)
+    def _try_sizes(self) -> LungOutput | None:
+        """What the network gives of a black image of the first of some sizes that it takes; None if it takes none."""
+        # A smaller image saves most of the time; transformers have a fixed size, or windows that must divide it.
+        modules = self.segmenter.encoder.modules()
+        fixed = [module.img_size for module in modules if isinstance(getattr(module, "img_size", None), tuple)]
+        for size in fixed[:1] or [(side, side) for side in (2 * self.multiple, 224, 256, 384, 512)]:
+            with suppress(*_MISFITS):
+                output: LungOutput = self(torch.zeros(1, 1, *size))
+                return output
+        return None
 
     def _pad(self, image: Tensor) -> Tensor:
         """Repeat the last row and column until both sides are multiples of the deepest stride."""

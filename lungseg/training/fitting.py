@@ -82,6 +82,8 @@ class Training:
             data = _find_data(config, probe.world_size, rank)
             weights = class_weights(config.loss, data)
             module = LungModule(config.model, config.loss, config.optim, list(CLASSES), weights)
+            if rank.is_zero:
+                module.network.check_takes(config.data.image_size, config.data.batch_size)
             resumed = Run.resume(Path(config.run.dir), config.run.name) if config.run.resume else None
             done = epochs_done(resumed) if resumed else 0
             if resumed:

@@ -3,10 +3,12 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
 
 from lungseg.config import ModelConfig
+from lungseg.errors import UserError
 from lungseg.models.network import LungNetwork
 
 
@@ -79,6 +81,47 @@ def test_architectures_of_smp_by_name(architecture: str) -> None:
     output = network(torch.rand(2, 1, 64, 64))
     assert output.mask_logits.shape == (2, 1, 64, 64)
     torch.testing.assert_close(output.class_logits, output.class_maps.mean((2, 3)) + network.classifier.bias)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "encoder", "size"),
+    [
+        ("PAN", "resnet18", 256),
+        ("Unet", "mit_b0", 64),
+        *(
+            pytest.param("Unet", f"tu-{name}", size, marks=pytest.mark.slow)
+            for name, size in (
+                *(("maxvit_pico_rw_256", 256), ("maxxvit_rmlp_nano_rw_256", 256), ("coatnet_pico_rw_224", 224)),
+                *(("gcvit_xxtiny", 224), ("efficientformerv2_s0", 224), ("hiera_tiny_224", 224)),
+                *(("swinv2_cr_tiny_224", 224), ("convnext_atto", 64), ("mobilenetv4_conv_small_035", 64)),
+                *(("regnetx_002", 64), ("efficientvit_b0", 64), ("nextvit_small", 64), ("vgg11_bn", 64)),
+            )
+        ),
+    ],
+)
+def test_what_smp_builds_is_built(architecture: str, encoder: str, size: int) -> None:
+    """With the images that it takes, and the same network as smp's own, but for what no output depends on."""
+    config = ModelConfig(architecture=architecture, encoder=encoder, encoder_depth=None)
+    network = LungNetwork(config, 3)
+    network.check_takes(size, 2)
+    plain = smp.create_model(architecture.lower(), encoder, encoder_weights=None, in_channels=1, classes=1)
+    assert {n: t.shape for n, t in network.segmenter.state_dict().items()} == {
+        n: t.shape for n, t in plain.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size", "batch"), [("DeepLabV3", 64, 1), ("UPerNet", 64, 1), ("PSPNet", 64, 1)]
+)
+def test_what_cannot_run_is_one_line_and_changes_nothing(architecture: str, size: int, batch: int) -> None:
+    torch.manual_seed(0)
+    network = LungNetwork(ModelConfig(architecture=architecture, encoder="resnet18", encoder_depth=None), 3)
+    before, drawn = {n: t.clone() for n, t in network.state_dict().items()}, torch.random.get_rng_state()
+    with pytest.raises(UserError, match=rf"model: this network takes no batch of {batch} images of {size} px \("):
+        network.check_takes(size, batch)
+    network.check_takes(size, 2)
+    assert network.training and torch.equal(torch.random.get_rng_state(), drawn)
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
 
 def test_infection_adds_a_mask_channel(tiny_model: ModelConfig) -> None:
