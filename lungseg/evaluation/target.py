@@ -1,7 +1,7 @@
 """What is evaluated: the network of a checkpoint and one split of a data set, as the run's own config describes it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from lungseg.config import Config
+from lungseg.config import Config, PhantomConfig
 from lungseg.data.batch import Batch, unpack
+from lungseg.data.cache import SUFFIX
 from lungseg.data.datamodule import LungDataModule
 from lungseg.data.sample import SPLITS, Sample, Split, spread_over_classes
 from lungseg.errors import UserError
@@ -113,7 +114,7 @@ def load_target(
     if opened.kind != "checkpoint":
         raise UserError(f"{run}: an exported model does not say what data it is measured on; give its run folder")
     network, classes = load_network(opened.model)
-    config = opened.config(words)
+    config = _with_own_places(opened.config(words), words)
     data, data_origin, all_images, caveats = find_data(opened, config, split)
     chosen: Split = "test" if all_images else cast(Split, split or "test")
     if not data.samples[chosen]:
@@ -136,6 +137,17 @@ def load_target(
         track=track,
         processes=processes,
     )
+
+
+def _with_own_places(config: Config, words: Sequence[str]) -> Config:
+    """The config of a run, perhaps someone else's, which may name folders to write to: those not in use are not made."""
+    data, named = config.data, {word.partition("=")[0] for word in words}
+    if "data.cache_dir" not in named and data.cache_dir is not None:
+        in_use = any(Path(data.cache_dir).expanduser().glob(f"*{SUFFIX}"))
+        data = data if in_use else replace(data, cache_dir=None)
+    if "data.phantom.dir" not in named and not Path(data.phantom.dir).is_dir():
+        data = replace(data, phantom=replace(data.phantom, dir=PhantomConfig().dir))
+    return replace(config, data=data)
 
 
 def show_images(

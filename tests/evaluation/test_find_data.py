@@ -123,3 +123,15 @@ def test_own_data_that_were_divided_by_hash_are_divided_the_same_way_when_moved(
     moved = load_target(run, [f"data.root={tmp_path / 'other'}"])
     assert moved.data_origin == "own" and 0 < len(moved.samples) < len(images)
     assert [sample.id for sample in moved.samples] == [sample.id for sample in own.samples]
+
+
+def test_a_run_of_someone_elses_does_not_say_where_files_are_made(own_run: Path, tmp_path: Path) -> None:
+    config = own_run / "config.yaml"
+    text = config.read_text()
+    config.write_text(text.replace("cache_dir: null", f"cache_dir: {tmp_path / 'anywhere'}"))
+    load_target(own_run, [])
+    assert not (tmp_path / "anywhere").exists()
+    load_target(own_run, [f"data.cache_dir={tmp_path / 'asked for'}"])
+    assert any((tmp_path / "asked for").glob("*.cache"))
+    config.write_text(text.replace("cache_dir: null", f"cache_dir: {tmp_path / 'asked for'}"))  # in use: own
+    assert load_target(own_run, []).config.data.cache_dir == str(tmp_path / "asked for")
