@@ -140,7 +140,7 @@ def load_target(
 
 
 def _with_own_places(config: Config, words: Sequence[str]) -> Config:
-    """The config of a run, perhaps someone else's, which may name folders to write to: those not in use are not made."""
+    """The config of a run, which may be someone else's and name folders to write to: what is not in use is not made."""
     data, named = config.data, {word.partition("=")[0] for word in words}
     if "data.cache_dir" not in named and data.cache_dir is not None:
         in_use = any(Path(data.cache_dir).expanduser().glob(f"*{SUFFIX}"))

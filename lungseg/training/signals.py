@@ -5,7 +5,9 @@ The last whole epoch is already on disk, so nothing is saved then: the run ends 
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 import time
 from types import FrameType, TracebackType
@@ -14,6 +16,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_DEAF_S = 20.0
+"""How long a signal may wait for Python: W&B's agent and most schedulers kill after 30 s."""
 _ONE_EVENT_S = 3.0
 """Signals this close together are one: under torchrun a Ctrl-C comes from the terminal and again from the agent."""
 
@@ -34,7 +38,8 @@ class SignalHandler(Callback):
     """Raises `Stopped` in the main thread at the first signal; for `with` around a training, and its first callback.
 
     It raises wherever the main thread is, and not at the next batch: a batch on a CPU, a cache or a report may take
-    minutes, and W&B's agent kills after 30 s. Only what belongs together, an epoch's checkpoints and its row of
+    minutes, and W&B's agent kills after 30 s. Where that thread hears nothing, because it waits in compiled code for
+    a rank that hangs, another one ends the process. Only what belongs together, an epoch's checkpoints and its row of
     metrics, is finished first. Outside of the main thread, where Python allows no handlers, it has no effect.
 
     Args:
@@ -48,14 +53,25 @@ class SignalHandler(Callback):
         self._received: int | None = None
         self._received_s = 0.0
         self._is_held = False
+        self._wakeup: tuple[int, int] | None = None
 
     def __enter__(self) -> SignalHandler:
         self._install()
+        if self._previous:  # in the main thread, which alone gets signals
+            self._wakeup = os.pipe()
+            os.set_blocking(self._wakeup[1], False)
+            signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
+            # Signals of loaders are their own: forked from here, they would write to the same pipe.
+            os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+            threading.Thread(target=self._watch, args=self._wakeup[:1], daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._wakeup is not None:
+            signal.set_wakeup_fd(-1)
+            os.close(self._wakeup[1])  # which ends the thread
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         if error is not None and self._received is not None and not isinstance(error, Stopped):
@@ -100,6 +116,17 @@ class SignalHandler(Callback):
         self._is_held = False
         if self._received is not None:
             raise Stopped(self._received)
+
+    def _watch(self, pipe: int) -> None:
+        """Kill this process some time after a signal that never reached Python; in a thread of its own."""
+        while came := os.read(pipe, 1):
+            if came[0] in _SIGNALS:
+                time.sleep(_DEAF_S)
+                if self._received is None:
+                    name = signal.Signals(came[0]).name
+                    print(f"stopped by {name}: killed, for it waited for another process", file=sys.stderr, flush=True)
+                    os.kill(os.getpid(), signal.SIGKILL)
+        os.close(pipe)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._received is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -129,3 +130,22 @@ def test_a_worker_leaves_ctrl_c_and_a_closed_terminal_to_its_parent(number: int)
     with SignalHandler():
         loader = DataLoader(_Signalled(number), num_workers=1, worker_init_fn=_leave_signals_to_parent)  # type: ignore[arg-type]
         assert [batch.tolist() for batch in loader] == [[0]]
+
+
+_DEAF = """
+import ctypes, os, signal, threading, time
+from lungseg.training import signals
+signals._DEAF_S = 0.5
+libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+with signals.SignalHandler():
+    threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+    libc.pthread_mutex_lock(mutex)
+    libc.pthread_mutex_lock(mutex)  # never comes back, as a collective call whose other rank hangs
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a lock of its C library")
+def test_a_process_that_waits_in_compiled_code_is_ended_all_the_same() -> None:
+    ended = subprocess.run([sys.executable, "-c", _DEAF], capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert ended.stderr == "stopped by SIGTERM: killed, for it waited for another process\n"
