@@ -400,3 +400,12 @@ def test_index_of_the_full_size_is_ready_in_seconds(tmp_path: Path) -> None:
     fingerprint(samples)
     assert len(samples) == count
     assert indexed - start < 5 and time.perf_counter() - indexed < 5
+
+
+@pytest.mark.parametrize("mask", ["x-mask", "x_mask", "mask_x", "X_Mask", "x-seg", "x_segmentation"])
+def test_masks_lying_among_the_images_are_no_images(tmp_path: Path, mask: str) -> None:
+    write(tmp_path, *(f"{name}/{stem}.png" for name in CLASSES for stem in ("x", "y", "unmasked-mask")))
+    assert len(load_index(tmp_path)) == 9  # of the last there is no image beside
+    write(tmp_path, f"Normal/{mask}.png")
+    with pytest.raises(DataError, match=rf"masks among the images, by their names: 1 \('Normal/{mask}"):
+        load_index(tmp_path)
