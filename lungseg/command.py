@@ -83,10 +83,6 @@ def run_command(
         if os.environ.get("LUNGSEG_DEBUG", "0") not in ("", "0"):
             raise
         return _fail(f"error: {_message(error)}", 2)
-    except OSError as error:
-        if error.errno not in _SYSTEM_ERRORS:
-            raise
-        return _fail(f"error: {_message(error)}", 2)
     except ModuleNotFoundError as error:
         name = (error.name or "lungseg").partition(".")[0]
         if importlib.util.find_spec(name) is not None:
@@ -105,6 +101,10 @@ def run_command(
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains at exit
         return 141
+    except OSError as error:
+        if error.errno not in _SYSTEM_ERRORS:
+            raise
+        return _fail(f"error: {_message(error)}", 2)
 
 
 def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:

@@ -34,8 +34,13 @@ def check(holds: bool, key: str, rule: str, value: object) -> None:
 
 
 def printable(text: str) -> str:
-    """Text for a terminal, on one line: what is not printable, and could be a command to it, is escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """Text on one line: what is not printable, and could be a command to a terminal, is escaped.
+
+    Bytes of names that are not UTF-8 (U+DC80 to U+DCFF) stay: what writes them says how.
+    """
+    return "".join(
+        c if c.isprintable() or "\udc80" <= c <= "\udcff" else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def did_you_mean(names: Sequence[str]) -> str:

@@ -126,7 +126,7 @@ def test_mistake_of_the_user_is_one_line_and_exit_code_2(
         _raise(KeyError("x")),
         _raise(RuntimeError("x")),
         _raise(ModuleNotFoundError("No module named 'json.part'", name="json.part")),
-        _raise(OSError(28, "No space left on device")),
+        _raise(OSError("of no number")),
         lambda a: int("x"),
     ],
 )

@@ -45,7 +45,7 @@ class RunConfig:
         # Folders in folders, as of a study, are fine; `..`, an empty part or a name that no file system takes are not.
         parts = [] if self.name is None else re.split(r"[/\\]", self.name)
         plain = all(part.strip(" .") == part != "" and part.isprintable() and len(part) <= 100 for part in parts)
-        check(plain, "run.name", "a plain folder name of at most 100 characters", self.name)
+        check(plain, "run.name", "a plain folder name", self.name)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from omegaconf import MISSING, OmegaConf
 from lungseg.config import Config
 from lungseg.errors import did_you_mean
 
-_INTERPOLATION = re.compile(r"(?<!\\)(?:\\\\)*\$\{([^}]*)")
+_INTERPOLATION = re.compile(r"(?<!\\)(?:\\\\)*\$\{([^}]*)\}")
 """What stands in `${...}`, unless a backslash takes the `$` for itself."""
 _SPOKEN = {str: "text (str)", bool: "true or false (bool)", int: "a whole number (int)", float: "a number (float)"}
 

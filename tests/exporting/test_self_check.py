@@ -89,20 +89,25 @@ def test_scores_of_planted_masks_by_hand() -> None:
     batch = {
         "image": torch.zeros(3, 1, 4, 4),
         "lung": torch.from_numpy(lung)[:, None].float(),
+        "infection": torch.from_numpy(lung)[:, None].float(),
+        "has_infection": torch.tensor([True, False, True]),  # of the last it is empty
         "label": torch.tensor([0, 1, -1]),
         "has_lung": torch.tensor([True, True, False]),
         "has_label": torch.tensor([True, True, False]),
     }
-    scores = compare({"x": lambda _: {"mask_probs": found, "label": np.array([0, 2, 2])}}, [batch, batch])["x"]
+    outputs = {"mask_probs": found, "infection_probs": 1 - found, "label": np.array([0, 2, 2])}
+    scores = compare({"x": lambda _: outputs}, [batch, batch])["x"]
     assert scores.images == 6
     assert scores.dice == pytest.approx((0.5 + 0) / 2)
     assert scores.pixel_accuracy == pytest.approx((8 / 16 + 12 / 16) / 2)
+    assert scores.infection_dice == pytest.approx(0.5)  # of the first alone: 4 of its 8 pixels, and 8 predicted
     assert scores.accuracy == 0.5
 
 
 def test_no_image_with_a_target_gives_no_score(recwarn: pytest.WarningsRecorder) -> None:
     nothing = {"has_lung": torch.tensor([False]), "has_label": torch.tensor([False]), "label": torch.tensor([-1])}
-    batch = {"image": torch.zeros(1, 1, 4, 4), "lung": torch.zeros(1, 1, 4, 4), **nothing}
+    empty = {name: torch.zeros(1, 1, 4, 4) for name in ("image", "lung", "infection")}
+    batch = empty | nothing | {"has_infection": torch.tensor([False])}
     outputs = {"mask_probs": np.zeros((1, 4, 4), np.float32), "label": np.array([0])}
     scores = compare({"x": lambda _: outputs}, [batch])["x"]
     assert scores.images == 1 and np.isnan(scores[1:]).all()

@@ -116,7 +116,8 @@ def test_a_header_is_checked_field_by_field(
     header = json.loads(info_to_json(model[1])) | {key: value}
     if key == "model" and isinstance(value, dict):
         header[key] = model[1].description["model"] | value
-    save_file(model[0].state_dict(), path, {"lungseg": json.dumps(header)})
+    tensors = {name: tensor.contiguous() for name, tensor in model[0].state_dict().items()}
+    save_file(tensors, path, {"lungseg": json.dumps(header)})
     with pytest.raises(UserError) as caught:
         read_model_file(path)
     assert str(path) in str(caught.value) and named in str(caught.value)

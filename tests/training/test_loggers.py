@@ -77,7 +77,7 @@ def test_a_server_that_is_not_there_leaves_the_run_offline_unless_it_is_insisted
     monkeypatch.delenv("WANDB_MODE", raising=False)
     assert wandb_mode(WandbConfig()) == "online"
     _, logger = build_loggers(Config(), Run(tmp_path))
-    assert logger._wandb_init["mode"] == "offline"  # type: ignore[attr-defined]
+    assert logger._offline  # type: ignore[attr-defined]
     assert "does not take the run (" in caplog.text and "it is logged offline" in caplog.text
     insisting = dataclasses.replace(Config(), wandb=WandbConfig(mode="online"))
     with pytest.raises(UserError, match=r"wandb\.mode: online, but http://127.* does not take the run"):
