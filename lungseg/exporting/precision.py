@@ -150,10 +150,9 @@ def compare(models: Mapping[str, ExportedModel], batches: Iterable[Batch]) -> di
     scores = {}
     for name in models:
         lung, infection = (_computed(masks[name, kind]) for kind in ("lung", "infection"))
-        means = [
-            found.get(score, np.nan) for found, score in ((lung, "dice"), (lung, "pixel_accuracy"), (infection, "dice"))
-        ]
-        scores[name] = DropScores(count, *means, float(np.mean(right[name])) if right[name] else np.nan)
+        dice, pixel_accuracy = (lung.get(score, np.nan) for score in ("dice", "pixel_accuracy"))
+        accuracy = float(np.mean(right[name])) if right[name] else np.nan
+        scores[name] = DropScores(count, dice, pixel_accuracy, infection.get("dice", np.nan), accuracy)
     return scores
 
 

@@ -102,6 +102,8 @@ def _check_shapes(path: Path, config: ModelConfig, classes: int, tensors: dict[s
     try:
         with torch.device("meta"):
             wanted = {name: tuple(tensor.shape) for name, tensor in LungNetwork(config, classes).state_dict().items()}
+    except UserError as error:
+        raise UserError(f"{path}: not a model of this version of lungseg: {error}") from error
     except (RuntimeError, NotImplementedError):
         return  # an encoder that reads its own weights while it is built
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}

@@ -105,8 +105,9 @@ def test_a_file_of_other_tensors_is_one_line(tmp_path: Path, metadata: dict[str,
         *(("model", value, "model: must be a mapping") for value in (None, [], "resnet18")),
         ("model", {"attention": True}, "model.attention: unknown key, perhaps of a newer version"),
         ("model", {"encoder": 5}, "model.encoder: expected text"),
+        ("model", {"encoder": "resnet1"}, "model.encoder: unknown encoder"),
         ("model", {"head_channels": 10**12}, "its tensors are not those of the network it describes"),
-        ("model", {"encoder": "resnet152", "decoder_channels": [4096] * 5}, "its tensors are not those of the network"),
+        ("model", {"encoder": "resnet152"}, "its tensors are not those of the network"),
     ],
 )
 def test_a_header_is_checked_field_by_field(
