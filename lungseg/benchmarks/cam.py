@@ -32,9 +32,14 @@ from lungseg.training.module import LungModule
 from lungseg.training.overlays import OverlayCallback
 
 MODEL = ModelConfig(
-    encoder=LITES["lite0"], encoder_weights=None, decoder_channels=[128, 64, 32, 32, 16], map_stride=16, dropout=0.4
+    encoder=LITES["lite0"],
+    encoder_weights=None,
+    decoder_channels=[128, 64, 32, 32, 16],
+    map_stride=8,
+    dropout=0.4,
+    infection=True,
 )
-LOSS = LossConfig(class_costs=["COVID-19=4", "Normal=0.5"], label_smoothing=0.1)
+LOSS = LossConfig(class_costs=["COVID-19=4", "Normal=0.5"], label_smoothing=0.1, localization_weight=2.0)
 OPTIM = OptimConfig(lr=2e-3, encoder_lr_factor=0.075, final_lr_factor=0.3, weight_decay=0.02, average=0.999)
 """These three are `configs/covidqu_cpu.yaml`'s, without its pretrained weights."""
 PACKAGE = "GradCAM of the package grad-cam"
