@@ -95,12 +95,13 @@ def to_8bit(image: Tensor) -> Tensor:
 
     Exact: up to 16 bit, neither a product nor a quotient comes near a tie that float32 would miss.
     """
-    grey = image.float()
-    top = grey.amax(dim=(1, 2), keepdim=True)
-    scale = torch.full_like(top, 255.0)
+    # The depth is found in whole numbers: OpenVINO computes in bfloat16 where a CPU has it, and there 4095 is 4096.
+    whole = image.int()
+    top = whole.amax(dim=(1, 2), keepdim=True)
+    scale = torch.full_like(top, 255)
     for bits in (8, 10, 12, 14):
-        scale = torch.where(top >= 2**bits, 2.0 ** (bits + 2) - 1, scale)
-    return (grey * 255 / scale).round()
+        scale = torch.where(top >= 2**bits, 2 ** (bits + 2) - 1, scale)
+    return (whole.float() * 255 / scale.float()).round()
 
 
 class Resampling(NamedTuple):
