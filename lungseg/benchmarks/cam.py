@@ -135,5 +135,11 @@ def _sample(number: int, size_px: int) -> dict[str, Any]:
     """A phantom as a dataset gives it."""
     phantom = draw_phantom(number, number % len(CLASSES), size_px)
     image = torch.from_numpy(phantom.image)[None].float() / 255
-    lung = torch.from_numpy(phantom.lung)[None].float()
-    return {"image": image, "lung": lung, "label": phantom.label, "has_lung": True, "has_label": True}
+    masks = {name: torch.from_numpy(getattr(phantom, name))[None].float() for name in ("lung", "infection")}
+    return {
+        "image": image,
+        "label": phantom.label,
+        "has_label": True,
+        **masks,
+        **{f"has_{name}": True for name in masks},
+    }

@@ -312,7 +312,7 @@ def test_the_model_that_comes_along_finds_the_lungs_of_a_phantom_and_states_its_
     both = np.logical_and(prediction.mask, phantom.lung).sum()
     assert 2 * both / (prediction.mask.sum() + np.count_nonzero(phantom.lung)) > 0.8
     assert predict.info.description["licence"].startswith("CC-BY-SA-4.0")
-    assert "/" not in predict.info.description["config"]["data"]["root"]
+    assert "root" not in predict.info.description["config"]["data"]
     card = BOXED.with_name("README.md").read_text()
     assert "CC BY-SA 4.0" in card and "not a medical device" in card
 
