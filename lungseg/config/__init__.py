@@ -25,7 +25,7 @@ class RunConfig:
     seed: int = 0
     """Seeds weights, order and augmentation; 0 or more."""
     resume: bool = False
-    """Continue `dir/name` from its `last.ckpt`."""
+    """Continue `dir/name` from its `last.ckpt`; without one, start anew in that folder."""
     init: str | None = None
     """A run folder, a checkpoint or a .safetensors model that a new run takes all weights from (fine-tuning)."""
     monitor: str = "val/score"

@@ -11,7 +11,13 @@ import zlib
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-MOST_PIXELS = int(float(os.environ.get("LUNGSEG_MOST_MEGAPIXELS") or 100) * 1_000_000)
+from lungseg.errors import check
+
+
+_LIMIT = "LUNGSEG_MOST_MEGAPIXELS"
+_megapixels = os.environ.get(_LIMIT) or "100"
+check(_megapixels.isdecimal() and int(_megapixels) > 0, _LIMIT, "a whole number above 0", _megapixels)
+MOST_PIXELS = int(_megapixels) * 1_000_000
 """Of an image; a film has 20 million. `LUNGSEG_MOST_MEGAPIXELS` in the environment sets another limit."""
 _HARMLESS = "extraneous bytes before marker 0xd9"  # Between the last pixel and the end marker: the picture is whole.
 _FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # Markers of a frame's header, that of JPEG-LS the last.
@@ -25,7 +31,7 @@ class UnreadableError(Exception):
 def check_size(width: int, height: int) -> None:
     """Raise an UnreadableError for an image that claims more than `MOST_PIXELS`."""
     if width * height > MOST_PIXELS:
-        most = f"{MOST_PIXELS / 10**6:g} megapixels"
+        most = f"{MOST_PIXELS // 10**6} megapixels"
         raise UnreadableError(f"its header claims {width}x{height} pixels; the most that is read are {most}")
 
 

@@ -1,6 +1,7 @@
 """What runs a network, whatever made it: the protocol that PyTorch's, onnxruntime's and OpenVINO's backend fulfil."""
 
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,11 @@ class Outputs(NamedTuple):
     h * map_stride - S rows and as many columns are padding below and to the right."""
     infection_probs: NDArray[np.float32] | None = None
     """(B, S, S) float32 in [0, 1]: probability of infection; None of a network that does not predict it."""
+
+
+def all_finite(arrays: Iterable[NDArray[Any] | None]) -> bool:
+    """Whether there is neither NaN nor infinity in the arrays that are there."""
+    return all(np.isfinite(array).all() for array in arrays if array is not None)
 
 
 class Backend(Protocol):

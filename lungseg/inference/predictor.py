@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lungseg.data.lungs_apart import part_lungs
 from lungseg.data.severity import severity_of
 from lungseg.errors import UserError, check
-from lungseg.inference.backend import Backend
+from lungseg.inference.backend import Backend, all_finite
 from lungseg.inference.input_checks.checks import check_input
 from lungseg.inference.prediction import Flag, LungAreas, Prediction
 from lungseg.inference.preprocess import Picture, enlarge_map, evidence_in_lungs, letterbox_of, read_picture, to_picture
@@ -31,11 +31,6 @@ class SquarePrediction(NamedTuple):
     class_probs: NDArray[np.float32]  # (C,) float32.
     class_map: NDArray[np.float32]  # (S, S) float32, of the class with the highest probability.
     infection_probs: NDArray[np.float32] | None = None  # (S, S) float32 in [0, 1]; None if the network predicts none.
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether there is neither NaN nor infinity in it."""
-        return all(np.isfinite(array).all() for array in self if array is not None)
 
 
 class Predictor:
@@ -136,7 +131,7 @@ class Predictor:
 
     def finish(self, picture: Picture, predicted: SquarePrediction) -> Prediction:
         """Bring what is predicted in the square back to the image, measure it, and check the input."""
-        if not predicted.is_finite:
+        if not all_finite(predicted):
             return self._nothing_in(picture)
         box = letterbox_of(picture, self.info)
         mask = box.invert_map(predicted.mask_probs) > self.threshold

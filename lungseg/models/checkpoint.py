@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from lungseg import __version__
-from lungseg.errors import UserError, check
+from lungseg.errors import UserError
 from lungseg.models.model_file import build_network, read_model_file, read_model_section
 from lungseg.models.network import LungNetwork
 from lungseg.runs.calibration import read_calibration
-from lungseg.runs.model_info import ModelInfo
+from lungseg.runs.model_info import ModelInfo, check_classes
 from lungseg.runs.run import Run
 
 
@@ -77,10 +77,9 @@ def load_network(path: Path) -> tuple[LungNetwork, list[str]]:
     content = read_checkpoint(path)
     try:
         model, classes = read_model_section(content["lungseg"].get("model")), content["lungseg"].get("classes")
-        plain = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
-        check(plain and 0 < len(classes) == len(set(classes)), "classes", "names, none of them twice", classes)
+        check_classes(classes)
     except UserError as error:
         raise UserError(f"{path}: not a model of this version of lungseg: {error}") from error
     # The training module holds more than its network, such as the weights of classes.
     tensors = {k.removeprefix("network."): v for k, v in content["state_dict"].items() if k.startswith("network.")}
-    return build_network(path, model, len(classes), tensors), classes
+    return build_network(path, model, len(classes), tensors), list(classes)

@@ -26,9 +26,8 @@ class ModelInfo:
 
     def __post_init__(self) -> None:
         # Checked by type too: the values may come from a file of anyone's.
-        names, size, stride, heat = self.classes, self.image_size, self.map_stride, self.temperature
-        plain = isinstance(names, tuple) and all(isinstance(name, str) and name for name in names)
-        check(plain and 0 < len(names) == len(set(names)), "classes", "names, none of them twice", names)
+        size, stride, heat = self.image_size, self.map_stride, self.temperature
+        check_classes(self.classes)
         check(type(size) is int and 32 <= size <= 2048, "image_size", "a whole number in 32..2048 pixels", size)
         check(type(self.keep_aspect) is bool, "keep_aspect", "true or false", self.keep_aspect)
         check(type(stride) is int and 0 < stride <= size, "map_stride", "a whole number in 1..image_size", stride)
@@ -38,6 +37,12 @@ class ModelInfo:
         unknown = training.get("infection_unknown", []) if isinstance(training, dict) else None
         plain = isinstance(unknown, list) and all(isinstance(name, str) for name in unknown)
         check(plain, "training", "a mapping whose infection_unknown is a list of names", training)
+
+
+def check_classes(names: Any) -> None:
+    """Raise a UserError unless these are the names of at least one class, as a list or tuple, none of them twice."""
+    plain = isinstance(names, list | tuple) and all(isinstance(name, str) and name for name in names)
+    check(plain and 0 < len(names) == len(set(names)), "classes", "names, none of them twice", names)
 
 
 def info_from_json(text: str) -> ModelInfo:

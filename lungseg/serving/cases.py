@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lungseg.data.phantom.generator import draw_phantom
 from lungseg.data.sample import CLASSES
 from lungseg.errors import DataError, UserError
-from lungseg.inference.backend import Outputs
+from lungseg.inference.backend import Outputs, all_finite
 from lungseg.inference.prediction import Prediction
 from lungseg.inference.predictor import Predictor, SquarePrediction
 from lungseg.inference.preprocess import Picture, enlarge_map
@@ -98,7 +98,7 @@ class Reader:
         picture, square = self.predictor.prepare(image)
         with self._lock:  # two passes at once would share the cores, and both take longer
             outputs = self.predictor.backend(square[None])
-        if not all(np.isfinite(array).all() for array in outputs if array is not None):
+        if not all_finite(outputs):
             raise DataError(f"{name}: the network's output holds NaN or infinity; is the model whole?")
         return Case(name, picture, square, outputs)
 

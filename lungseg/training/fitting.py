@@ -97,9 +97,8 @@ class Training:
             loggers = build_loggers(config, run) if rank.is_zero else False
             trainer = build_trainer(config.trainer, config.loss, rank, callbacks, loggers)
             if rank.is_zero:
-                text = dump_config(config)
-                keep_config(run, text, done)
-                write_text(run.config_file, text)
+                keep_config(run, config, done)
+                write_text(run.config_file, dump_config(config))
                 details = {"excluded_training_copies": data.excluded, "processes": trainer.world_size}
                 write_json(run.environment_file, environment(data.fingerprint) | details)
         os.environ[PARENT_PID] = str(os.getpid())  # for the children that Lightning's launcher may start from now on

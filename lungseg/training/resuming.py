@@ -1,5 +1,6 @@
 """Continuing a run from its last whole epoch, as the run that it is: words cannot change what has been learned."""
 
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from lungseg.runs.run import Run
 
 _MAY_CHANGE = (
     *("trainer.", "overlays.", "wandb.", "run.dir", "run.name", "run.resume", "run.report", "run.tensorboard"),
-    *("data.root", "data.phantom.dir", "data.cache", "data.cache_dir", "data.workers"),
+    *("data.root", "data.phantom.dir", "data.cache", "data.workers"),
 )
-"""Keys, and sections, that a run takes up anew when it goes on. Of the others the optimiser, or what is best so far,
+"""Starts of the keys that a run takes up anew when it goes on. Of the others the optimiser, or what is best so far,
 would keep what was, and `config.yaml` would tell of what never was."""
 
 
@@ -56,22 +57,26 @@ def check_continues(run: Run, config: Config, data: LungDataModule, done: int) -
         for key in field_types()
         if not key.startswith(_MAY_CHANGE) and _value(before, key) != _value(config, key)
     ]
-    ways = f"go on with --config {run.config_file}, or start a new run from its weights with run.init={run.folder}"
+    anew = f"start a new run from its weights with run.init={run.folder}"
+    go_on = f"go on with --config {run.config_file} run.name={run.name} run.resume=true"
     if differing:
         more = f" (and {len(differing) - 1} more)" if differing[1:] else ""
-        raise UserError(f"run.resume: {differing[0]}{more}; {ways}")
+        raise UserError(f"run.resume: {differing[0]}{more}; {go_on}, or {anew}")
     if run.fingerprint not in (None, data.fingerprint):
         raise UserError(
             f"run.resume: images, labels or their division are not those that {run.folder} was trained on (fingerprint "
-            f"{run.fingerprint}, here {data.fingerprint}); give it the same data, or {ways.partition(', or ')[2]}"
+            f"{run.fingerprint}, here {data.fingerprint}); give it the same data, or {anew}"
         )
     if config.trainer.max_epochs < done:
         raise UserError(f"trainer.max_epochs: {done} epochs of {run.folder} are done, got {config.trainer.max_epochs}")
 
 
-def keep_config(run: Run, text: str, done: int) -> None:
-    """Put the config aside that a run has had for its first `done` epochs, if it goes on with another `text`."""
-    if done and run.config_file.is_file() and run.config_file.read_text() != text:
+def keep_config(run: Run, config: Config, done: int) -> None:
+    """Put the config aside that a run has had for its first `done` epochs, if it goes on with another."""
+    if done == 0:
+        return
+    before = run.config()
+    if replace(before, run=replace(before.run, resume=config.run.resume)) != config:
         run.config_file.replace(run.config_file.with_name(f"config.epoch-{done - 1}.yaml"))
 
 

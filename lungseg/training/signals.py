@@ -54,15 +54,15 @@ class SignalHandler(Callback):
         self._received_s = 0.0
         self._is_held = False
         self._wakeup: tuple[int, int] | None = None
+        self._wakeup_before = -1
 
     def __enter__(self) -> SignalHandler:
         self._install()
         if self._previous:  # in the main thread, which alone gets signals
             self._wakeup = os.pipe()
             os.set_blocking(self._wakeup[1], False)
-            signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
-            # Signals of loaders are their own: forked from here, they would write to the same pipe.
-            os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+            # Loaders, forked from here, take themselves off the pipe (`datamodule`): their signals are their own.
+            self._wakeup_before = signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
             threading.Thread(target=self._watch, args=self._wakeup[:1], daemon=True).start()
         return self
 
@@ -70,7 +70,7 @@ class SignalHandler(Callback):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._wakeup is not None:
-            signal.set_wakeup_fd(-1)
+            signal.set_wakeup_fd(self._wakeup_before)
             os.close(self._wakeup[1])  # which ends the thread
         for number, handler in self._previous.items():
             signal.signal(number, handler)

@@ -54,7 +54,10 @@ def test_what_is_learned_or_chosen_by_cannot_change(
     begun: tuple[Run, Config, LungDataModule], key: str, value: Any
 ) -> None:
     run, config, data = begun
-    with pytest.raises(UserError, match=rf"^run\.resume: {key} is .* and .* here; go on with --config .*config.yaml"):
+    with pytest.raises(
+        UserError,
+        match=rf"^run\.resume: {key} is .* and .* here; go on with --config .*config.yaml run.name=mine run.resume=true, ",
+    ):
         check_continues(run, _with(config, key, value), data, 1)
     check_continues(run, _with(config, key, value), data, 0)  # nothing has been learned
 
@@ -93,11 +96,11 @@ def test_fewer_epochs_than_are_done(begun: tuple[Run, Config, LungDataModule]) -
 
 def test_the_config_of_the_first_epochs_is_kept(begun: tuple[Run, Config, LungDataModule]) -> None:
     run, config, _ = begun
-    first = run.config_file.read_text()
-    for text, done in ((first, 2), ("else: 1\n", 0)):  # nothing new; nothing that was learned with the old one
-        keep_config(run, text, done)
+    first, longer = run.config_file.read_text(), _with(config, "trainer.max_epochs", 99)
+    for same, done in ((_with(config, "run.resume", True), 2), (longer, 0)):  # nothing new; nothing learned by the old
+        keep_config(run, same, done)
         assert run.config_file.read_text() == first and len(list(run.folder.glob("config*"))) == 1
-    keep_config(run, dump_config(_with(config, "trainer.max_epochs", 99)), 2)
+    keep_config(run, longer, 2)
     assert (run.folder / "config.epoch-1.yaml").read_text() == first
 
 
