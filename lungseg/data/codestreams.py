@@ -13,7 +13,6 @@ from PIL import Image, UnidentifiedImageError
 
 from lungseg.errors import check
 
-
 _LIMIT = "LUNGSEG_MOST_MEGAPIXELS"
 _megapixels = os.environ.get(_LIMIT) or "100"
 check(_megapixels.isdecimal() and int(_megapixels) > 0, _LIMIT, "a whole number above 0", _megapixels)

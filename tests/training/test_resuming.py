@@ -56,7 +56,8 @@ def test_what_is_learned_or_chosen_by_cannot_change(
     run, config, data = begun
     with pytest.raises(
         UserError,
-        match=rf"^run\.resume: {key} is .* and .* here; go on with --config .*config.yaml run.name=mine run.resume=true, ",
+        match=rf"^run\.resume: {key} is .* and .* here; "
+        r"go on with --config .*config.yaml run.name=mine run.resume=true, or start a new run",
     ):
         check_continues(run, _with(config, key, value), data, 1)
     check_continues(run, _with(config, key, value), data, 0)  # nothing has been learned
