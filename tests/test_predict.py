@@ -326,6 +326,21 @@ def test_dicom_out_is_a_segmentation_and_a_picture_of_the_same_study(dicoms: Pat
     assert referenced == source.SOPInstanceUID
     overlay = cv2.imread(str(out / "overlays" / "IM0001.png"))
     assert np.array_equal(picture.pixel_array, overlay[..., ::-1])
+    measures = segmentation.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert list(measures.PixelSpacing) == [0.5, 0.4]
+    # what the input does not say is not made up, and what must be there is there, empty
+    for dataset in (segmentation, picture):
+        assert "PatientOrientation" not in source and "PatientOrientation" in dataset and not dataset.PatientOrientation
+    assert "Laterality" in picture and not picture.Laterality
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="validator of dicom3tools")
+def test_dicom_out_has_no_error_of_a_validator(dicoms: Path, out: Path, untrained_infection: Path) -> None:
+    pytest.importorskip("highdicom")
+    assert _predict(dicoms, "--output", out, "--checkpoint", untrained_infection, "--dicom-out") == 0
+    for path in (out / "dicom").iterdir():
+        said = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, check=False).stderr
+        assert "Error" not in said
 
 
 def test_infection_is_a_mask_beside_columns_and_the_second_segment(

@@ -17,7 +17,7 @@ from lungseg.auditing.integrity import THUMBNAIL_PX, Fault, Inspection, inspect,
 from lungseg.config import DataConfig
 from lungseg.data.duplicates import Leak, copies_in_train, find_leaks, group_copies
 from lungseg.data.folders import IMAGE_FOLDERS, MASK_FOLDERS, SIDES_FOLDER, Folders, Reading, join, lung_files
-from lungseg.data.images import IMAGE_SUFFIXES
+from lungseg.data.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 from lungseg.data.index import find_covidqu, read_covidqu, read_index
 from lungseg.data.layouts import class_labels
 from lungseg.data.sample import CLASSES, SPLITS, Sample, labels_of
@@ -33,6 +33,7 @@ NEARLY = 0.01  # Share of the published count within which another count means t
 NO_LUNG_MASK = "image without a lung mask"
 NO_INFECTION_MASK = "image without an infection mask"
 NO_IMAGE = "mask without an image"
+NOT_READ = "picture of a kind that is not read"
 COUNT = "count that differs a little from the published one"
 OTHER_IMAGE = "image that differs between the two trees"
 OTHER_MASK = "lung mask that differs between the two trees"
@@ -119,6 +120,7 @@ def audit(root: Path, quiet: bool = False, infection_unknown: Sequence[str] | No
         *count_faults(cells),
         *missing_masks(trees),
         *(stray_masks(root, trees) if root.is_dir() else ()),
+        *(unread_pictures(root) if root.is_dir() else ()),
     }
     sizes = Counter(f"{shape[1]}x{shape[0]}" for inspection in inspections if (shape := inspection.shape))
     return Audit(
@@ -196,6 +198,13 @@ def stray_masks(root: Path, trees: Sequence[Tree]) -> Iterator[Fault]:
             path = root / folder / name
             if name.casefold().endswith(IMAGE_SUFFIXES) and path not in used:
                 yield Fault(NO_IMAGE, name_of(path, root))
+
+
+def unread_pictures(root: Path) -> Iterator[Fault]:
+    """Name the pictures that are left out because of their kind."""
+    for path in sorted(root.rglob("*")):
+        if path.name.casefold().endswith(UNREAD_SUFFIXES) and not path.name.startswith("."):
+            yield Fault(NOT_READ, name_of(path, root), "save it as PNG")
 
 
 def match_twins(

@@ -21,6 +21,7 @@ from lungseg.errors import DataError
 
 UNREADABLE = "file that cannot be read"
 BLANK = "image of one grey value"
+NO_GREY = "image that is nearly all black and white (a mask among the images?)"
 SIZE = "mask of another size than its image"
 VALUES = "mask not two-valued"
 EMPTY_LUNG = "empty lung mask"
@@ -34,6 +35,8 @@ THUMBNAIL_PX = 32
 # The limits were read off 4,660 masks of COVID-QU-Ex, so that none of its sound masks counts as a fault.
 MOST_FRAME = 0.5
 """Share of the frame's pixels in the mask above which it is whole, full or inverted; at most 0.2 in those masks."""
+MOST_BLACK_OR_WHITE = 0.9
+"""Share of an image's pixels within 15 of black or white, or of its two most frequent values; at most 0.68 in those."""
 MOST_OUTSIDE = (
     0.01  # Share of an infection mask that may lie outside the lung, a pixel of its outline; none does there.
 )
@@ -69,6 +72,8 @@ def inspect(sample: Sample, root: Path, infection_unknown: Collection[int]) -> I
     image = _read(sample.image, root, faults)
     if image is not None and is_blank(image):
         faults.append(Fault(BLANK, name_of(sample.image, root)))
+    elif image is not None and (share := _black_or_white(image)) > MOST_BLACK_OR_WHITE:
+        faults.append(Fault(NO_GREY, name_of(sample.image, root), f"{100 * share:.0f} % of its pixels"))
     lung = _read_masks(lung_files(sample.lung) if sample.lung else (), root, faults)
     infection = _read_masks((sample.infection,) if sample.infection else (), root, faults)
     name = "" if sample.label is None else CLASSES[sample.label]
@@ -111,6 +116,13 @@ def _read(path: Path, root: Path, faults: list[Fault]) -> Grey | None:
         reason = str(error).removeprefix(f"{path}: ").partition("; ")[0]
         faults.append(Fault(UNREADABLE, name_of(path, root), reason))
         return None
+
+
+def _black_or_white(image: Grey) -> float:
+    """Share of the pixels that are nearly black or white, or of the two most frequent values, whichever is more."""
+    counts = np.bincount(image.reshape(-1), minlength=256)
+    most = max(counts[:16].sum() + counts[240:].sum(), np.sort(counts)[-2:].sum())
+    return float(most / image.size)
 
 
 def _read_masks(files: Sequence[Path], root: Path, faults: list[Fault]) -> Mask | None:

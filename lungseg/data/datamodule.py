@@ -148,7 +148,7 @@ def _leave_signals_to_parent(worker: int) -> None:
     """Ignore Ctrl-C and a closed terminal, which reach all processes: the training ends its workers itself.
 
     And SIGTERM in the workers of a child of Lightning's launcher, which ignores it itself until rank zero has ended.
-    What signals do come must not be told to the parent, by the pipe of its that was forked along.
+    What signals do come must not be told to the parent, by the socket of its that was forked along.
     """
     signal.set_wakeup_fd(-1)
     ignored = {signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)}  # Windows has no SIGHUP

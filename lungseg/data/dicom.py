@@ -14,19 +14,20 @@ import numpy as np
 import numpy.typing as npt
 
 from lungseg.data.codestreams import (
-    MOST_PIXELS,
     UnreadableError,
-    check_deflated,
     check_jpeg,
     check_jpeg2000,
     check_size,
 )
+from lungseg.data.dicom_file import open_dataset
 from lungseg.errors import DataError
 from lungseg.runs.progress import only_errors
 
 Values = npt.NDArray[np.integer[Any] | np.floating[Any]]
 Shares = npt.NDArray[np.float64]  # (H, W), 0 black to 1 white.
 
+_FEWEST_GREY = 0.01
+"""Share of the values in an image, of a hundred or more, that its window must show between black and white."""
 _BLOCK = 1_000_000  # Pixels looked up at a time: NumPy makes an index of eight bytes of each.
 _log = logging.getLogger(__name__)
 _INSTALL = "pip install 'lungseg[dicom]'"
@@ -42,22 +43,6 @@ class DicomImage:
     spacing_mm: tuple[float, float] | None
     """Height and width of a pixel in mm, or None. In order: PixelSpacing, ImagerPixelSpacing (at the detector, so
     magnified), NominalScannedPixelSpacing."""
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether the file, whatever its name, carries the `DICM` marker at byte 128."""
-    try:
-        if not path.is_file():  # a pipe or a device would be waited for
-            return False
-        with path.open("rb") as file:
-            return has_dicom_marker(file.read(132))
-    except OSError:
-        return False
-
-
-def has_dicom_marker(head: bytes) -> bool:
-    """Whether a file that starts with these bytes (132 or more) is DICOM."""
-    return head[128:132] == b"DICM"
 
 
 def full_scale(maximum: int) -> int:
@@ -85,9 +70,8 @@ def read_dicom(path: Path) -> DicomImage:
         raise DataError(f"{path}: reading DICOM needs pydicom; {_INSTALL}") from None
     with only_errors("pydicom", level=logging.CRITICAL + 1):  # whatever it logs or warns of quotes header values
         try:
-            _check_inflated(path)
-            dataset = pydicom.dcmread(path)
-            return DicomImage(_shown(dataset, _stored(dataset), path), _spacing_mm(dataset))
+            dataset = open_dataset(path.read_bytes())
+            return DicomImage(_shown(dataset, _stored(dataset), path), spacing_mm(dataset))
         except UnreadableError as fault:
             reason = str(fault)
         except OSError as error:
@@ -124,18 +108,6 @@ def _stored(dataset: Any) -> Values:
     if pixels.ndim != 2:
         raise UnreadableError("it is not one grey image")
     return pixels
-
-
-def _check_inflated(path: Path) -> None:
-    """Refuse a deflated data set that would fill the memory; other data sets take what the file has."""
-    from pydicom.filereader import read_file_meta_info
-    from pydicom.uid import DeflatedExplicitVRLittleEndian
-
-    meta = read_file_meta_info(path)
-    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-        # Behind preamble, marker and the element of the group's length, which counts from its own end.
-        start = 144 + int(meta.FileMetaInformationGroupLength)
-        check_deflated(path.read_bytes()[start:], most=4 * MOST_PIXELS)  # 16-bit pixels, and as much again
 
 
 def _check_stream(dataset: Any, syntax: Any) -> None:
@@ -204,14 +176,17 @@ def _modality(dataset: Any, stored: Values) -> Values:
 
 
 def _contrast(dataset: Any, values: Values, padding: npt.NDArray[np.bool_], path: Path) -> Shares:
-    """Map values to [0, 1] as the file asks; by content, with a warning, where that would show nothing."""
+    """Map values to [0, 1] as the file asks; by content, with a warning, where that would show next to nothing."""
     inside = values[~padding]
     asked = _voi(dataset, values)
     if asked is not None:
         shown = asked[~padding]
-        if shown.min() < shown.max() or inside.min() == inside.max():
+        # Of many values a few may miss a window that stands beside the rest: a stray pixel is no picture.
+        grey = np.abs(shown - 0.5) < 0.5 - 1 / 510  # neither black nor white, rounded to 8 bit
+        least = _FEWEST_GREY * shown.size if shown.size >= 1 / _FEWEST_GREY else 0
+        if (shown.min() < shown.max() and np.count_nonzero(grey) >= least) or inside.min() == inside.max():
             return asked
-        _log.warning("%s: its VOI LUT or window shows nothing; contrast taken from its content", path)
+        _log.warning("%s: its VOI LUT or window shows next to nothing; contrast taken from its content", path)
     low, high = float(inside.min()), float(inside.max())
     if np.issubdtype(values.dtype, np.integer) and low >= 0:
         low, high = 0.0, float(full_scale(int(high)))
@@ -274,7 +249,8 @@ def _first(dataset: Any, keyword: str) -> float | None:
     return None if value is None or value == "" else float(value)
 
 
-def _spacing_mm(dataset: Any) -> tuple[float, float] | None:
+def spacing_mm(dataset: Any) -> tuple[float, float] | None:
+    """Give height and width of a pixel in mm as `DicomImage` has them, of a pydicom data set."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
         try:
             height_mm, width_mm = (float(value) for value in dataset.get(keyword) or ())

@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
-from lungseg.data.images import IMAGE_SUFFIXES
+from lungseg.data.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, tell_unread
 from lungseg.data.sample import Sample, Split
 
 SPLIT_FOLDERS: dict[str, Split] = {
@@ -55,6 +56,7 @@ class Folders:
         self.root = root
         self._listed: dict[str, tuple[list[str], list[str]]] = {}
         self._faults: dict[str, set[str]] = defaultdict(set)
+        self._unread: set[str] = set()
 
     def dirs(self, folder: str) -> list[str]:
         """Names of the folders in a folder, sorted; hidden ones and what macOS adds to archives are left out."""
@@ -91,16 +93,23 @@ class Folders:
         """Give the faults met so far, one phrase a kind."""
         return [line for what, advice in _ADVICE.items() for line in phrase(what, self._faults[what], advice)]
 
+    def tell_unread(self) -> None:
+        """Log the pictures met so far that are of a kind that is not read."""
+        tell_unread(self.root, self._unread)
+
     def warn(self, what: str, items: Collection[str], advice: str) -> None:
         """Log a phrase on what is no fault."""
         for line in phrase(what, items, advice):
             _log.warning("%s: %s", self.root, line)
 
     def _by_stem(self, folder: str) -> dict[str, str]:
-        """Names of the image files of a folder, by name in lower case without suffix and without `_mask` at its end."""
+        """Names of the image files of a folder, by name in lower case without suffix and without `_mask` at its end.
+
+        An accented letter is one, whether written as one character or, as macOS does, as two.
+        """
         found: dict[str, str] = {}
         for name in self.files(folder):
-            stem, dot, suffix = name.casefold().rpartition(".")
+            stem, dot, suffix = normalize("NFC", name).casefold().rpartition(".")
             if dot + suffix in IMAGE_SUFFIXES:
                 # Whoever pairs images and masks by name cannot know which of two files of one name is meant.
                 first = found.setdefault(stem.removesuffix("_mask"), name)
@@ -136,6 +145,7 @@ class Folders:
             except OSError as error:
                 self._faults[_UNREADABLE].add(f"{folder or '.'}: {error.strerror}")
             self._listed[folder] = (sorted(dirs), files)
+            self._unread.update(join(folder, name) for name in files if name.casefold().endswith(UNREAD_SUFFIXES))
         return self._listed[folder]
 
 

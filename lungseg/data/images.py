@@ -5,9 +5,10 @@ error and never a half-grey picture. (JPEG, TIFF and BMP carry no checksum: a wr
 """
 
 import importlib
+import logging
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,29 @@ import numpy as np
 import numpy.typing as npt
 
 from lungseg.data.codestreams import UnreadableError, check_jpeg, check_size, check_tiff
-from lungseg.data.dicom import full_scale, has_dicom_marker, read_dicom
+from lungseg.data.dicom import full_scale, read_dicom
+from lungseg.data.dicom_file import has_dicom_marker
 from lungseg.errors import DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
-"""Suffixes (lower case) to look for in a folder; `read_image` itself goes by content. See also `dicom.is_dicom`."""
+"""Suffixes (lower case) to look for in a folder; `read_image` goes by content. See also `dicom_file.is_dicom`."""
+UNREAD_SUFFIXES = (
+    ".gif",
+    ".webp",
+    ".jp2",
+    ".j2k",
+    ".jxl",
+    ".heic",
+    ".avif",
+    ".nii",
+    ".nii.gz",
+    ".mha",
+    ".nrrd",
+    ".npy",
+)
+"""Suffixes of pictures of other kinds: left out where a folder holds them, and that is said (`tell_unread`)."""
+
+_log = logging.getLogger(__name__)
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
@@ -45,7 +64,8 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
 def read_mask(path: Path, shape: tuple[int, int] | None = None, resize: bool = False) -> npt.NDArray[np.bool_]:
     """Read a mask as (H, W) bool: true above half of full scale (255; 16 bit as in `read_image`); never a DICOM file.
 
-    A mask whose maximum is 1 holds 0 and 1; all zero is an empty mask. With a `shape` it must be (H, W) of its image;
+    A mask whose maximum is 1 holds 0 and 1; all zero is an empty mask. One that holds a third value, as masks of one
+    grey or colour a lung do, is refused: half of it would be lost. With a `shape` it must be (H, W) of its image;
     `resize` brings one of another size but the same aspect ratio (within 1 %) to it, nearest neighbour.
 
     Raises:
@@ -59,6 +79,9 @@ def read_mask(path: Path, shape: tuple[int, int] | None = None, resize: bool = F
         reason = f"its highest value is {top!r}, neither 1 nor near {full_scale(top)}; save it as 0/255"
         raise DataError(f"{path}: not a mask: {reason}")
     mask = np.asarray(grey > (middle if top > 1 else 0))
+    if value := _lost_value(grey, middle):
+        reason = f"besides {top} it holds {value}, which would count as background; save what is to be found as 255"
+        raise DataError(f"{path}: not a two-valued mask: {reason}")
     if shape is None or mask.shape == shape:
         return mask
     sizes = f"{mask.shape[1]}x{mask.shape[0]} pixels for an image of {shape[1]}x{shape[0]}"
@@ -67,6 +90,29 @@ def read_mask(path: Path, shape: tuple[int, int] | None = None, resize: bool = F
     if not has_same_aspect(mask.shape, shape):
         raise DataError(f"{path}: mask has another aspect ratio than its image ({sizes}); replace it or drop both")
     return fit_mask(mask, shape)
+
+
+def _lost_value(grey: Pixels, middle: int) -> int:
+    """Value, not near black, that no threshold at `middle` keeps, of a tenth or more of all that is not black; or 0.
+
+    What JPEG and resizing leave at outlines is spread over many values.
+    """
+    dark = grey[(grey > middle // 5) & (grey <= middle)]
+    least = np.count_nonzero(grey > middle // 5) // 10
+    if dark.size <= least or dark.size == 0:
+        return 0
+    counts = np.bincount(dark)
+    value = int(counts.argmax())
+    # An outline, and be it one of straight lines, is thin: nothing of it lies within a square of its own value.
+    inside = cv2.erode((grey == value).view(np.uint8), np.ones((3, 3), np.uint8))
+    return value if counts[value] > least and np.count_nonzero(inside) > counts[value] // 4 else 0
+
+
+def tell_unread(folder: Path, names: Collection[str]) -> None:
+    """Log one line on the pictures in a folder, named relative to it, that are of `UNREAD_SUFFIXES`."""
+    if names:
+        first = ", ".join(repr(name) for name in sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
+        _log.warning("%s: left out, of a kind that is not read: %d (%s; save as PNG)", folder, len(names), first)
 
 
 def has_same_aspect(shape: Sequence[int], other: Sequence[int]) -> bool:

@@ -172,10 +172,13 @@ LAYOUTS = (
 
 def _read_folder(root: Path, labels: Labels) -> Reading:
     folders = Folders(root)
-    if trees := find_covidqu(folders, labels):
-        return read_covidqu(folders, labels, trees)
-    if reading := layouts.read_radiography(folders, labels) or layouts.read_plain(folders, labels):
-        return reading
+    try:
+        if trees := find_covidqu(folders, labels):
+            return read_covidqu(folders, labels, trees)
+        if reading := layouts.read_radiography(folders, labels) or layouts.read_plain(folders, labels):
+            return reading
+    finally:
+        folders.tell_unread()
     looked = "; or ".join(LAYOUTS)
     names = [*(f"{name}/" for name in folders.dirs("")), *sorted(folders.files(""))]
     there = ", ".join(map(repr, names[:6])) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lungseg.config import DataConfig
-from lungseg.data.dicom import is_dicom, read_dicom
+from lungseg.data.dicom import read_dicom
+from lungseg.data.dicom_file import is_dicom
 from lungseg.data.geometry import Letterbox
 from lungseg.data.sample import Sample
 from lungseg.evaluation.class_maps import MapMeasurements, measure_baselines, measure_maps

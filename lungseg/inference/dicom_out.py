@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from lungseg import __version__
-from lungseg.data.dicom import is_dicom
+from lungseg.data.dicom import spacing_mm
+from lungseg.data.dicom_file import is_dicom, open_dataset
 from lungseg.errors import DataError, UserError
 from lungseg.inference.inputs import Input
 from lungseg.inference.prediction import Prediction
@@ -42,12 +43,10 @@ def write_dicom(folder: Path, file: Input, prediction: Prediction) -> None:
     """
     if not is_dicom(file.path):
         return
-    import pydicom
-
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they quote header values
-            source = pydicom.dcmread(file.path)
+            source = open_dataset(file.path.read_bytes())
             for name in _MAY_BE_EMPTY:
                 if name not in source:
                     setattr(source, name, None)
@@ -90,30 +89,40 @@ def _segmentation(source: Any, prediction: Prediction) -> Any:
         software_versions=__version__,
         device_serial_number="0",
         content_label=names.upper().replace(" AND ", "_"),
+        pixel_measures=_pixel_measures(source),
         omit_empty_frames=False,  # a mask without lungs is a result too
         series_description=f"{names}, predicted; not for diagnosis",
         **_identity(9101),
     )
-    shared = dataset.SharedFunctionalGroupsSequence[0]
-    if "PixelMeasuresSequence" in shared and "SliceThickness" not in shared.PixelMeasuresSequence[0]:
-        del shared.PixelMeasuresSequence  # a projection has no thickness, without which highdicom reads no spacing
+    dataset.PatientOrientation = source.get("PatientOrientation")
     return dataset
+
+
+def _pixel_measures(source: Any) -> Any:
+    """Spacing of the pixels where the input says it, be it at the detector; None where it does not."""
+    import highdicom
+
+    spacing = spacing_mm(source)
+    # A projection has no thickness, but common readers (highdicom, ITK) take no spacing without one.
+    return None if spacing is None else highdicom.PixelMeasuresSequence(spacing, slice_thickness=1.0)
 
 
 def _capture(source: Any, prediction: Prediction) -> Any:
     import highdicom
 
+    orientation = source.get("PatientOrientation")
     dataset = highdicom.sc.SCImage.from_ref_dataset(
         source,
         prediction.overlay(),
         "RGB",
         8,
         "PATIENT",
-        # Required; a file without it is taken as a frontal view as it is mostly shown.
-        patient_orientation=tuple(source.get("PatientOrientation") or ()) or ("L", "F"),
+        patient_orientation=tuple(orientation or ("L", "F")),  # which highdicom wants; what is not known goes below
         transfer_syntax_uid="1.2.840.10008.1.2.1",
         **_identity(9102),
     )
+    laterality = source.get("Laterality")
+    dataset.PatientOrientation, dataset.Laterality = orientation, laterality if laterality in ("L", "R") else None
     evidence = prediction.evidence_in_lungs
     inside = "no evidence" if evidence is None else f"{evidence:.0%} of its evidence in the lungs"
     dataset.SeriesDescription = "lungs and class map, predicted; not for diagnosis"

@@ -6,8 +6,8 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import NamedTuple
 
-from lungseg.data.dicom import is_dicom
-from lungseg.data.images import IMAGE_SUFFIXES
+from lungseg.data.dicom_file import is_dicom
+from lungseg.data.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, tell_unread
 from lungseg.errors import UserError
 
 RESULTS = ("masks", "infection_masks", "overlays", "dicom")  # Folders of the output, where inputs are never looked for.
@@ -34,8 +34,8 @@ def find_inputs(words: Sequence[str], output: Path) -> tuple[Path, list[Input]]:
     """List the files that are asked for, each once: the deepest folder that holds them all, and they, sorted by id.
 
     A file is taken whatever its name. Of a folder and those below it: what is named as an image, and DICOM files
-    without such a name; hidden files and folders, DICOMDIR and the results in `output` are left out. Linked folders are
-    followed, each folder once.
+    without such a name; hidden files and folders, DICOMDIR and the results in `output` are left out, as are, with a
+    word, pictures of other kinds. Linked folders are followed, each folder once.
 
     Args:
         words: Paths of files or folders, or patterns (`*`, `?`, `[...]`, `**` for any folders).
@@ -83,6 +83,7 @@ def _absolute(path: Path) -> Path:
 
 def _images_below(folder: Path, skipped: set[Path]) -> Iterator[Path]:
     seen: set[str] = set()
+    unread: list[str] = []
     for parent, folders, names in os.walk(folder, followlinks=True):
         here, place = Path(parent), os.path.realpath(parent)
         if place in seen:  # by a link that leads back, or to a folder that was here already
@@ -94,3 +95,6 @@ def _images_below(folder: Path, skipped: set[Path]) -> Iterator[Path]:
             is_image = path.is_file() and (path.suffix.lower() in IMAGE_SUFFIXES or is_dicom(path))
             if is_image and not path.name.startswith(".") and path.name.upper() != "DICOMDIR":
                 yield path
+            elif not is_image and path.name.lower().endswith(UNREAD_SUFFIXES) and not path.name.startswith("."):
+                unread.append(path.relative_to(folder).as_posix())
+    tell_unread(folder, unread)

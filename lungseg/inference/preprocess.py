@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.data.dicom import full_scale, is_dicom, read_dicom
+from lungseg.data.dicom import full_scale, read_dicom
+from lungseg.data.dicom_file import is_dicom
 from lungseg.data.geometry import Letterbox
 from lungseg.data.images import read_image
 from lungseg.errors import UserError

@@ -23,6 +23,7 @@ from filelock import Timeout
 from optuna import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from lungseg.errors import UserError
 from lungseg.runs.run import Run
 from lungseg.sweeping import trials as attempts
 from lungseg.sweeping.child import Child
@@ -56,7 +57,12 @@ def run_sweep(sweep: Sweep, count: int | None = None, workers: int = 1) -> int:
         sweep: A checked file.
         count: Runs in all, those of earlier calls and of other processes included; None: as the file says.
         workers: Runs at the same time. Where CUDA_VISIBLE_DEVICES lists at least as many GPUs, each gets its part.
+
+    Raises:
+        UserError: On Windows.
     """
+    if not hasattr(os, "killpg"):
+        raise UserError("lungseg.sweep run: needs process groups, which Windows has not; use WSL, or a W&B agent")
     total = sweep.total(count)
     study, stop = open_study(sweep, create=True), Stop()
     print(f"sweep {sweep.name}: {sweep.method}, {total} runs in all, in {folder_of(sweep)}", flush=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -53,17 +54,17 @@ class SignalHandler(Callback):
         self._received: int | None = None
         self._received_s = 0.0
         self._is_held = False
-        self._wakeup: tuple[int, int] | None = None
+        self._wakeup: socket.socket | None = None
         self._wakeup_before = -1
 
     def __enter__(self) -> SignalHandler:
         self._install()
         if self._previous:  # in the main thread, which alone gets signals
-            self._wakeup = os.pipe()
-            os.set_blocking(self._wakeup[1], False)
-            # Loaders, forked from here, take themselves off the pipe (`datamodule`): their signals are their own.
-            self._wakeup_before = signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
-            threading.Thread(target=self._watch, args=self._wakeup[:1], daemon=True).start()
+            reader, self._wakeup = socket.socketpair()  # and not a pipe, which Windows cannot make non-blocking
+            self._wakeup.setblocking(False)
+            # Loaders, forked from here, take themselves off the socket (`datamodule`): their signals are their own.
+            self._wakeup_before = signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
+            threading.Thread(target=self._watch, args=[reader], daemon=True).start()
         return self
 
     def __exit__(
@@ -71,7 +72,8 @@ class SignalHandler(Callback):
     ) -> None:
         if self._wakeup is not None:
             signal.set_wakeup_fd(self._wakeup_before)
-            os.close(self._wakeup[1])  # which ends the thread
+            self._wakeup.shutdown(socket.SHUT_WR)  # which ends the thread, also where a loader still has a copy
+            self._wakeup.close()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         if error is not None and self._received is not None and not isinstance(error, Stopped):
@@ -117,16 +119,17 @@ class SignalHandler(Callback):
         if self._received is not None:
             raise Stopped(self._received)
 
-    def _watch(self, pipe: int) -> None:
-        """Kill this process some time after a signal that never reached Python; in a thread of its own."""
-        while came := os.read(pipe, 1):
-            if came[0] in _SIGNALS:
-                time.sleep(_DEAF_S)
-                if self._received is None:
-                    name = signal.Signals(came[0]).name
-                    print(f"stopped by {name}: killed, for it waited for another process", file=sys.stderr, flush=True)
-                    os.kill(os.getpid(), signal.SIGKILL)
-        os.close(pipe)
+    def _watch(self, reader: socket.socket) -> None:
+        """End this process some time after a signal that never reached Python; in a thread of its own."""
+        with reader:
+            while came := reader.recv(1):
+                if came[0] in _SIGNALS:
+                    time.sleep(_DEAF_S)
+                    if self._received is None:
+                        name = signal.Signals(came[0]).name
+                        why = "killed, for it waited for another process"
+                        print(f"stopped by {name}: {why}", file=sys.stderr, flush=True)
+                        os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._received is None:

@@ -102,6 +102,13 @@ def test_image_of_one_grey_value(case: Case) -> None:
     assert case.look().signature is None
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_mask_in_the_place_of_an_image(case: Case, suffix: str) -> None:
+    image = case.root / f"image.{suffix}"
+    cv2.imwrite(str(image), LUNGS)
+    assert [fault[:2] for fault in case.look(image=image).faults] == [(integrity.NO_GREY, f"image.{suffix}")]
+
+
 def test_size_must_be_that_of_the_image_or_its_aspect_where_masks_may_be_fitted(case: Case) -> None:
     case.write("lung.png", np.asarray(cv2.resize(LUNGS, (20, 20), interpolation=cv2.INTER_NEAREST)))
     assert case.told() == [(integrity.SIZE, "lung.png", "20x20 pixels, the image 40x40 pixels")]

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from lungseg.data.dicom import full_scale, is_dicom, read_dicom
+from lungseg.data.dicom import full_scale, read_dicom
+from lungseg.data.dicom_file import is_dicom
 from lungseg.data.images import read_image, read_mask
 from lungseg.errors import DataError
 
@@ -26,6 +27,7 @@ from pydicom.uid import (  # noqa: E402
     DeflatedExplicitVRLittleEndian,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLSLossless,
@@ -118,8 +120,26 @@ def test_a_window_that_shows_nothing_falls_back_to_the_content(
     image = read_dicom(path)
     np.testing.assert_array_equal(image.pixels, RAMP_8BIT)
     assert [record.getMessage() for record in caplog.records] == [
-        f"{path}: its VOI LUT or window shows nothing; contrast taken from its content"
+        f"{path}: its VOI LUT or window shows next to nothing; contrast taken from its content"
     ]
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("strays", [[6000], [6000, 6020, 6040]])
+def test_a_stray_pixel_in_a_window_beside_the_content_is_no_picture(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, strays: list[int], photometric: str
+) -> None:
+    stored = RAMP.copy()
+    stored[0, : len(strays)] = strays
+    window = {"WindowCenter": 6000, "WindowWidth": 500}
+    shown = read_image(write(tmp_path / "x.dcm", stored, 16, PhotometricInterpretation=photometric, **window))
+    assert np.unique(shown).size > 50
+    assert "shows next to nothing" in caplog.text
+    # a window of a tenth of the content shows something, and is what the file asks for
+    caplog.clear()
+    narrow = read_image(write(tmp_path / "y.dcm", RAMP, WindowCenter=2000, WindowWidth=400))
+    assert (narrow[RAMP < 1790] == 0).all()
+    assert not caplog.text
 
 
 def test_a_voi_lut_goes_before_a_window(tmp_path: Path) -> None:
@@ -292,6 +312,35 @@ def test_dicom_is_known_by_its_marker_not_its_name(tmp_path: Path) -> None:
         read_dicom(tmp_path / "x.dcm")
 
 
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, JPEGLSLossless])
+def test_a_file_without_preamble_is_read(tmp_path: Path, syntax: str) -> None:
+    whole = write(tmp_path / "whole.dcm", RAMP)
+    dataset = pydicom.dcmread(whole)
+    if syntax == JPEGLSLossless:
+        dataset.compress(syntax)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.save_as(tmp_path / "other.dcm", implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=True)
+    data = (tmp_path / "other.dcm").read_bytes()
+    bare = tmp_path / "bare"
+    bare.write_bytes(data[132:])
+    assert is_dicom(bare)
+    np.testing.assert_array_equal(read_image(bare), RAMP_8BIT)
+    if syntax != JPEGLSLossless:  # which is known by the meta information alone
+        bare.write_bytes(data[144 + int.from_bytes(data[140:144], "little") :])
+        np.testing.assert_array_equal(read_image(bare), RAMP_8BIT)
+
+
+def test_a_file_without_preamble_does_not_inflate_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lungseg.data.dicom_file.MOST_PIXELS", 500)
+    path = write(tmp_path / "x.dcm", RAMP)
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.save_as(path)
+    path.write_bytes(path.read_bytes()[132:])
+    with pytest.raises(DataError, match="inflates"):
+        read_image(path)
+
+
 def test_a_dicom_file_is_no_mask(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"x\.dcm: cannot be read as an image"):
         read_mask(write(tmp_path / "x.dcm", RAMP))
@@ -428,7 +477,7 @@ def test_a_data_set_that_inflates_without_end_is_refused(tmp_path: Path, monkeyp
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     dataset.save_as(tmp_path / "x.dcm", enforce_file_format=True)
     whole = read_image(tmp_path / "x.dcm")
-    monkeypatch.setattr("lungseg.data.dicom.MOST_PIXELS", RAMP.size // 8)
+    monkeypatch.setattr("lungseg.data.dicom_file.MOST_PIXELS", RAMP.size // 8)
     with pytest.raises(DataError, match=r"x\.dcm: .*it inflates to more than 0 MB"):
         read_image(tmp_path / "x.dcm")
     monkeypatch.undo()

@@ -325,8 +325,21 @@ def test_a_16_bit_mask_is_read(tmp_path: Path, high: int) -> None:
 
 
 def test_a_mask_is_cut_above_half(tmp_path: Path) -> None:
-    mask = read_mask(save(tmp_path / "m.png", np.array([[0, 127, 128, 255]], dtype=np.uint8)))
-    np.testing.assert_array_equal(mask, [[False, False, True, True]])
+    ramp = np.arange(256, dtype=np.uint8)[None]
+    np.testing.assert_array_equal(read_mask(save(tmp_path / "m.png", ramp)), ramp > 127)
+
+
+@pytest.mark.parametrize(
+    ("left", "right"), [(255, 100), (100, 255), ((0, 255, 0), (255, 0, 0)), ((255, 0, 0), (255, 255, 0))]
+)
+def test_a_mask_of_one_grey_or_colour_a_lung_is_refused(tmp_path: Path, left: object, right: object) -> None:
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[10:30, 5:25], pixels[10:25, 35:55] = left, right
+    path = save(tmp_path / "m.png", pixels)
+    with pytest.raises(DataError, match=r"m\.png: not a two-valued mask: besides \d+ it holds \d+, which would count"):
+        read_mask(path)
+    smooth = cv2.GaussianBlur((pixels.max(axis=2) > 0).astype(np.uint8) * 255, (0, 0), 1.5)
+    np.testing.assert_array_equal(read_mask(save(tmp_path / "smooth.png", smooth)), smooth > 127)
 
 
 def test_a_jpeg_mask_is_read_despite_ringing(tmp_path: Path) -> None:

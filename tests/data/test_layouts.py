@@ -170,6 +170,21 @@ def test_masks_among_the_images_are_an_error(tmp_path: Path) -> None:
         load_index(tmp_path)
 
 
+def test_pictures_of_a_kind_that_is_not_read_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(
+        tmp_path, "Normal/images/a.png", "Normal/images/b.WEBP", "Normal/masks/a.png", "Normal/masks/b.gif", "c/d.jp2"
+    )
+    assert [sample.id for sample in load_index(tmp_path)] == ["Normal/images/a.png"]
+    expected = "left out, of a kind that is not read: 3 ('Normal/images/b.WEBP', 'Normal/masks/b.gif', 'c/d.jp2'; save"
+    assert expected in caplog.text
+
+
+def test_an_accented_name_is_one_however_it_is_written(tmp_path: Path) -> None:
+    write(tmp_path, "images/caf\u00e9.png", "masks/cafe\u0301.png")
+    (sample,) = load_index(tmp_path)
+    assert sample.lung == tmp_path / "masks/cafe\u0301.png"
+
+
 def test_test_fraction_and_fold_apply_where_there_is_no_split(tmp_path: Path) -> None:
     write(tmp_path, *(f"Normal/{n}.png" for n in range(400)))
     share = sum(s.split == "test" for s in load_index(tmp_path, test_fraction=0.4)) / 400
