@@ -66,7 +66,9 @@ def fit(config: Config, stem: str = "fit") -> Path:
             try:
                 with mistakes_said_once():
                     training = Training.prepare(config, stem, signals)
-                return training.fit()
+                folder = training.fit()
+                finish_wandb(0)
+                return folder
             except BaseException:
                 finish_wandb(signals.exit_code or 1)
                 raise
@@ -90,4 +92,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_command(main, _parser()))
+    code = run_command(main, _parser())
+    # All is done and on the disk: a signal that comes while the interpreter takes itself down changes nothing.
+    for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
+        signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(code)

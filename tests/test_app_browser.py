@@ -141,11 +141,16 @@ def test_bad_files_are_told_and_good_ones_beside_them_shown(visit: Visit, phanto
     assert visit.errors == []
 
 
-def test_a_file_over_the_limit_is_refused_with_its_reason(visit: Visit, tmp_path: Path) -> None:
+def test_a_file_over_the_limit_is_left_out_and_the_others_are_taken(
+    visit: Visit, phantom: Path, tmp_path: Path
+) -> None:
     (tmp_path / "big.png").write_bytes(bytes(1_200_000))
+    _drop(visit.page, tmp_path / "big.png", phantom)
+    visit.page.wait_for_selector("#picture figcaption:has-text('phantom.png')")
+    assert visit.page.inner_text("#notices").strip() == "big.png: larger than 1 MB"
+    (tmp_path / "big.png").write_bytes(bytes(9_000_000))  # of which a thousand would fill the disk
     _drop(visit.page, tmp_path / "big.png")
-    visit.page.wait_for_selector("text=/exceed the maximum allowed size of 1/i")
-    assert "phantom 1" in visit.page.inner_text("#picture figcaption")
+    visit.page.wait_for_selector("text=/exceed the maximum allowed size of 8/i")
 
 
 def test_method_and_class_change_the_map_and_the_download_holds_them(visit: Visit) -> None:

@@ -125,10 +125,12 @@ def test_the_same_config_and_seed_give_the_same_metrics_csv(
     assert (run / "metrics.csv").read_bytes() == (run.parent / "second" / "metrics.csv").read_bytes()
 
 
+@pytest.mark.parametrize("killed", [False, True])
 def test_a_resumed_run_ends_as_the_uninterrupted_one(
-    run: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    killed: bool, run: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Stopped at the worst moment of the first of two epochs: its checkpoint is written, its row is not yet."""
+    shutil.rmtree(run.parent / "third", ignore_errors=True)
     words = [f"data.root={phantoms}", "run.name=third"]
     save = Trainer.save_checkpoint
 
@@ -142,6 +144,15 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(
         _here(run.parents[1], monkeypatch, capfd, *words)
     assert stopped.value.code == 143 and not (run.parent / "third" / "metrics.json").exists()
     assert [row["epoch"] for row in _rows(run.parent / "third")] == ["0"]
+    if killed:  # then the row is not finished either
+        row = {
+            n: cell
+            for n, cell in _rows(run.parent / "third")[0].items()
+            if n[:6] != "train/" or n.endswith("step_loss")
+        }
+        (run.parent / "third" / "metrics.csv").write_text(
+            f"{','.join(row)}\r\n{','.join(row.values())}\r\n", newline=""
+        )
     code, stderr = _here(run.parents[1], monkeypatch, capfd, *words, "run.resume=true")
     assert code == 0, stderr
     assert (run / "metrics.csv").read_bytes() == (run.parent / "third" / "metrics.csv").read_bytes()

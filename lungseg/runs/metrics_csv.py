@@ -81,6 +81,19 @@ class MetricsCsv(Logger):
         if self.path.exists():
             self._rewrite([row for row in self.rows() if row["epoch"] and int(row["epoch"]) < epoch])
 
+    @rank_zero_only
+    def complete(self, row: dict[str, Any]) -> None:
+        """Add the cells of a row that its epoch and step lack: a run may end between its checkpoint and its row."""
+        place = {"epoch": int(row["epoch"]), "step": int(row["step"])}
+        rows = [{name: cell for name, cell in known.items() if cell != ""} for known in self.rows()]
+        here = [known for known in rows if all(known.get(name) == str(at) for name, at in place.items())]
+        missing = {name: value for name, value in row.items() if not any(name in known for known in here)}
+        if not missing:
+            return
+        if here and here[-1] is rows[-1]:
+            self._last, self._last_bytes = here[-1] | place, len(self._lines(here[-1]))
+        self.log_metrics(missing | {"epoch": place["epoch"]}, place["step"])
+
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
         header = dict(zip(self._columns, self._columns, strict=True))
         write_whole(self.path, self._lines(header, *rows))

@@ -56,8 +56,9 @@ def info_from_json(text: str) -> ModelInfo:
         stored = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"what it says of itself is no JSON ({type(error).__name__})") from error
-    if not isinstance(stored, dict) or stored.get("format") != 1:
-        found = stored.get("format") if isinstance(stored, dict) else stored
+    if not isinstance(stored, dict) or "format" not in stored:
+        raise UserError("another program wrote it, for it names no format")
+    if (found := stored["format"]) != 1:
         raise UserError(f"its format is {found!r:.40}, and this version of lungseg reads 1; a newer one may read it")
     names = [each.name for each in fields(ModelInfo) if each.name != "description"]
     if missing := [name for name in names if name not in stored]:

@@ -17,7 +17,7 @@ from lungseg.serving.cases import CLOSED_FORM, METHODS, Case, Reader
 from lungseg.serving.rendering import NOTICE, draw_viewer, pack
 
 MOST_FILES = 20
-MOST_MB = 64  # Size of one file.
+MOST_MB = 64  # Size of one file, beyond which it is left out.
 OPACITY = 75
 PREDICTED = "predicted"
 _HOUR_S = 3600
@@ -40,13 +40,16 @@ _SAVE = """(content) => {
 }"""
 
 
-def build_page(gr: Any, reader: Reader, about: str, uploads: Path) -> Any:
-    """The page of a model, with a line about it, as Gradio `Blocks`; what arrives in `uploads` is deleted once read."""
+def build_page(gr: Any, reader: Reader, about: str, uploads: Path, most_mb: int = MOST_MB) -> Any:
+    """The page of a model, with a line about it, as Gradio `Blocks`; what arrives in `uploads` is deleted once read.
+
+    A file of more than `most_mb` MB of 2**20 bytes is not read.
+    """
     with gr.Blocks(title="lungseg", analytics_enabled=False, delete_cache=(30, _UPLOAD_S)) as page:
         cases = gr.State([], time_to_live=_HOUR_S)
         number = gr.State(0)
         on = _lay_out(gr, reader, about)
-        handlers = _Handlers(gr, reader, uploads)
+        handlers = _Handlers(gr, reader, uploads, most_mb)
         shown = [on.picture, on.facts]
         chosen = [cases, on.images, on.method, on.of_class]
         taken = [cases, on.images, on.notices]
@@ -106,8 +109,8 @@ def _lay_out(gr: Any, reader: Reader, about: str) -> SimpleNamespace:
 class _Handlers:
     """What the server does, of plain values and cases."""
 
-    def __init__(self, gr: Any, reader: Reader, uploads: Path):
-        self._gr, self._reader, self._uploads = gr, reader, uploads
+    def __init__(self, gr: Any, reader: Reader, uploads: Path, most_mb: int = MOST_MB):
+        self._gr, self._reader, self._uploads, self._most_mb = gr, reader, uploads, most_mb
 
     def example(self, number: int) -> tuple[Any, ...]:
         """Number of the next phantom, and what `_taken` gives."""
@@ -122,6 +125,8 @@ class _Handlers:
         try:
             for path in files[:MOST_FILES]:
                 try:
+                    if path.stat().st_size > self._most_mb * 2**20:
+                        raise DataError(f"{path.name}: larger than {self._most_mb} MB")
                     cases.append(self._reader.read(path, path.name))
                 except DataError as error:
                     notices.append(str(error))

@@ -69,16 +69,16 @@ def serve(
 def running(reader: Reader, name: str, host: str, port: int, most_mb: int = MOST_MB) -> Iterator[tuple[str, Path]]:
     """Serve the page of a model by name while the context lasts: its address, and the folder of its uploads.
 
-    Each upload is there for as long as it takes to read it, and none afterwards. The port must be free; a file may have
-    `most_mb` MB of 2**20 bytes.
+    Each upload is there for as long as it takes to read it, and none afterwards. The port must be free. A file of more
+    than `most_mb` MB of 2**20 bytes is left out; one of eight times as much is not even taken, nor what came with it.
     """
     # Gradio keeps uploads where this variable says; with the folder goes whatever an ended visit left.
     with tempfile.TemporaryDirectory(prefix="lungseg-app-") as folder, _environment(**_QUIET, GRADIO_TEMP_DIR=folder):
         gr = importlib.import_module("gradio")  # optional, slow, and looks at the environment
-        page = build_page(gr, reader, about_model(reader.predictor.info, name), Path(folder))
+        page = build_page(gr, reader, about_model(reader.predictor.info, name), Path(folder), most_mb)
         # Reading a file may go on beside a pass; passes themselves take turns (`Reader`).
         page.queue(default_concurrency_limit=4, max_size=64)
-        options = _launch_options(gr, host) | {"max_file_size": most_mb * 2**20}
+        options = _launch_options(gr, host) | {"max_file_size": 8 * most_mb * 2**20}
         _, url, _ = page.launch(server_name=host, server_port=port, **options)
         try:
             yield url, Path(folder)

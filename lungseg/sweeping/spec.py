@@ -161,6 +161,8 @@ def _read_command(command: object) -> tuple[str, ...]:
     if not isinstance(command, list) or not command:
         raise SweepError(f"command: must be a list such as {' '.join(_EXAMPLE)!r}, got {command!r}")
     parts = tuple(str(part) for part in command)
+    starts_file = "command: ${program} starts a file by itself, outside of its package; write '-m' and 'lungseg.fit'"
+    require("${program}" not in parts, starts_file)
     for part in (part for part in parts if part not in _PASSED):
         not_words = f"command: {part} does not give key=value words; did you mean '{_WORDS}'?"
         require(not part.startswith("${args"), not_words)

@@ -126,6 +126,13 @@ class EpochLines(Callback):
         self._epoch_images += len(batch["image"]) * trainer.world_size
         self._elapsed = time.perf_counter() - self._start
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the epoch's training scores, which Lightning logs only when the checkpoint is written."""
+        scores = trainer.callback_metrics.items()
+        checkpoint["train_scores"] = {
+            name: float(value) for name, value in scores if name.startswith("train/") and name != "train/step_loss"
+        }
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the line."""
         self.images += self._epoch_images

@@ -110,6 +110,10 @@ class Training:
         if self.config.run.resume and self.trainer.is_global_zero:
             self._metrics_csv().forget_from(self.epochs_done)
         last = self.run.last_checkpoint if self.epochs_done else None
+        if last is not None and self.trainer.is_global_zero:
+            at = read_checkpoint(last)
+            place = {"epoch": int(at["epoch"]), "step": int(at["global_step"]) - 1}
+            self._metrics_csv().complete(place | at.get("train_scores", {}))
         self.trainer.fit(self.module, datamodule=self.data, ckpt_path=last, weights_only=True)
         # A collective call: whatever has started the ranks, by now they are connected. The checkpoint callbacks have
         # learned the folder in the same way, inside of Lightning.

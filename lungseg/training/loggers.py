@@ -10,6 +10,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -68,11 +69,21 @@ def build_loggers(config: Config, run: Run) -> list[Logger]:
 
 
 def finish_wandb(exit_code: int) -> None:
-    """End the W&B run that is open, if any, as failed: left to itself it would end as finished."""
+    """End the W&B run that is open, if any, with this code: left to itself it would end as finished, and in silence.
+
+    What a slow server has not taken within `_FINISH_S` stays on the disk, and a line says how to send it.
+    """
     # Importing wandb, which takes seconds, only to find that there is no run would delay every end.
     wandb = sys.modules.get("wandb")
-    if wandb is not None and wandb.run is not None:
+    if wandb is None or wandb.run is None:
+        return
+    folder, is_online = Path(wandb.run.dir).parent, not wandb.run.offline
+    if is_online:
+        print(f"W&B         sending what is left, for {_FINISH_S:.0f} s at most", flush=True)
+    try:
         wandb.finish(exit_code=exit_code)
+    except TimeoutError:
+        log.warning("W&B: not all was sent in %.0f s; send the rest with: wandb sync %s", _FINISH_S, folder)
 
 
 def send_evaluation(run: Any, results: EvaluationResults) -> None:
@@ -190,6 +201,7 @@ def _wandb_logger(config: Config, run: Run, offline: bool) -> WandbLogger:
         config=without_places(config),
         settings=wandb.Settings(
             silent=True,
+            host="",  # None would be filled in, and sent
             console="off",
             disable_git=True,
             disable_code=True,
@@ -198,6 +210,7 @@ def _wandb_logger(config: Config, run: Run, offline: bool) -> WandbLogger:
             x_save_requirements=False,
             init_timeout=_INIT_S,
             finish_timeout=_FINISH_S,
+            finish_timeout_raises=True,
         ),
     )
 

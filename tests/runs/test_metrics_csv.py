@@ -31,6 +31,17 @@ def test_scalars_of_one_step_share_a_row_and_new_columns_lose_nothing(tmp_path: 
     ]
 
 
+def test_a_row_that_was_cut_off_is_completed_and_a_whole_one_left_as_it_is(tmp_path: Path) -> None:
+    table = MetricsCsv(tmp_path / "metrics.csv")
+    table.log_metrics({"val": 1.0, "epoch": 0}, 9)
+    MetricsCsv(table.path).complete({"epoch": 0, "step": 9, "train": 2.0})
+    assert _rows(table.path) == [{"epoch": "0", "step": "9", "val": "1.0", "train": "2.0"}]
+    MetricsCsv(table.path).complete({"epoch": 0, "step": 9, "train": 3.0})
+    assert _rows(table.path) == [{"epoch": "0", "step": "9", "val": "1.0", "train": "2.0"}]
+    MetricsCsv(table.path).complete({"epoch": 1, "step": 19, "train": 4.0})
+    assert _rows(table.path)[1:] == [{"epoch": "1", "step": "19", "val": "", "train": "4.0"}]
+
+
 def test_a_resumed_table_continues_and_forgets_the_epochs_to_be_repeated(tmp_path: Path) -> None:
     table = MetricsCsv(tmp_path / "metrics.csv")
     for epoch in range(3):
