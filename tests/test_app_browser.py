@@ -159,7 +159,7 @@ def test_method_and_class_change_the_map_and_the_download_holds_them(visit: Visi
     for name, choice in (("method", METHODS["layer_cam"]), ("of-class", "Normal")):
         page.click(f"#{name} input")
         page.click(f"[role=option]:has-text('{choice}')")
-    page.wait_for_selector("#facts h3:has-text('Evidence for Normal')")
+    page.wait_for_selector("#facts h2:has-text('Evidence for Normal')")
     assert page.get_attribute("#map", "href") != before
     with page.expect_download() as waited:
         page.click("#download")

@@ -47,6 +47,9 @@ def test_every_chart_has_a_text_beside_and_every_table_heads(page: str, charts: 
     assert re.findall(r'<svg viewBox[^>]*role="img" aria-label="ROC curves', page)
     assert page.count("<table>") == page.count("<thead>") > 10
     assert page.count('<th scope="row">') > 50
+    # an accessible name holds what can be seen, and a heading is not empty
+    assert not re.findall(r"<th[^>]*>\s*</th>", page)
+    assert set(re.findall(r'<button[^>]*aria-label="([^"]*)"', page)) <= {"close"}
 
 
 def test_numbers_are_those_of_the_files(page: str) -> None:
