@@ -31,6 +31,12 @@ def whole_file(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def remove_parts(folder: Path) -> None:
+    """Delete what a process that was killed has left in a folder of its own, and in those below, under such names."""
+    for part in folder.rglob(".*.part*"):
+        part.unlink(missing_ok=True)
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write bytes; folders on the way are made."""
     with whole_file(path) as part:

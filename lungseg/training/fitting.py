@@ -27,7 +27,7 @@ from lungseg.runs.environment import environment
 from lungseg.runs.metrics_csv import MetricsCsv
 from lungseg.runs.rank import PARENT_PID, Rank, detect_rank
 from lungseg.runs.run import Run
-from lungseg.runs.whole_files import write_json, write_text
+from lungseg.runs.whole_files import remove_parts, write_json, write_text
 from lungseg.training.callbacks import (
     AveragedWeights,
     EpochLines,
@@ -97,6 +97,7 @@ class Training:
             loggers = build_loggers(config, run) if rank.is_zero else False
             trainer = build_trainer(config.trainer, config.loss, rank, callbacks, loggers)
             if rank.is_zero:
+                remove_parts(run.folder)
                 keep_config(run, config, done)
                 write_text(run.config_file, dump_config(config))
                 details = {"excluded_training_copies": data.excluded, "processes": trainer.world_size}
