@@ -67,6 +67,8 @@ class TrainerConfig:
     limit_train_batches: float | None = None
     """Share of the batches used an epoch, in (0, 1]; null: all."""
     log_every_n_steps: int = 10
+    timeout_minutes: float = 30.0
+    """Longest that a process waits for another, be it one that hangs, or rank zero while it writes a cache."""
 
     def __post_init__(self) -> None:
         for name in ("max_epochs", "num_nodes", "accumulate_grad_batches", "log_every_n_steps"):
@@ -74,6 +76,8 @@ class TrainerConfig:
         clip, limit = self.gradient_clip_val, self.limit_train_batches
         check(clip is None or 0 < clip < math.inf, "trainer.gradient_clip_val", "> 0 and finite, or null", clip)
         check(limit is None or 0 < limit <= 1, "trainer.limit_train_batches", "in (0, 1] or null", limit)
+        minutes = self.timeout_minutes
+        check(0 < minutes <= 10_000, "trainer.timeout_minutes", "above 0 and at most 10,000", minutes)
 
 
 @dataclass(frozen=True)

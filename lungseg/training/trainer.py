@@ -6,6 +6,7 @@ These engines start, watch and end the processes of a run; nothing here does.
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from lungseg.config import LossConfig, TrainerConfig
 from lungseg.errors import UserError, check
-from lungseg.evaluation.distributed import PATIENCE
 from lungseg.runs.rank import Rank
 from lungseg.runs.whole_files import whole_file
 
@@ -74,7 +74,7 @@ def build_trainer(
     # for which DDP would wait in vain unless it is told to look for them, which costs a pass over the graph a step.
     unused = section.strategy in ("auto", "ddp") and (loss.cross_entropy == 0 or loss.dice + loss.bce == 0)
     unused = unused or section.strategy.endswith("_true")
-    strategy = DDPStrategy(find_unused_parameters=unused, timeout=PATIENCE)
+    strategy = DDPStrategy(find_unused_parameters=unused, timeout=timedelta(minutes=section.timeout_minutes))
     return _trainer(section, strategy, rank, callbacks, loggers)
 
 
@@ -106,6 +106,7 @@ def rank_zero_first(trainer: Trainer, rank: Rank) -> Iterator[None]:
 
     Raises:
         SystemExit: With exit code 2 where rank zero has found a mistake, said so and is gone.
+        UserError: Rank zero takes longer than `trainer.timeout_minutes`.
     """
     if rank.world_size in (None, 1):
         yield
@@ -114,7 +115,11 @@ def rank_zero_first(trainer: Trainer, rank: Rank) -> Iterator[None]:
     if not rank.is_zero:
         try:
             trainer.strategy.barrier()
-        except RuntimeError:  # gloo's connection is closed; with NCCL the launcher ends this process
+        except RuntimeError as error:  # gloo's connection is closed; with NCCL the launcher ends this process
+            if "timed out" in str(error).lower():
+                raise UserError(
+                    "trainer.timeout_minutes: rank zero was waited for in vain; if it is still writing a cache, allow it more"
+                ) from None
             raise SystemExit(2) from None
     yield
     # Not in a `finally`: where rank zero has failed, the others must not begin.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from datetime import timedelta
 
 import pytest
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
@@ -124,6 +125,12 @@ def test_processes_look_for_weights_without_a_gradient_where_a_loss_is_switched_
     trainer = build_trainer(dataclasses.replace(CPU, devices=2), loss, detect_rank())
     assert isinstance(trainer.strategy, DDPStrategy)
     assert trainer.strategy._ddp_kwargs.get("find_unused_parameters", False) is looks
+
+
+def test_processes_wait_for_each_other_as_long_as_the_config_says() -> None:
+    section = dataclasses.replace(CPU, devices=2, timeout_minutes=0.5)
+    strategy = build_trainer(section, LossConfig(), detect_rank()).strategy
+    assert isinstance(strategy, DDPStrategy) and strategy._timeout == timedelta(seconds=30)
 
 
 def test_synchronised_batchnorm_without_gpus_is_refused_where_it_would_matter() -> None:
