@@ -152,13 +152,10 @@ class Worker:
         return value
 
     def _start(self, run: Run, log: Path, values: dict[str, Any]) -> Child:
-        """Start the fit in its folder; one that was cut short goes on from its checkpoint."""
+        """Start the fit in its folder; one that was cut short goes on from its checkpoint, if it got to one."""
         words: dict[str, Any] = {"run.dir": self._folder, "run.name": run.name}
-        if run.last_checkpoint.is_file():
+        if run.folder.exists():
             words["run.resume"] = True
-        elif run.folder.exists():  # not one epoch is kept in it: out of the way, but not thrown away
-            taken = len(list(self._folder.glob(f"{run.name}.cut-*")))
-            run.folder.rename(run.folder.with_name(f"{run.name}.cut-{taken + 1}"))
         shown = ", ".join(f"{name}={short(value)}" for name, value in values.items())
         _say(run.name, f"{'continued, ' if 'run.resume' in words else ''}{shown}; output in {log}")
         arguments = self._sweep.run_arguments(values, sys.executable)

@@ -218,7 +218,7 @@ def _wandb_logger(config: Config, run: Run, offline: bool) -> WandbLogger:
 def _wandb_id(run: Run) -> str:
     """W&B's id of this run: made once, kept in the run folder, so that resuming continues the same run.
 
-    A new folder takes `WANDB_RUN_ID` where it is set: a job queued again before its first checkpoint stays one run.
+    A new folder takes `WANDB_RUN_ID` where it is set, as W&B's own client would.
     """
     path = run.wandb_id_file
     if path.is_file():

@@ -118,7 +118,7 @@ def rank_zero_first(trainer: Trainer, rank: Rank) -> Iterator[None]:
         except RuntimeError as error:  # gloo's connection is closed; with NCCL the launcher ends this process
             if "timed out" in str(error).lower():
                 raise UserError(
-                    "trainer.timeout_minutes: rank zero was waited for in vain; if it is still writing a cache, allow it more"
+                    "trainer.timeout_minutes: rank zero was waited for in vain; allow it more if it writes a cache"
                 ) from None
             raise SystemExit(2) from None
     yield

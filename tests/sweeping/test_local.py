@@ -197,12 +197,12 @@ def test_a_run_that_ended_just_before_the_kill_is_not_repeated() -> None:
     assert not Path("calls.jsonl").exists() and _states() == {0: "COMPLETE"}
 
 
-def test_a_run_cut_short_before_its_first_checkpoint_starts_anew_and_its_folder_is_kept() -> None:
+def test_a_run_cut_short_before_its_first_checkpoint_is_resumed_too() -> None:
     run = _cut_short()
     run.mkdir()
     (run / "config.yaml").write_text("")
     assert _run(RANDOM, 1) == 0
-    assert "run.resume" not in _calls()[0] and Path("runs/tiny/trial-0000.cut-1/config.yaml").is_file()
+    assert _calls()[0]["run.resume"] == "True"
 
 
 def _cut_short() -> Path:
