@@ -18,8 +18,8 @@ import torch
 
 from lungseg.config import Config, DataConfig, LossConfig, ModelConfig, OptimConfig, PhantomConfig
 from lungseg.config.loading import dump_config
+from lungseg.data.covidqu import CLASSES
 from lungseg.data.phantom.phantom_set import write_phantoms
-from lungseg.data.sample import CLASSES
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -28,7 +28,7 @@ from PIL import Image
 from lungseg.app import _parser, main
 from lungseg.cam import methods
 from lungseg.command import run_command
-from lungseg.data.sample import CLASSES
+from lungseg.data.covidqu import CLASSES
 from lungseg.data.severity import Severity
 from lungseg.errors import DataError, UserError
 from lungseg.inference.onnx_backend import OnnxBackend

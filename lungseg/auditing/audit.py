@@ -14,13 +14,13 @@ import numpy as np
 
 from lungseg.auditing.class_probes import Probe, probe_shortcuts
 from lungseg.auditing.integrity import THUMBNAIL_PX, Fault, Inspection, inspect, name_of, thumbnail
-from lungseg.config import DataConfig
+from lungseg.data.classes import label_samples, refuse_unknown, unknown_infections
+from lungseg.data.covidqu import find_covidqu, names_of_classes, read_covidqu
 from lungseg.data.duplicates import Leak, copies_in_train, find_leaks, group_copies
 from lungseg.data.folders import IMAGE_FOLDERS, MASK_FOLDERS, SIDES_FOLDER, Folders, Reading, join, lung_files
 from lungseg.data.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES
-from lungseg.data.index import find_covidqu, read_covidqu, read_index
-from lungseg.data.layouts import class_labels
-from lungseg.data.sample import CLASSES, SPLITS, Sample, labels_of
+from lungseg.data.index import read_index
+from lungseg.data.sample import SPLITS, Sample
 from lungseg.runs.progress import in_threads
 
 PUBLISHED: Mapping[str, tuple[tuple[int, int, int], ...]] = {
@@ -63,6 +63,7 @@ class Audit:
 
     root: Path
     layout: str
+    classes: tuple[str, ...]  # In label order.
     has_splits: bool
     images: int  # Each image once, though it be in both trees.
     sizes: dict[str, int]  # Images by width x height, pixels, the most frequent first.
@@ -101,9 +102,8 @@ def audit(root: Path, quiet: bool = False, infection_unknown: Sequence[str] | No
         DataError: Nothing in it can be read as a data set.
     """
     root = Path(root).expanduser()
-    names = DataConfig().infection_unknown if infection_unknown is None else infection_unknown
-    unknown = labels_of(names, "data.infection_unknown")
     reading = read_index(root)
+    unknown = unknown_infections(infection_unknown, reading.classes)
     trees = list_trees(root, reading)
     base = root if root.is_dir() else root.parent
     samples = [sample for tree in trees for sample in tree.samples]
@@ -112,7 +112,7 @@ def audit(root: Path, quiet: bool = False, infection_unknown: Sequence[str] | No
     merged = list({sample.id: sample for sample in reading.samples}.values())
     inspections = [by_id[sample.id] for sample in merged]
     twins, differing = match_twins(base, merged, trees, by_id)
-    cells = count_cells(trees)
+    cells = count_cells(trees, reading.classes)
     # A set, for an image that both trees hold is inspected in each of them.
     faults = {
         *(fault for inspection in by_id.values() for fault in inspection.faults),
@@ -126,11 +126,15 @@ def audit(root: Path, quiet: bool = False, infection_unknown: Sequence[str] | No
     return Audit(
         root=root,
         layout=reading.layout,
+        classes=reading.classes,
         has_splits=reading.has_splits,
         images=len(merged),
         sizes=dict(sizes.most_common()),
         cells=cells,
-        problems=[problem for problem in reading.problems if not problem.startswith(f"{NO_LUNG_MASK}:")],
+        problems=[
+            *(problem for problem in reading.problems if not problem.startswith(f"{NO_LUNG_MASK}:")),
+            *refuse_unknown(reading),
+        ],
         faults=sorted(faults),
         in_both_trees=sum(first.split == second.split for first, second in twins),
         moved=[Leak("exact", 1.0, *twin) for twin in twins if twin[0].split != twin[1].split],
@@ -143,26 +147,25 @@ def list_trees(root: Path, reading: Reading) -> list[Tree]:
     """Read each tree of COVID-QU-Ex by itself; another layout is one tree."""
     if reading.layout != "COVID-QU-Ex":
         return [Tree(".", "", reading.samples)]
-    folders, labels = Folders(root), class_labels()
-    trees = []
-    for folder in find_covidqu(folders, labels):
-        samples = read_covidqu(folders, labels, [folder]).samples
+    folders, names, trees = Folders(root), names_of_classes({}), []
+    for folder in find_covidqu(folders, names):
+        samples = label_samples(read_covidqu(folders, names, [folder]), reading.classes, {}).samples
         kind = "infection" if any(sample.infection for sample in samples) else "lung"
         trees.append(Tree(folder or ".", kind, samples))
     return trees
 
 
-def count_cells(trees: Sequence[Tree]) -> list[Cell]:
+def count_cells(trees: Sequence[Tree], classes: Sequence[str]) -> list[Cell]:
     """Count the images of each tree, split and class; with published numbers, empty cells too."""
     cells = []
     for tree in trees:
         counts = Counter((sample.split, sample.label) for sample in tree.samples)
         published = PUBLISHED.get(tree.kind)
         for row, split in enumerate(SPLITS):
-            for label in (*range(len(CLASSES)), None):
+            for label in (*range(len(classes)), None):
                 expected = published[row][label] if published and label is not None else None
                 if counts[split, label] or expected is not None:
-                    name = "no class" if label is None else CLASSES[label]
+                    name = "no class" if label is None else classes[label]
                     cells.append(Cell(tree.folder, split, name, counts[split, label], expected))
     return cells
 

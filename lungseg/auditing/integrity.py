@@ -16,7 +16,7 @@ from lungseg.data.folders import lung_files
 from lungseg.data.images import fit_mask, has_same_aspect, read_image
 from lungseg.data.likeness import Signature, is_blank, sign
 from lungseg.data.lungs_apart import part_lungs
-from lungseg.data.sample import CLASSES, Sample
+from lungseg.data.sample import Sample
 from lungseg.errors import DataError
 
 UNREADABLE = "file that cannot be read"
@@ -31,6 +31,8 @@ OUTSIDE = "infection outside the lung"
 NO_INFECTION = "infection in a class that has none"
 EMPTY_INFECTION = "empty infection mask of a class that has infection"
 
+HEALTHY = ("normal", "healthy", "no finding", "no_finding")
+"""Names, in lower case, of a class that has no infection."""
 THUMBNAIL_PX = 32
 # The limits were read off 4,660 masks of COVID-QU-Ex, so that none of its sound masks counts as a fault.
 MOST_FRAME = 0.5
@@ -76,7 +78,7 @@ def inspect(sample: Sample, root: Path, infection_unknown: Collection[int]) -> I
         faults.append(Fault(NO_GREY, name_of(sample.image, root), f"{100 * share:.0f} % of its pixels"))
     lung = _read_masks(lung_files(sample.lung) if sample.lung else (), root, faults)
     infection = _read_masks((sample.infection,) if sample.infection else (), root, faults)
-    name = "" if sample.label is None else CLASSES[sample.label]
+    name = sample.class_name or ""
     of_lung = () if lung is None else _lung_faults(lung)
     of_infection = (
         () if infection is None else _infection_faults(infection, lung, name, sample.label in infection_unknown)
@@ -169,9 +171,9 @@ def _lung_faults(lung: Mask) -> Iterator[tuple[str, str]]:
 
 def _infection_faults(infection: Mask, lung: Mask | None, name: str, is_unknown: bool) -> Iterator[tuple[str, str]]:
     area = np.count_nonzero(infection)
-    if area and name == "Normal":
+    if area and name.casefold() in HEALTHY:
         yield NO_INFECTION, f"{area} pixels in {name}"
-    if not area and name not in ("", "Normal") and not is_unknown:
+    if not area and name and name.casefold() not in HEALTHY and not is_unknown:
         yield EMPTY_INFECTION, name
     if area and lung is not None and lung.shape == infection.shape:
         outside = np.count_nonzero(infection & ~lung)

@@ -21,8 +21,8 @@ from lungseg.benchmarks.timing import TINY, Tasks, medians, one_thread
 from lungseg.cam.lung import evidence_in_lungs, mask_to_lung, resize_map
 from lungseg.cam.methods import METHODS, class_map_of
 from lungseg.config import LossConfig, ModelConfig, OptimConfig, OverlayConfig
+from lungseg.data.covidqu import CLASSES
 from lungseg.data.phantom.generator import draw_phantom
-from lungseg.data.sample import CLASSES
 from lungseg.models.encoders import LITES
 from lungseg.models.network import LungNetwork
 from lungseg.reporting.drawing import draw_sheet, png

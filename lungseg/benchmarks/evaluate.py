@@ -16,10 +16,10 @@ from torch import nn
 
 from lungseg.benchmarks.timing import TINY
 from lungseg.config import AugmentConfig, Config, DataConfig, PhantomConfig
+from lungseg.data.covidqu import CLASSES
 from lungseg.data.datamodule import LungDataModule
 from lungseg.data.index import load_index
 from lungseg.data.phantom.phantom_set import write_phantoms
-from lungseg.data.sample import CLASSES
 from lungseg.evaluation.evaluator import Options, evaluate
 from lungseg.evaluation.target import EvaluationTarget
 from lungseg.models.network import LungNetwork

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from lungseg.benchmarks.cam import MODEL
 from lungseg.benchmarks.timing import TINY, medians, one_thread
 from lungseg.config import ModelConfig
+from lungseg.data.covidqu import CLASSES
 from lungseg.data.phantom.generator import draw_phantom
-from lungseg.data.sample import CLASSES
 from lungseg.exporting.export_model import export
 from lungseg.exporting.precision import to_int8
 from lungseg.inference.backend import Backend

@@ -138,11 +138,13 @@ class DataConfig:
 
     root: str | None = None
     """A data set (configs/README.md says which layouts) or a CSV manifest; null writes and uses the phantom set."""
+    classes: list[str] | None = None
+    """Names of the classes, in the order of all outputs; null takes them from the data."""
     label_map: list[str] = field(default_factory=list)
-    """`FOLDER=CLASS` for class folders that bear other names than the classes."""
-    infection_unknown: list[str] = field(default_factory=lambda: ["Non-COVID"])
-    """Classes whose empty infection masks say nothing, because nobody drew any, as in COVID-QU-Ex; an empty mask of any
-    other class says that there is no infection."""
+    """`NAME=CLASS` for what a folder or a manifest calls otherwise; `NAME=` leaves those images out."""
+    infection_unknown: list[str] | None = None
+    """Classes whose empty infection masks say nothing, because nobody drew any; an empty mask of any other class says
+    that there is no infection. Null: Non-COVID, where that is a class, as in COVID-QU-Ex."""
     fold: int | None = None
     """Val is this one of `folds` parts of what is not Test; null keeps the splits that the data has."""
     folds: int = 5
@@ -171,7 +173,10 @@ class DataConfig:
         check(self.batch_size >= 1, "data.batch_size", ">= 1", self.batch_size)
         check(self.workers is None or self.workers >= 0, "data.workers", ">= 0 or null", self.workers)
         check(self.fold is None or 0 <= self.fold < self.folds, "data.fold", f"in 0..{self.folds - 1}", self.fold)
-        check(all(m.count("=") == 1 for m in self.label_map), "data.label_map", "FOLDER=CLASS each", self.label_map)
+        check(all(m.count("=") == 1 for m in self.label_map), "data.label_map", "NAME=CLASS each", self.label_map)
+        names = [name.strip().casefold() for name in self.classes or ()]
+        unique = self.classes is None or (len(names) > 1 and all(names) and len(set(names)) == len(names))
+        check(unique, "data.classes", "two names or more, none empty or twice (in lower case), or null", self.classes)
         check(0 <= self.test_fraction <= 0.5, "data.test_fraction", "in [0, 0.5]", self.test_fraction)
 
 

@@ -3,6 +3,7 @@
 import signal
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from torch.utils.data import DataLoader
 from lungseg.config import AugmentConfig, DataConfig
 from lungseg.data.batch import Batch, unpack
 from lungseg.data.cache import ImageCache
+from lungseg.data.classes import unknown_infections
 from lungseg.data.dataset import LungDataset, ShardSampler, TrainSampler
 from lungseg.data.duplicates import without_training_copies
-from lungseg.data.index import fingerprint, load_index
+from lungseg.data.index import fingerprint, load_data_set
 from lungseg.data.phantom.phantom_set import write_phantoms
-from lungseg.data.sample import CLASSES, SPLITS, Sample, Split, labels_of
+from lungseg.data.sample import SPLITS, Sample, Split
 from lungseg.errors import DataError
 from lungseg.runs.progress import cores
 from lungseg.runs.rank import detect_rank
@@ -30,7 +32,7 @@ class LungDataModule(LightningDataModule):
     """COVID-QU-Ex, or phantoms where `data.root` is null; the seed is that of order, augmentation and carved splits.
 
     `samples` are found already, as those of a data set that is only evaluated, which needs no Train split; None finds
-    those of `data.root`.
+    those of `data.root`. Once they are found, `config` names their classes, and those of unknown infection.
     """
 
     def __init__(
@@ -46,7 +48,12 @@ class LungDataModule(LightningDataModule):
         # When a run is resumed, Lightning draws the first order before it says which epoch it is.
         self.first_epoch = 0
         if samples is not None:
-            self._take(samples)
+            self._take(samples, config.classes or ())
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes in label order; empty until the samples are found."""
+        return self.config.classes or []
 
     def prepare_data(self) -> None:
         """Write the phantom set if one is wanted and not there (on one process a node)."""
@@ -71,16 +78,26 @@ class LungDataModule(LightningDataModule):
     def find_samples(self) -> None:
         """Index the data set and check it; no image is read but for `data.exclude_leaks`."""
         config = self.config
-        labels_of(config.infection_unknown, "data.infection_unknown")
         root = Path(config.root) if config.root is not None else write_phantoms(config.phantom)
         share, labels = config.test_fraction, dict(pair.split("=") for pair in config.label_map)
-        index = load_index(
-            root, test_fraction=share, seed=self.seed, fold=config.fold, folds=config.folds, label_map=labels
+        reading = load_data_set(
+            root,
+            test_fraction=share,
+            seed=self.seed,
+            fold=config.fold,
+            folds=config.folds,
+            label_map=labels,
+            classes=config.classes,
         )
+        if len(reading.classes) < 2:
+            raise DataError(
+                f"{root}: all images are of one class, {reading.classes[0]!r}; data.classes may name others"
+            )
+        index = reading.samples
         if config.exclude_leaks:
             kept = without_training_copies(index, self._cache_folder)
             index, self.excluded = kept, len(index) - len(kept)
-        self._take(index)
+        self._take(index, reading.classes)
         if not self.samples["train"]:
             raise DataError(f"{root}: no training images; give a root with a Train folder")
 
@@ -104,16 +121,18 @@ class LungDataModule(LightningDataModule):
         """The samples of a split; only `train` is augmented."""
         augmentation, size_px = self.augmentation if split == "train" else None, self.config.image_size
         samples, cache = self.samples[split], self.caches.get(split)
-        unknown = labels_of(self.config.infection_unknown, "data.infection_unknown")
+        unknown = unknown_infections(self.config.infection_unknown, self.classes)
         return LungDataset(samples, size_px, augmentation, self.seed, self.config.keep_aspect, cache, unknown)
 
     def balanced_class_weights(self) -> list[float]:
         """Inverse of each class's share of the training labels, scaled to a mean of 1 over the labels."""
         counts = Counter(sample.label for sample in self.samples["train"] if sample.label is not None)
-        total, classes = sum(counts.values()), len(CLASSES)
+        total, classes = sum(counts.values()), len(self.classes)
         return [total / (classes * counts[label]) if counts[label] else 1.0 for label in range(classes)]
 
-    def _take(self, index: Sequence[Sample]) -> None:
+    def _take(self, index: Sequence[Sample], classes: Sequence[str]) -> None:
+        unknown = [classes[label] for label in unknown_infections(self.config.infection_unknown, classes)]
+        self.config = replace(self.config, classes=list(classes), infection_unknown=unknown)
         self.samples = {split: [sample for sample in index if sample.split == split] for split in SPLITS}
         self.fingerprint = fingerprint(index)
 

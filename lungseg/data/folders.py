@@ -47,6 +47,8 @@ class Reading(NamedTuple):
     samples: list[Sample]
     problems: list[str]
     has_splits: bool
+    classes: tuple[str, ...] = ()  # In label order; `classes.label_samples` decides on them.
+    unknown: tuple[str, ...] = ()  # What the data set calls those of its classes that are none of these.
 
 
 class Folders:
@@ -75,7 +77,7 @@ class Folders:
         inside = self.child(folder, IMAGE_FOLDERS) or folder
         return any(name.casefold().endswith(IMAGE_SUFFIXES) for name in self.files(inside))
 
-    def samples(self, folder: str, label: int | None, split: Split) -> list[Sample]:
+    def samples(self, folder: str, class_name: str | None, split: Split) -> list[Sample]:
         """Pair the images of a folder (those in its folder `images`, if it has one) with its masks of the same name."""
         inside = self.child(folder, IMAGE_FOLDERS) or folder
         images = self._by_stem(inside)
@@ -85,7 +87,15 @@ class Folders:
                 folder_of_masks = next(iter(masks.values())).parent
                 self._faults[_UNMATCHED].add(folder_of_masks.relative_to(self.root).as_posix())
         return [
-            Sample(join(inside, name), self.root / inside / name, lungs.get(stem), infections.get(stem), label, split)
+            Sample(
+                id=join(inside, name),
+                image=self.root / inside / name,
+                lung=lungs.get(stem),
+                infection=infections.get(stem),
+                label=None,
+                split=split,
+                class_name=class_name,
+            )
             for stem, name in images.items()
         ]
 

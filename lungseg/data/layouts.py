@@ -16,31 +16,19 @@ from itertools import groupby
 from pathlib import Path
 
 from lungseg.data.folders import PART_FOLDERS, SPLIT_FOLDERS, Folders, Reading, join, phrase
-from lungseg.data.sample import CLASSES, SPLITS, Sample, Split
-from lungseg.errors import DataError, UserError
+from lungseg.data.sample import SPLITS, Sample, Split
+from lungseg.errors import DataError
 
+RADIOGRAPHY = "COVID-19 Radiography Database"
 RADIOGRAPHY_CLASSES = {"COVID": "COVID-19", "Lung_Opacity": "Non-COVID", "Viral Pneumonia": "Non-COVID"}
-"""Class folders of the COVID-19 Radiography Database beside `Normal`, and the class each one counts as."""
+"""Class folders of the COVID-19 Radiography Database beside `Normal`, and the class of COVID-QU-Ex that each one is."""
 
 COLUMNS = ("image", "lung", "infection", "label", "split", "group")  # Columns of a manifest; only `image` is required.
-
-Labels = Mapping[str, int]  # Label by class name in lower case.
 
 Faults = defaultdict[str, list[tuple[int, str]]]  # Line and value of each occurrence in a manifest, by kind of fault.
 
 
-def class_labels(names: Mapping[str, str] | None = None) -> dict[str, int]:
-    """Give the label of each name in lower case: of `CLASSES`, and of the keys of `names`, whose values are classes."""
-    labels = {name.casefold(): label for label, name in enumerate(CLASSES)}
-    known = dict(labels)
-    for name, meant in (names or {}).items():
-        if meant.casefold() not in known:
-            raise UserError(f"data.label_map: {name!r} must map to one of {', '.join(CLASSES)}, got {meant!r}")
-        labels[name.casefold()] = known[meant.casefold()]
-    return labels
-
-
-def read_radiography(folders: Folders, labels: Labels) -> Reading | None:
+def read_radiography(folders: Folders) -> Reading | None:
     """Read `{COVID,Normal,Lung_Opacity,Viral Pneumonia}/{images,masks}` in the root or one folder in it.
 
     It has no splits. Its masks are 256 px, its images 299 px: they are fitted when decoded. None where it is not there.
@@ -52,13 +40,13 @@ def read_radiography(folders: Folders, labels: Labels) -> Reading | None:
             break
     else:
         return None
-    samples, unknown = read_classes(folders, {**class_labels(RADIOGRAPHY_CLASSES), **labels}, folder, "train")
+    samples = read_classes(folders, folder, "train")
     _warn_of_missing_masks(folders, samples)
     samples = [replace(sample, fit_masks=True) for sample in samples]
-    return Reading("COVID-19 Radiography Database", samples, [*unknown_classes(unknown), *folders.problems()], False)
+    return Reading(RADIOGRAPHY, samples, folders.problems(), False)
 
 
-def read_plain(folders: Folders, labels: Labels) -> Reading | None:
+def read_plain(folders: Folders) -> Reading | None:
     """Read folders of images, with or without masks, one folder a class or none, below split folders or not.
 
     A folder's masks lie beside its `images` (or `CXR_png`) in `masks`, `mask` or `lung masks`, named as the image or
@@ -70,49 +58,33 @@ def read_plain(folders: Folders, labels: Labels) -> Reading | None:
     if not found:
         return None
     samples: list[Sample] = []
-    unknown: list[str] = []
     for folder in found:
         split = SPLIT_FOLDERS.get(folder.casefold(), "train")
         samples += folders.samples(folder, None, split) if folders.holds_images(folder) else []
-        of_classes, of_no_class = read_classes(folders, labels, folder, split)
-        samples += of_classes
-        unknown += of_no_class
+        samples += read_classes(folders, folder, split)
     _warn_of_missing_masks(folders, samples)
     has_splits = found[0] != ""
     stray = [name for name in _image_folders(folders, "") if name not in found] if has_splits else []
     problems = [
         *phrase("folder of images beside the split folders", stray, "move it into one of them"),
-        *unknown_classes(unknown),
         *folders.problems(),
     ]
     return Reading("plain folders", samples, problems, has_splits)
 
 
-def read_classes(folders: Folders, labels: Labels, folder: str, split: Split) -> tuple[list[Sample], list[str]]:
-    """Give the samples of the class folders in a folder, and the folders of images whose name is no class."""
+def read_classes(folders: Folders, folder: str, split: Split) -> list[Sample]:
+    """Give the samples of the class folders in a folder, each with the name of its folder."""
     samples: list[Sample] = []
-    unknown: list[str] = []
     for inside in _image_folders(folders, folder):
-        # Of other names nothing is guessed: the user maps them or moves them away.
-        label = labels.get(inside.rpartition("/")[2].casefold())
-        if label is None:
-            unknown.append(inside)
-        else:
-            samples += folders.samples(inside, label, split)
-    return samples, unknown
+        samples += folders.samples(inside, inside.rpartition("/")[2], split)
+    return samples
 
 
-def unknown_classes(found: Sequence[str]) -> list[str]:
-    """Phrase the fault of folders whose names are no class."""
-    advice = f"classes are {', '.join(CLASSES)}; map other names to them with data.label_map, or write a CSV manifest"
-    return phrase("folder whose name is no class", found, advice)
-
-
-def read_manifest(path: Path, labels: Labels) -> Reading:
+def read_manifest(path: Path) -> Reading:
     """Read a CSV file with a header of `COLUMNS`, comma or semicolon between them; what is empty is missing.
 
-    Files are relative to the CSV; an id is the image as written there. `label` is a class name or 0..2. `split` is
-    given in every row or in none.
+    Files are relative to the CSV; an id is the image as written there. `label` is a class name, or
+    its number in `data.classes`. `split` is given in every row or in none.
     """
     faults: Faults = defaultdict(list)
     rows = read_rows(path, faults)
@@ -121,7 +93,7 @@ def read_manifest(path: Path, labels: Labels) -> Reading:
     taken: set[str] = set()
     split_of: dict[str, str] = {}
     for line, row in rows:
-        sample = _read_row(path.parent, labels, line, row, faults)
+        sample = _read_row(path.parent, line, row, faults)
         if sample.id in taken:
             faults["image named before"].append((line, sample.id))
         if has_splits and row["split"].casefold() not in SPLIT_FOLDERS:
@@ -165,7 +137,7 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
         )
 
 
-def _read_row(base: Path, labels: Labels, line: int, row: Mapping[str, str], faults: Faults) -> Sample:
+def _read_row(base: Path, line: int, row: Mapping[str, str], faults: Faults) -> Sample:
     """Turn a row into a sample; what is wrong in it is added to `faults`."""
     files: dict[str, Path | None] = {}
     for column in ("image", "lung", "infection"):
@@ -173,19 +145,17 @@ def _read_row(base: Path, labels: Labels, line: int, row: Mapping[str, str], fau
         files[column] = base / name if name else None
         if (name or column == "image") and not os.path.isfile(base / name):  # noqa: PTH113 (three times as fast)
             faults[f"{column} file not found"].append((line, name))
-    # A class name or a number; spreadsheets write 1 as 1.0 in a column with gaps.
-    numbers = {f"{label}{end}": label for label in range(len(CLASSES)) for end in ("", ".0")}
-    label = numbers.get(row["label"], labels.get(row["label"].casefold()))
-    if row["label"] and label is None:
-        faults[f"label other than {', '.join(CLASSES)}, 0..{len(CLASSES) - 1}"].append((line, row["label"]))
+    # Spreadsheets write the number 1 as 1.0 in a column with gaps.
+    name = row["label"].removesuffix(".0") if row["label"].removesuffix(".0").isdigit() else row["label"]
     return Sample(
         id=posixpath.normpath(row["image"].replace("\\", "/")),
         image=files["image"] or base,
         lung=files["lung"],
         infection=files["infection"],
-        label=label,
+        label=None,
         split=SPLIT_FOLDERS.get(row["split"].casefold(), "train"),
         group=row["group"] or None,
+        class_name=name or None,
     )
 
 

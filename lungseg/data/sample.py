@@ -6,11 +6,8 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Literal
 
-from lungseg.errors import DataError
-
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-CLASSES = ("COVID-19", "Non-COVID", "Normal")  # Class names in label order: label 0, 1, 2.
 
 
 @dataclass(frozen=True)
@@ -25,18 +22,8 @@ class Sample:
     split: Split
     group: str | None = None  # Patient or study; images of one group never part between splits.
     fit_masks: bool = False  # Masks are published in another size than their image, of the same aspect ratio.
-
-
-def labels_of(classes: Sequence[str], key: str) -> list[int]:
-    """Labels of the classes that a key of the config names.
-
-    Raises:
-        DataError: One of them is no class.
-    """
-    for name in classes:
-        if name not in CLASSES:
-            raise DataError(f"{key}: no class {name!r}; choose from {', '.join(CLASSES)}")
-    return [CLASSES.index(name) for name in classes]
+    class_name: str | None = None
+    """What the data set, a folder or a cell of a manifest, calls its class; `classes.label_samples` gives the label."""
 
 
 def spread_over_classes(samples: Sequence[Sample], count: int) -> list[int]:

@@ -8,10 +8,10 @@ standard deviation; 21 +- 4 of 140 at a share of 0.15).
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from lungseg.data.sample import CLASSES, Sample, Split
+from lungseg.data.sample import Sample, Split
 from lungseg.errors import DataError, UserError
 
 FRACTIONS = (0.7, 0.15, 0.15)  # Shares of train, val and test where the data has no split.
@@ -90,19 +90,20 @@ def _position(sample: Sample, purpose: Split, seed: int) -> float:
 
 def _check_classes(before: Sequence[Sample], after: Sequence[Sample], filled: Split) -> None:
     """Raise where a class has left train altogether, warn where `filled` got none of a class that train has."""
-    left = _classes(before, "train") - _classes(after, "train")
+    left = _missing(_classes(before, "train"), _classes(after, "train"))
     if left:
-        raise DataError(
-            f"no image of {_names(left)} is left in train after {filled} was taken from it; take another seed"
-        )
-    lacking = _classes(after, "train") - _classes(after, filled)
+        raise DataError(f"no image of {left} is left in train after {filled} was taken from it; take another seed")
+    lacking = _missing(_classes(after, "train"), _classes(after, filled))
     if lacking:
-        _log.warning("%s got no image of %s, too few for its share; another seed may help", filled, _names(lacking))
+        _log.warning("%s got no image of %s, too few for its share; another seed may help", filled, lacking)
 
 
-def _classes(samples: Sequence[Sample], split: Split) -> set[str]:
-    return {"no class" if s.label is None else CLASSES[s.label] for s in samples if s.split == split}
+def _classes(samples: Sequence[Sample], split: Split) -> dict[int | None, str]:
+    """Labels of a split, each with a name that it has there."""
+    return {
+        s.label: "no class" if s.label is None else s.class_name or str(s.label) for s in samples if s.split == split
+    }
 
 
-def _names(names: set[str]) -> str:
-    return ", ".join(map(repr, sorted(names)))
+def _missing(wanted: Mapping[int | None, str], there: Mapping[int | None, str]) -> str:
+    return ", ".join(map(repr, sorted(name for label, name in wanted.items() if label not in there)))

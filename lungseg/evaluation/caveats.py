@@ -57,7 +57,7 @@ def _masks(target: EvaluationTarget, measured: Measured) -> list[str]:
             caveats.append(f"{images - counts['images']} of {images} images have no {kind} mask: not in its scores")
         unknown = sum(sample.infection is not None for sample in measured.samples) - counts["images"]
         if kind == "infection" and unknown:
-            classes = ", ".join(target.config.data.infection_unknown)
+            classes = ", ".join(target.config.data.infection_unknown or ())
             caveats.append(
                 f"of these, {unknown} have an empty one that says nothing, because nobody drew infections of {classes} "
                 "(data.infection_unknown): what is predicted there is an extrapolation, and is not measured"

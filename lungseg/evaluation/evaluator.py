@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lungseg.data.covidqu import CLASSES
 from lungseg.errors import check
 from lungseg.evaluation.caveats import list_caveats
 from lungseg.evaluation.classification import confusion_matrix
@@ -150,7 +151,7 @@ def _sections(target: EvaluationTarget, measured: Measured, tuned: Tuned, option
         curves=curves_section(measured),
         operating_points=operating_section(measured, tuned, options.sensitivity, draws),
         map_baselines=baseline_numbers(measured, draws),
-        scoreboard=scoreboard(segmentation, classification, data),
+        scoreboard=scoreboard(segmentation, classification, data) if target.classes == CLASSES else [],
     )
 
 

@@ -6,22 +6,17 @@ know counts as without a label.
 
 from __future__ import annotations
 
-import os
-import posixpath
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from lungseg.config import Config, DataConfig
+from lungseg.data.covidqu import LACKING
 from lungseg.data.datamodule import LungDataModule
-from lungseg.data.folders import PART_FOLDERS, SPLIT_FOLDERS, Reading
 from lungseg.data.index import read_index
-from lungseg.data.layouts import RADIOGRAPHY_CLASSES, class_labels, read_rows
-from lungseg.data.sample import CLASSES, Sample
+from lungseg.data.sample import Sample
 from lungseg.errors import DataError, UserError
-from lungseg.runs.progress import only_errors
 from lungseg.runs.run import Run
 
 Origin = Literal["own", "changed", "other"]
@@ -70,7 +65,7 @@ def find_data(run: Run, config: Config, split: str | None) -> EvaluationData:
 def _elsewhere(run: Run, config: Config, root: Path, split: str | None) -> EvaluationData:
     """The run's own data moved, or another data set as it is."""
     section = config.data
-    found = read_other_data_set(root, dict(pair.split("=") for pair in section.label_map))
+    found = read_other_data_set(root, dict(pair.split("=") for pair in section.label_map), section.classes)
     divided = not found.has_splits or section.fold is not None or section.test_fraction > 0
     moved = _divided_as_trained(run, config) if divided and split != "all" else None
     if moved is not None:
@@ -120,55 +115,23 @@ class OtherDataSet(NamedTuple):
 
     samples: list[Sample]  # As the data set divides them; all of `test` where it does not.
     has_splits: bool
-    unknown_classes: list[str]  # Names in lower case that stand for no class of the network.
+    unknown_classes: list[str]  # What it calls classes that are none of the network's.
     unknown_images: int  # Images of such a class: they have no label here.
 
 
-def read_other_data_set(root: Path, label_map: Mapping[str, str]) -> OtherDataSet:
-    """Read a data set, a folder or a manifest, in any layout that `index` knows; `label_map` gives a class by its name.
+def read_other_data_set(root: Path, label_map: Mapping[str, str], classes: Sequence[str] | None = None) -> OtherDataSet:
+    """Read a data set, a folder or a manifest, in any layout that `index` knows, with the classes of the network.
 
     Raises:
         FileNotFoundError: There is no such root.
         DataError: One line with every fault of the data but names that are no class.
     """
-    reading, names = None, set[str]()
-    name_of: Callable[[str], str | None] = _folder_of
-    try:
-        reading = read_index(root, label_map)
-    except DataError:
-        if not root.is_dir():  # in a folder a layout may be recognised once its names count as classes
-            raise
-    if reading is None or _problems(reading):
-        if root.is_dir():
-            names = {name.casefold() for _, folders, _ in os.walk(root) for name in folders}
-            names -= SPLIT_FOLDERS.keys() | PART_FOLDERS
-        else:
-            rows = read_rows(root, defaultdict(list))
-            given = {posixpath.normpath(row["image"].replace("\\", "/")): row["label"].casefold() for _, row in rows}
-            no_names = {"", *map(str, range(len(CLASSES)))}  # nothing, or the number of a class, which may end in .0
-            names = {name for name in given.values() if name.removesuffix(".0") not in no_names}
-            name_of = given.__getitem__
-        names -= class_labels(label_map).keys()
-        if reading is not None and reading.layout == "COVID-19 Radiography Database":
-            names -= {name.casefold() for name in RADIOGRAPHY_CLASSES}
-        # All other names are read as some class, so that the layout is recognised; their images then lose the label.
-        with only_errors("lungseg.data"):  # the first reading has warned
-            reading = read_index(root, {**label_map, **dict.fromkeys(names, CLASSES[0])})
-    if problems := _problems(reading):
+    reading = read_index(root, label_map, classes)
+    # A Train split that lacks a class is no fault where nothing is trained.
+    if problems := [problem for problem in reading.problems if not problem.startswith(LACKING)]:
         raise DataError(f"{root}: {'; '.join(problems)}; more: `python -m lungseg.audit {str(root)!r}`")
-    unknown = {sample.id: name for sample in reading.samples if (name := name_of(sample.id)) in names}
-    samples = [replace(sample, label=None) if sample.id in unknown else sample for sample in reading.samples]
+    samples = reading.samples
     if not reading.has_splits:
         samples = [replace(sample, split="test") for sample in samples]
-    return OtherDataSet(samples, reading.has_splits, sorted(set(unknown.values())), len(unknown))
-
-
-def _problems(reading: Reading) -> list[str]:
-    """Its faults; a Train split that lacks a class is none where nothing is trained."""
-    return [problem for problem in reading.problems if not problem.startswith("class without an image in Train")]
-
-
-def _folder_of(sample_id: str) -> str | None:
-    """Name in lower case of the folder nearest to an image that does not name a part (`images`): that of its class."""
-    folders = (part.casefold() for part in PurePosixPath(sample_id).parts[-2::-1])
-    return next((name for name in folders if name not in PART_FOLDERS), None)
+    without = sum(sample.label is None and sample.class_name is not None for sample in samples)
+    return OtherDataSet(samples, reading.has_splits, list(reading.unknown), without)

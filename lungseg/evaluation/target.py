@@ -115,7 +115,9 @@ def load_target(
         raise UserError(f"{run}: an exported model does not say what data it is measured on; give its run folder")
     network, classes = load_network(opened.model)
     config = _with_own_places(opened.config(words), words)
+    config = replace(config, data=replace(config.data, classes=list(classes)))  # the network's, whatever the data's are
     data, data_origin, all_images, caveats = find_data(opened, config, split)
+    config = replace(config, data=data.config)
     chosen: Split = "test" if all_images else cast(Split, split or "test")
     if not data.samples[chosen]:
         there = [f"{name} {len(data.samples[name])}" for name in SPLITS if data.samples[name]]

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from lungseg.data.batch import Batch
+from lungseg.data.covidqu import CLASSES
 from lungseg.data.decode import read_sample
 from lungseg.data.phantom.generator import Phantom, draw_phantom
-from lungseg.data.sample import CLASSES
 from lungseg.exporting.graph import INPUT
 from lungseg.exporting.self_check import ExportedModel
 from lungseg.models.metrics import MaskScores

@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 
 from lungseg.cam.lung import evidence_in_lungs, mask_to_lung, resize_map
+from lungseg.data.covidqu import CLASSES
 from lungseg.data.geometry import Letterbox
 from lungseg.data.phantom.generator import draw_phantom
-from lungseg.data.sample import CLASSES
 from lungseg.inference.preprocess import to_picture
 from lungseg.models.network import LungNetwork
 from lungseg.runs.model_info import ModelInfo

@@ -41,7 +41,7 @@ def load_model(run: Run) -> tuple[LungNetwork, ModelInfo]:
         "training": {
             **{name: plain[name] for name in ("loss", "optim") if name in plain},
             "augment": dataclasses.asdict(config.augment),
-            "infection_unknown": config.data.infection_unknown,
+            "infection_unknown": config.data.infection_unknown or [],
             "epoch": content.get("epoch"),
             "data_fingerprint": environment.get("data_fingerprint"),
         },

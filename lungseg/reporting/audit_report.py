@@ -11,7 +11,7 @@ import numpy as np
 from lungseg.auditing.audit import Audit, Cell
 from lungseg.data.duplicates import Leak
 from lungseg.data.images import read_image
-from lungseg.data.sample import CLASSES, Sample
+from lungseg.data.sample import Sample
 from lungseg.errors import DataError, UserError
 from lungseg.reporting import drawing
 from lungseg.reporting.formatting import align
@@ -136,7 +136,8 @@ def _count_tables(cells: Sequence[Cell]) -> Iterator[list[str]]:
     """A table a tree: splits down, classes across."""
     for tree, of_tree in groupby(cells, lambda cell: cell.tree):
         known = list(of_tree)
-        names = [name for name in (*CLASSES, "no class") if any(cell.name == name for cell in known)]
+        names = list(dict.fromkeys(cell.name for cell in known if cell.name != "no class"))
+        names += ["no class"] if any(cell.name == "no class" for cell in known) else []
         table = [["", *names]]
         for split, row in groupby(known, lambda cell: cell.split):
             counts = {cell.name: _count(cell) for cell in row}
@@ -214,7 +215,7 @@ def _leak_row(leak: Leak) -> tuple[Any, ...]:
 
 
 def _columns(sample: Sample) -> tuple[str, str, str]:
-    return sample.id, sample.split, "" if sample.label is None else CLASSES[sample.label]
+    return sample.id, sample.split, sample.class_name or ""
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
@@ -246,7 +247,7 @@ def _panel(path: Path) -> drawing.Array:
 
 
 def _caption(sample: Sample) -> str:
-    return f"{sample.split}, {'no class' if sample.label is None else CLASSES[sample.label]}"
+    return f"{sample.split}, {sample.class_name or 'no class'}"
 
 
 def _name(sample: Sample) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lungseg.data.covidqu import CLASSES
 from lungseg.data.phantom.generator import draw_phantom
-from lungseg.data.sample import CLASSES
 from lungseg.errors import DataError, UserError
 from lungseg.inference.backend import Outputs, all_finite
 from lungseg.inference.prediction import Prediction

@@ -11,6 +11,7 @@ from typing import Any
 
 from lungseg.config import Config, LossConfig, ModelConfig
 from lungseg.config.loading import COMMAND_LINE
+from lungseg.data.covidqu import CLASSES
 from lungseg.errors import SweepError, UserError
 from lungseg.sweeping.schema import nearest, require
 from lungseg.sweeping.spec import Sweep, read_sweep
@@ -80,11 +81,14 @@ def _check_against_config(sweep: Sweep) -> None:
 
 def logged_metrics(config: Config) -> list[str]:
     """Every metric that a run of this config logs once an epoch and that a sweep may go by; none of Test's."""
-    from lungseg.data.sample import CLASSES
     from lungseg.models.metrics import score_names
 
     unused = {name for name, key in _TERMS.items() if getattr(config.loss, key.removeprefix("loss.")) == 0}
-    names = [n for n in score_names(CLASSES, config.model.infection) if n.removeprefix("infection_") not in unused]
+    names = [
+        n
+        for n in score_names(config.data.classes or CLASSES, config.model.infection)
+        if n.removeprefix("infection_") not in unused
+    ]
     losses = [name for name in names if name.removeprefix("infection_") in ("loss", *_TERMS)]
     return [f"val/{name}" for name in names] + [f"train/{name}" for name in losses]
 
@@ -150,7 +154,11 @@ def _check_metric(sweep: Sweep, configs: list[Config]) -> None:
     require(not name.startswith("test/"), unseen)
     # What is logged depends on these alone, so that of a grid's many configs each kind is asked once.
     for config in {repr((config.loss, config.model.infection)): config for config in configs}.values():
-        if name not in logged_metrics(config):
+        logged = logged_metrics(config)
+        # Of classes that only the data name, a score of any class may be logged.
+        of_class = [known.removesuffix(CLASSES[0]) for known in logged if known.endswith(CLASSES[0])]
+        is_open = config.data.root is not None and config.data.classes is None and name.startswith(tuple(of_class))
+        if name not in logged and not is_open:
             raise SweepError(f"{where} {_why_not_logged(name, config)}")
     score = name.partition("/")[2].removeprefix("infection_")
     wanted = "minimize" if score in ("loss", *_TERMS) else "maximize" if score in _SCORES else goal

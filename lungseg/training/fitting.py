@@ -6,7 +6,8 @@ import logging
 import os
 import time
 import warnings
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from lightning.pytorch.loggers import WandbLogger
 from lungseg.config import Config, LossConfig
 from lungseg.config.loading import dump_config
 from lungseg.data.datamodule import LungDataModule
-from lungseg.data.sample import CLASSES
 from lungseg.errors import DataError, UserError, did_you_mean
 from lungseg.models.checkpoint import read_checkpoint
 from lungseg.models.metrics import score_names
@@ -80,8 +80,9 @@ class Training:
         with rank_zero_first(probe, rank):
             seed_everything(config.run.seed, workers=True, verbose=False)  # all ranks draw the same first weights
             data = _find_data(config, probe.world_size, rank)
+            config = replace(config, data=data.config)  # which now names the classes
             weights = class_weights(config.loss, data)
-            module = LungModule(config.model, config.loss, config.optim, list(CLASSES), weights)
+            module = LungModule(config.model, config.loss, config.optim, data.classes, weights)
             if rank.is_zero:
                 module.network.check_takes(config.data.image_size, config.data.batch_size)
             resumed = Run.resume(Path(config.run.dir), config.run.name) if config.run.resume else None
@@ -170,10 +171,10 @@ def class_weights(loss: LossConfig, data: LungDataModule) -> list[float]:
         UserError: `loss.class_costs` names a class that is not there.
     """
     costs = loss.costs()
-    if unknown := sorted(costs.keys() - set(CLASSES)):
-        raise UserError(f"loss.class_costs: no class {unknown[0]!r}; choose from {', '.join(CLASSES)}")
-    shares = data.balanced_class_weights() if loss.class_weights == "balanced" else [1.0] * len(CLASSES)
-    return [share * costs.get(name, 1.0) for share, name in zip(shares, CLASSES, strict=True)]
+    if unknown := sorted(costs.keys() - set(data.classes)):
+        raise UserError(f"loss.class_costs: no class {unknown[0]!r}; choose from {', '.join(data.classes)}")
+    shares = data.balanced_class_weights() if loss.class_weights == "balanced" else [1.0] * len(data.classes)
+    return [share * costs.get(name, 1.0) for share, name in zip(shares, data.classes, strict=True)]
 
 
 def _find_data(config: Config, world_size: int, rank: Rank) -> LungDataModule:
@@ -198,6 +199,10 @@ def _say_what_data(config: Config, data: LungDataModule, world_size: int) -> Non
     source = config.data.root if config.data.root is not None else f"phantoms in {config.data.phantom.dir}"
     left_out = f"; left out {data.excluded} training copies of Val or Test images" if config.data.exclude_leaks else ""
     print(f"data: {source}: {counts}{left_out}", flush=True)
+    labels = Counter(sample.label for sample in data.samples["train"])
+    classes = ", ".join(f"{name} {labels[label]}" for label, name in enumerate(data.classes))
+    without = f", of no class {labels[None]}" if labels[None] else ""
+    print(f"classes in train: {classes}{without}", flush=True)
     if config.loss.localization_weight > 0 and not any(sample.infection for sample in data.samples["train"]):
         log.warning("loss.localization_weight: no training image has an infection mask, so the term is always 0")
     if world_size > 1:
@@ -215,7 +220,7 @@ def _monitor(config: Config, has_val: bool) -> tuple[str, str]:
     if not has_val:
         log.warning("no Val split: the best checkpoint is the one of the lowest train/loss, which favours overfitting")
         return "train/loss", "min"
-    known = ["train/loss"] + [f"val/{name}" for name in score_names(CLASSES, config.model.infection)]
+    known = ["train/loss"] + [f"val/{name}" for name in score_names(config.data.classes or (), config.model.infection)]
     if config.run.monitor not in known:
         near = did_you_mean(get_close_matches(config.run.monitor, known, 1))
         hint = near or "; for example 'val/score', 'val/dice', 'val/accuracy'"

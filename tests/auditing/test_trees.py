@@ -21,8 +21,9 @@ from lungseg.auditing.audit import (
     stray_masks,
 )
 from lungseg.auditing.integrity import Fault
+from lungseg.data.covidqu import CLASSES
 from lungseg.data.index import read_index
-from lungseg.data.sample import CLASSES, SPLITS, Sample
+from lungseg.data.sample import SPLITS, Sample
 
 LUNG = "Lung Segmentation Data/Lung Segmentation Data"
 INFECTION = "Infection Segmentation Data/Infection Segmentation Data"

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from lungseg.cam.methods import METHODS, class_activation_map
 from lungseg.config import AugmentConfig, DataConfig, LossConfig, ModelConfig, OptimConfig
+from lungseg.data.covidqu import CLASSES
 from lungseg.data.datamodule import LungDataModule
-from lungseg.data.sample import CLASSES
 from lungseg.models.network import LungNetwork
 from lungseg.training.module import LungModule
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from lungseg.data.covidqu import CLASSES
 from lungseg.data.folders import lung_files
-from lungseg.data.index import fingerprint, load_index, read_index
+from lungseg.data.index import fingerprint, load_data_set, load_index, read_index
 from lungseg.data.sample import Sample
 from lungseg.errors import DataError
 
@@ -30,14 +32,18 @@ def told(samples: list[Sample]) -> list[tuple[str, int | None, str | None]]:
 
 
 @pytest.mark.parametrize("above", ["", "COVID-19_Radiography_Dataset/"])
-def test_radiography_folders_map_to_the_three_classes(
+def test_radiography_folders_are_four_classes_or_the_three_of_covidqu(
     tmp_path: Path, above: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name, stem in (("COVID", "COVID"), ("Normal", "Normal"), ("Lung_Opacity", "Lung_Opacity")):
         write(tmp_path, f"{above}{name}/images/{stem}-1.png", f"{above}{name}/masks/{stem}-1.png")
     write(tmp_path, *(f"{above}Viral Pneumonia/{p}/Viral Pneumonia-1.png" for p in ("images", "masks")))
     write(tmp_path, f"{above}COVID.metadata.xlsx", f"{above}README.md.txt")
-    samples = load_index(tmp_path)
+    own = read_index(tmp_path)
+    assert own.classes == ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
+    assert [sample.label for sample in own.samples] == [0, 1, 2, 3]
+    caplog.clear()
+    samples = load_index(tmp_path, classes=CLASSES)
     assert told(samples) == [
         (f"{above}COVID/images/COVID-1.png", 0, "COVID-1.png"),
         (f"{above}Lung_Opacity/images/Lung_Opacity-1.png", 1, "Lung_Opacity-1.png"),
@@ -51,7 +57,7 @@ def test_radiography_folders_map_to_the_three_classes(
 def test_radiography_classes_yield_to_the_label_map(tmp_path: Path) -> None:
     for number in range(20):
         write(tmp_path, *(f"Lung_Opacity/{part}/{number}.png" for part in ("images", "masks")))
-    assert {s.label for s in load_index(tmp_path, label_map={"lung_opacity": "Normal"})} == {2}
+    assert {s.label for s in load_index(tmp_path, label_map={"lung_opacity": "Normal"}, classes=CLASSES)} == {2}
 
 
 def test_radiography_image_without_its_mask_is_kept_and_warned_of(
@@ -125,31 +131,56 @@ def test_class_folders_give_labels_with_or_without_masks(tmp_path: Path) -> None
         *(f"COVID-19/{part}/{n}.png" for part in ("images", "lung masks", "infection masks") for n in range(20)),
     )
     samples = load_index(tmp_path)
-    assert {(s.label, s.lung is None, s.infection is None) for s in samples} == {(2, True, True), (0, False, False)}
+    assert {(s.label, s.lung is None, s.infection is None) for s in samples} == {(1, True, True), (0, False, False)}
     assert len(samples) == 40
 
 
 def test_class_folders_below_split_folders_keep_their_splits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(tmp_path, "train/NORMAL/a.jpeg", "train/PNEUMONIA/b.jpeg", "test/NORMAL/a.jpeg", "val/NORMAL/c.jpeg")
-    samples = load_index(tmp_path, label_map={"Pneumonia": "Non-COVID"})
-    assert [(s.id, s.label, s.split) for s in samples] == [
-        ("test/NORMAL/a.jpeg", 2, "test"),
-        ("train/NORMAL/a.jpeg", 2, "train"),
+    found = load_data_set(tmp_path, label_map={"Pneumonia": "Non-COVID"})
+    assert found.classes == ("NORMAL", "Non-COVID")
+    assert [(s.id, s.label, s.split) for s in found.samples] == [
+        ("test/NORMAL/a.jpeg", 0, "test"),
+        ("train/NORMAL/a.jpeg", 0, "train"),
         ("train/PNEUMONIA/b.jpeg", 1, "train"),
-        ("val/NORMAL/c.jpeg", 2, "val"),
+        ("val/NORMAL/c.jpeg", 0, "val"),
     ]
     assert [r.getMessage() for r in caplog.records] == [
         f"{tmp_path}: plain folders without any lung mask: only the class can be learned from it"
     ]
 
 
-def test_class_folders_of_unknown_name_are_an_error_with_the_way_out(tmp_path: Path) -> None:
-    write(tmp_path, "Normal/a.png", "Tuberculosis/b.png", "Oedema/images/c.png", "docs/readme.txt")
-    with pytest.raises(
-        DataError, match=r"no class: 2 \('Oedema', 'Tuberculosis'; .*label_map, or write a CSV"
-    ) as error:
-        load_index(tmp_path)
+def test_class_folders_are_the_classes_unless_others_are_asked_for(tmp_path: Path) -> None:
+    write(tmp_path, *(f"{name}/{n}.png" for name in ("Normal", "Tuberculosis", "Oedema/images") for n in range(20)))
+    write(tmp_path, "docs/readme.txt")
+    found = load_data_set(tmp_path)
+    assert found.classes == ("Normal", "Oedema", "Tuberculosis")
+    assert {(s.class_name, s.label) for s in found.samples} == {("Normal", 0), ("Oedema", 1), ("Tuberculosis", 2)}
+    with pytest.raises(DataError, match=r"names no class: 2 \('Oedema', 'Tuberculosis'; .*label_map") as error:
+        load_index(tmp_path, classes=["Normal", "Sick"])
     assert "\n" not in str(error.value) and "docs" not in str(error.value)
+    how = {"classes": ["sick", "normal"], "label_map": {"oedema": "Sick", "Tuberculosis": ""}}
+    two = load_data_set(tmp_path, **how)
+    assert (len(two.samples), two.classes) == (40, ("sick", "normal"))
+    assert {(s.class_name, s.label) for s in two.samples} == {("Normal", 1), ("Oedema", 0)}
+
+
+def test_names_that_differ_in_case_alone_are_one_class(tmp_path: Path) -> None:
+    write(tmp_path, "train/TB/a.png", "train/ok/b.png", "val/tb/a.png", "val/OK/b.png")
+    found = load_data_set(tmp_path)
+    assert found.classes == ("OK", "TB")
+    assert [sample.label for sample in found.samples] == [1, 0, 0, 1]
+
+
+def test_fifty_classes_are_sorted_and_numbers_as_numbers(tmp_path: Path) -> None:
+    write(tmp_path, *(f"train/{number}/a.png" for number in range(50)))
+    assert load_data_set(tmp_path).classes == tuple(map(str, range(50)))
+
+
+def test_a_class_that_is_asked_for_must_be_in_train(tmp_path: Path) -> None:
+    write(tmp_path, "train/TB/a.png", "train/ok/b.png", "val/sick/c.png")
+    with pytest.raises(DataError, match=r"class without an image in Train: 1 \('sick'"):
+        load_index(tmp_path, classes=["TB", "ok", "sick"])
 
 
 def test_images_beside_split_folders_are_an_error(tmp_path: Path) -> None:
@@ -211,11 +242,15 @@ def test_manifest_gives_every_field_and_leaves_what_is_empty_missing(tmp_path: P
         "",
         "b.png,,,0,test,p2",
     )
-    assert load_index(path) == [
+    found = read_index(path, classes=CLASSES)
+    assert [replace(sample, class_name=None) for sample in found.samples] == [
         Sample("a.png", tmp_path / "a.png", tmp_path / "masks/a.png", tmp_path / "masks/i.png", 1, "train", "p1"),
         Sample("b.png", tmp_path / "b.png", None, None, 0, "test", "p2"),
         Sample("sub/c.png", tmp_path / "sub/c.png", None, None, 2, "val", None),
     ]
+    # without classes, a number beside a name could mean anything
+    with pytest.raises(DataError, match=r"names no class: 2 \('0', '2'; classes are non-covid;"):
+        load_index(path)
 
 
 def test_manifest_needs_only_the_image_column(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -229,12 +264,12 @@ def test_manifest_needs_only_the_image_column(tmp_path: Path, caplog: pytest.Log
 def test_manifest_of_a_spreadsheet_with_semicolons_and_a_mark_at_its_start_is_read(tmp_path: Path) -> None:
     path = manifest(tmp_path)
     path.write_bytes(b"\xef\xbb\xbfimage;label;split\r\na.png;Normal;train\r\n")
-    assert told(load_index(path)) == [("a.png", 2, None)]
+    assert told(read_index(path, classes=CLASSES).samples) == [("a.png", 2, None)]
 
 
 def test_manifest_takes_class_names_of_the_label_map(tmp_path: Path) -> None:
     path = manifest(tmp_path, "a.png,,,Healthy,train,")
-    assert [s.label for s in load_index(path, label_map={"healthy": "Normal"})] == [2]
+    assert [s.label for s in read_index(path, {"healthy": "Normal"}, CLASSES).samples] == [2]
 
 
 def test_manifest_keeps_a_patient_in_one_split(tmp_path: Path) -> None:
@@ -260,11 +295,11 @@ def test_manifest_reports_every_bad_row_at_once_with_its_line(tmp_path: Path) ->
         "b.png,,,,train,,more",  # 10
     )
     with pytest.raises(DataError, match=r"m\.csv: ") as error:
-        load_index(path)
+        load_index(path, classes=CLASSES)
     message = str(error.value)
     assert "\n" not in message
     for fault in (
-        "label other than COVID-19, Non-COVID, Normal, 0..2: 2 on line 2, 7 ('covdi', '3')",
+        "folder or label that names no class: 2 ('3', 'covdi'; classes are COVID-19, Non-COVID, Normal",
         "image file not found: 4 on line 3-4, 7, 9 ('gone.png', 'lost.png', '', ...)",
         "lung file not found: 1 on line 5 ('masks/gone.png')",
         "infection file not found: 1 on line 5 ('masks/gone.png')",
@@ -274,7 +309,7 @@ def test_manifest_reports_every_bad_row_at_once_with_its_line(tmp_path: Path) ->
         "more fields than columns (quote a comma in a name): 1 on line 10 ('more')",
     ):
         assert fault in message
-    assert len(read_index(path).problems) == 8
+    assert len(read_index(path).problems) == 7
 
 
 def test_manifest_header_with_a_typo_is_answered_with_the_right_name(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lungseg.data.sample import CLASSES, Sample, Split
+from lungseg.data.sample import Sample, Split
 from lungseg.data.splits import assign_folds, assign_splits, carve_test
 from lungseg.errors import DataError
 
@@ -109,7 +109,7 @@ def test_carved_test_comes_from_train_only_and_grows_with_its_share() -> None:
 
 
 def test_division_that_takes_a_class_out_of_train_is_refused() -> None:
-    lone = Sample("lone.png", Path("lone.png"), None, None, CLASSES.index("Normal"), "train")
+    lone = Sample("lone.png", Path("lone.png"), None, None, 2, "train", class_name="Normal")
     with pytest.raises(DataError, match=r"^no image of 'Normal' is left in train after test was taken from it"):
         carve_test([*make(30, labels=2), lone], 0.5, seed=TAKES_LONE)
     unlabelled = Sample("lone.png", Path("lone.png"), None, None, None, "train")
@@ -118,7 +118,7 @@ def test_division_that_takes_a_class_out_of_train_is_refused() -> None:
 
 
 def test_division_that_leaves_a_class_to_train_alone_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    lone = Sample("lone.png", Path("lone.png"), None, None, CLASSES.index("Normal"), "train")
+    lone = Sample("lone.png", Path("lone.png"), None, None, 2, "train", class_name="Normal")
     carved = carve_test([*make(30, labels=2), lone], 0.5, seed=LEAVES_LONE)
     assert carved[-1].split == "train"
     assert [r.levelno for r in caplog.records] == [logging.WARNING]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lungseg.data.covidqu import CLASSES
 from lungseg.errors import DataError
 from lungseg.evaluation.find_data import read_other_data_set
 from lungseg.evaluation.target import load_target
@@ -28,12 +29,12 @@ def lay(root: Path, place: str, files: list[tuple[Path, Path]]) -> None:
 def test_images_of_unknown_classes_are_kept_without_a_label(tmp_path: Path, files) -> None:
     lay(tmp_path, "Normal", files[:2])
     lay(tmp_path, "Tuberculosis", files[2:5])
-    found = read_other_data_set(tmp_path, {})
+    found = read_other_data_set(tmp_path, {}, CLASSES)
     assert [sample.label for sample in found.samples] == [2, 2, None, None, None]
     assert not found.has_splits and {sample.split for sample in found.samples} == {"test"}
-    assert (found.unknown_classes, found.unknown_images) == (["tuberculosis"], 3)
+    assert (found.unknown_classes, found.unknown_images) == (["Tuberculosis"], 3)
     assert all(sample.lung is not None for sample in found.samples)
-    mapped = read_other_data_set(tmp_path, {"Tuberculosis": "Non-COVID"})
+    mapped = read_other_data_set(tmp_path, {"Tuberculosis": "Non-COVID"}, CLASSES)
     assert [sample.label for sample in mapped.samples] == [2, 2, 1, 1, 1] and not mapped.unknown_classes
 
 
@@ -44,21 +45,21 @@ def test_the_layout_of_covidqu_is_read_with_other_class_names(tmp_path: Path, fi
                 target = tmp_path / "deep" / split / "TB" / folder
                 target.mkdir(parents=True, exist_ok=True)
                 shutil.copy(source, target / f"{split}{number}.png")
-    found = read_other_data_set(tmp_path, {})
+    found = read_other_data_set(tmp_path, {}, CLASSES)
     assert [(s.split, s.label, s.lung is not None) for s in found.samples] == [
         *[("test", None, True)] * 2,
         *[("train", None, True)] * 2,
     ]
-    assert found.has_splits and found.unknown_classes == ["tb"]
+    assert found.has_splits and found.unknown_classes == ["TB"]
 
 
 def test_a_manifest_may_name_unknown_classes(tmp_path: Path, files) -> None:
     lines = [f"{files[0][0]},Normal", f"{files[1][0]},TB", f"{files[2][0]},1", f"{files[3][0]},"]
     (tmp_path / "list.csv").write_text("image,label\n" + "\n".join(lines) + "\n")
-    found = read_other_data_set(tmp_path / "list.csv", {})
+    found = read_other_data_set(tmp_path / "list.csv", {}, CLASSES)
     labels = {sample.image: sample.label for sample in found.samples}
     assert [labels[files[i][0]] for i in range(4)] == [2, None, 1, None]
-    assert (found.unknown_classes, found.unknown_images) == (["tb"], 1)
+    assert (found.unknown_classes, found.unknown_images) == (["TB"], 1)
 
 
 def test_other_faults_are_still_told(tmp_path: Path, files) -> None:

@@ -9,8 +9,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from lungseg.config import AugmentConfig, DataConfig, LossConfig, ModelConfig, OptimConfig, OverlayConfig
+from lungseg.data.covidqu import CLASSES
 from lungseg.data.datamodule import LungDataModule
-from lungseg.data.sample import CLASSES
 from lungseg.training.callbacks import AveragedWeights
 from lungseg.training.module import LungModule
 from lungseg.training.overlays import OverlayCallback

@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 
 from lungseg.config import AugmentConfig, DataConfig, LossConfig, ModelConfig, OptimConfig
+from lungseg.data.covidqu import CLASSES
 from lungseg.data.datamodule import LungDataModule
-from lungseg.data.sample import CLASSES
 from lungseg.models.checkpoint import load_network, read_checkpoint
 from lungseg.runs.run import Run
 from lungseg.training.fitting import class_weights

@@ -13,8 +13,8 @@ from PIL import Image
 
 from lungseg.cam.state import evaluating
 from lungseg.config import AugmentConfig, DataConfig, LossConfig, ModelConfig, OptimConfig, OverlayConfig
+from lungseg.data.covidqu import CLASSES
 from lungseg.data.datamodule import LungDataModule
-from lungseg.data.sample import CLASSES
 from lungseg.training.module import LungModule
 from lungseg.training.overlays import OverlayCallback
 

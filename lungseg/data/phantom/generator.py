@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lungseg.data.covidqu import CLASSES
 from lungseg.data.phantom.anatomy import SIDES, Points, curve, draw_build, ellipse, lung_outline
 from lungseg.data.phantom.radiograph import Mask, attenuation, bronchogram, consolidation, ground_glass, lung_air
 from lungseg.data.phantom.soft_layers import Layer, Pose, blur, clouds, cover, draw_pose, fill, shrink, stroke
-from lungseg.data.sample import CLASSES
 from lungseg.errors import UserError
 
 VERSION = 1  # Raised whenever a seed gives another picture; part of a set's folder name.

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from lungseg.config import PhantomConfig
+from lungseg.data.covidqu import CLASSES
 from lungseg.data.phantom.generator import VERSION, draw_phantom
-from lungseg.data.sample import CLASSES
 from lungseg.runs.whole_files import write_whole
 
 _LUNG_TREE = Path("Lung Segmentation Data", "Lung Segmentation Data")

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from lungseg.config import PhantomConfig
+from lungseg.data.covidqu import CLASSES
 from lungseg.data.phantom import phantom_set
 from lungseg.data.phantom.generator import Phantom, draw_phantom
 from lungseg.data.phantom.phantom_set import set_name, write_phantoms
-from lungseg.data.sample import CLASSES
 
 COVID, NON_COVID, NORMAL = range(3)
 LUNG_TREE = "Lung Segmentation Data/Lung Segmentation Data"

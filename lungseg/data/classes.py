@@ -1,0 +1,93 @@
+"""From what a data set calls its classes to labels: by `data.classes` and `data.label_map`, or else as it has them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from lungseg.data.covidqu import CLASSES, LACKING
+from lungseg.data.folders import Reading, phrase
+from lungseg.data.layouts import RADIOGRAPHY, RADIOGRAPHY_CLASSES
+from lungseg.errors import DataError, UserError
+
+
+def label_samples(reading: Reading, classes: Sequence[str] | None, label_map: Mapping[str, str]) -> Reading:
+    """Give each sample the label of its class, and drop those whose class `label_map` maps to nothing.
+
+    Names are compared in lower case. A number is an index into classes that were given, where it names none of them.
+
+    Args:
+        reading: As a layout was read.
+        classes: In label order; None: `CLASSES` where the layout is COVID-QU-Ex's or no sample names a class, else
+            all that are there, sorted.
+        label_map: Class by what the data set calls it; of several that map to one, one class is made.
+
+    Raises:
+        UserError: `label_map` names a class that is none of `classes`.
+    """
+    meant = {name.casefold(): target for name, target in label_map.items()}
+    names = {sample.class_name for sample in reading.samples if sample.class_name is not None}
+    targets = {name: meant.get(name.casefold(), name) for name in sorted(names, key=_in_order)}
+    chosen = tuple(classes) if classes is not None else _classes_of(reading, list(targets.values()), meant)
+    for name, target in label_map.items():
+        if target and target.casefold() not in map(str.casefold, chosen):
+            raise UserError(f"data.label_map: {name!r} must map to one of {', '.join(chosen)}, got {target!r}")
+    label_of = {
+        name: _label(reading, name, target, chosen, classes is not None) for name, target in targets.items() if target
+    }
+    samples = [
+        sample if sample.class_name is None else replace(sample, label=label_of[sample.class_name])
+        for sample in reading.samples
+        if sample.class_name is None or sample.class_name in label_of
+    ]
+    unknown = tuple(name for name, label in label_of.items() if label is None)
+    train = {sample.label for sample in samples if sample.split == "train"}
+    lacking = [name for label, name in enumerate(chosen) if label not in train] if train else []
+    problems = list(reading.problems)
+    if reading.has_splits and not any(problem.startswith(LACKING) for problem in problems):
+        problems += phrase(LACKING, lacking, "add images of it there, or leave it out: data.label_map=[NAME=]")
+    return reading._replace(samples=samples, problems=problems, classes=chosen, unknown=unknown)
+
+
+def refuse_unknown(reading: Reading) -> list[str]:
+    """Phrase what of a data set that is learned from belongs to no class."""
+    advice = (
+        f"classes are {', '.join(reading.classes)}; map other names to them with data.label_map, or to nothing: NAME="
+    )
+    return phrase("folder or label that names no class", reading.unknown, advice)
+
+
+def unknown_infections(names: Sequence[str] | None, classes: Sequence[str]) -> list[int]:
+    """Labels of `data.infection_unknown`: the classes whose empty infection masks say nothing.
+
+    Raises:
+        DataError: One of the names is no class.
+    """
+    chosen = [name for name in ("Non-COVID",) if name in classes] if names is None else names
+    if wrong := [name for name in chosen if name not in classes]:
+        raise DataError(f"data.infection_unknown: no class {wrong[0]!r}; choose from {', '.join(classes)}")
+    return [classes.index(name) for name in chosen]
+
+
+def _classes_of(reading: Reading, targets: Sequence[str], meant: Mapping[str, str]) -> tuple[str, ...]:
+    """The classes of a data set that the config does not name."""
+    published = [meant.get(name.casefold(), name) for name in CLASSES]
+    own = {name.casefold() for name in published} & {target.casefold() for target in targets}
+    if reading.layout == "COVID-QU-Ex" and (own or not targets):
+        targets = published  # in their order, whether all are there or not
+    words = [target for target in targets if target and not target.isdecimal()]
+    # Numbers beside names could mean anything, and are left unknown.
+    named = {target.casefold(): target for target in reversed(words or targets) if target}
+    return tuple(sorted(named.values(), key=targets.index)) or CLASSES
+
+
+def _label(reading: Reading, name: str, target: str, classes: Sequence[str], may_count: bool) -> int | None:
+    labels = {of_class.casefold(): label for label, of_class in enumerate(classes)}
+    also = [RADIOGRAPHY_CLASSES.get(name, "")] if reading.layout == RADIOGRAPHY else []
+    found = next((labels[word.casefold()] for word in (target, *also) if word.casefold() in labels), None)
+    if found is None and may_count and target.isdecimal() and int(target) < len(classes):
+        return int(target)
+    return found
+
+
+def _in_order(name: str) -> tuple[bool, int, str, str]:
+    """Numbers as numbers, then names."""
+    return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name.casefold(), name)
