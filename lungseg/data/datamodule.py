@@ -32,14 +32,21 @@ class LungDataModule(LightningDataModule):
     """COVID-QU-Ex, or phantoms where `data.root` is null; the seed is that of order, augmentation and carved splits.
 
     `samples` are found already, as those of a data set that is only evaluated, which needs no Train split; None finds
-    those of `data.root`. Once they are found, `config` names their classes, and those of unknown infection.
+    those of `data.root`. Once they are found, `config` names their classes, and those of unknown infection. Keys of the
+    section may be given by name, as `root` and `image_size`, instead of the section or over it.
     """
 
     def __init__(
-        self, config: DataConfig, augmentation: AugmentConfig, seed: int, samples: Sequence[Sample] | None = None
+        self,
+        config: DataConfig | None = None,
+        augmentation: AugmentConfig | None = None,
+        seed: int = 0,
+        samples: Sequence[Sample] | None = None,
+        **keys: Any,
     ):
         super().__init__()
-        self.config, self.augmentation, self.seed = config, augmentation, seed
+        config = replace(config or DataConfig(), **keys)
+        self.config, self.augmentation, self.seed = config, augmentation or AugmentConfig(), seed
         self._cache_folder = Path(config.cache_dir) if config.cache_dir is not None else None
         self.samples: dict[Split, list[Sample]] = {}
         self.caches: dict[Split, ImageCache] = {}

@@ -1,8 +1,10 @@
 """The LightningModule around the network: one `_step` for all stages, named losses, honest scores, the optimiser."""
 
 import math
-from dataclasses import asdict
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import torch
 from lightning.pytorch import LightningModule
@@ -13,8 +15,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from lungseg.cam.lung import evidence_in_lungs, resize_map
 from lungseg.cam.methods import class_map_of
 from lungseg.config import LossConfig, ModelConfig, OptimConfig
+from lungseg.models.checkpoint import read_checkpoint
 from lungseg.models.losses import Term, bce_term, cross_entropy_term, dice_term, evidence_term, localization_term
 from lungseg.models.metrics import StageScores
+from lungseg.models.model_file import read_model_section
 from lungseg.models.network import LungNetwork, LungOutput
 
 Stage = Literal["train", "val", "test"]
@@ -24,18 +28,29 @@ class LungModule(LightningModule):
     """Trains and scores a `LungNetwork`.
 
     Args:
-        model: Section `model`.
-        loss: Section `loss`.
-        optim: Section `optim`.
+        model: Section `model`, or what of it differs from its defaults, as `{"encoder": "resnet34"}`.
+        loss: Section `loss`, likewise.
+        optim: Section `optim`, likewise.
         classes: Class names in label order.
-        class_weights: One positive number a class for the cross-entropy; only their ratios matter.
+        class_weights: One positive number a class for the cross-entropy, of which only the ratios matter; None: equal.
+
+    A loss of one's own is a method `terms` that adds to what the one here gives, and `weights` that adds its weight.
     """
 
     def __init__(
-        self, model: ModelConfig, loss: LossConfig, optim: OptimConfig, classes: list[str], class_weights: list[float]
+        self,
+        model: ModelConfig | Mapping[str, Any],
+        loss: LossConfig | Mapping[str, Any],
+        optim: OptimConfig | Mapping[str, Any],
+        classes: Sequence[str],
+        class_weights: Sequence[float] | None = None,
     ):
         super().__init__()
-        self.loss, self.optim, self.classes = loss, optim, classes
+        model = model if isinstance(model, ModelConfig) else ModelConfig(**model)
+        loss = loss if isinstance(loss, LossConfig) else LossConfig(**loss)
+        optim = optim if isinstance(optim, OptimConfig) else OptimConfig(**optim)
+        class_weights = [1.0] * len(classes) if class_weights is None else class_weights
+        self.loss, self.optim, self.classes = loss, optim, list(classes)
         # Plain values, not save_hyperparameters: the checkpoint must load with weights_only=True, without our classes.
         self.plain: dict[str, Any] = {
             "model": asdict(model.without_paths()),
@@ -50,6 +65,16 @@ class LungModule(LightningModule):
         self.test_scores = StageScores(classes, model.infection)
         self.steps_per_epoch = 1.0
         """Optimiser steps; set when training starts."""
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, **ignored: Any) -> Self:  # type: ignore[override]
+        """Rebuild the module of a checkpoint that this class has saved, on the CPU, with its weights."""
+        content = read_checkpoint(Path(checkpoint_path))
+        plain = content["lungseg"]
+        model = replace(read_model_section(plain["model"]), encoder_weights=None)  # those of the file follow
+        module = cls(model, plain["loss"], plain["optim"], plain["classes"], plain["class_weights"])
+        module.load_state_dict(content["state_dict"])
+        return module
 
     def setup(self, stage: str) -> None:
         """Spare an encoder that is frozen to the end its backward pass; before the strategy looks for gradients."""
@@ -75,7 +100,7 @@ class LungModule(LightningModule):
     def _step(self, batch: dict[str, Any], stage: Stage) -> Tensor:
         """Run the network, log or collect every named term, return the total loss."""
         output: LungOutput = self.network(batch["image"])
-        terms = self._terms(output, batch)
+        terms = self.terms(output, batch)
         ramp = self._map_ramp() if stage == "train" else 1.0
         total = self._total({name: term.mean() for name, term in terms.items()}, ramp)
         if stage == "train":
@@ -90,8 +115,8 @@ class LungModule(LightningModule):
             self._score(self._scores(stage), output, batch, terms)  # logged at the epoch's end, over all ranks
         return total
 
-    def _terms(self, output: LungOutput, batch: dict[str, Any]) -> dict[str, Term]:
-        """Every term with a weight above 0, by the name it is logged under."""
+    def terms(self, output: LungOutput, batch: dict[str, Any]) -> dict[str, Term]:
+        """Every term with a weight above 0, by the name it is logged under; names end in `_loss`."""
         terms: dict[str, Term] = {}
         for channel, mask in enumerate(["lung", "infection"][: output.mask_logits.shape[1]]):
             logits, truth, known = output.mask_logits[:, channel], batch[mask][:, 0], batch[f"has_{mask}"]
@@ -117,15 +142,21 @@ class LungModule(LightningModule):
         return terms
 
     def _total(self, means: dict[str, Tensor], ramp: float = 1.0) -> Tensor:
-        """Sum of the terms with the weights of the section `loss`; infection counts as the lung does.
-
-        `ramp` is the share of the weights of class maps that counts.
-        """
-        weights = {"dice_loss": self.loss.dice, "bce_loss": self.loss.bce, "cross_entropy": self.loss.cross_entropy}
-        weights["evidence_loss"] = ramp * self.loss.evidence_weight
-        weights["localization_loss"] = ramp * self.loss.localization_weight
+        """Sum of the terms with their weights, of which those of class maps count to the share `ramp`."""
+        weights = self.weights()
+        weights |= {name: ramp * weights[name] for name in ("evidence_loss", "localization_loss")}
         parts = [weights[name.removeprefix("infection_")] * value for name, value in means.items()]
         return torch.stack(parts).sum()
+
+    def weights(self) -> dict[str, float]:
+        """Weights of the terms by name, of the section `loss`; those of the infection are those of the lungs."""
+        return {
+            "dice_loss": self.loss.dice,
+            "bce_loss": self.loss.bce,
+            "cross_entropy": self.loss.cross_entropy,
+            "evidence_loss": self.loss.evidence_weight,
+            "localization_loss": self.loss.localization_weight,
+        }
 
     def _map_ramp(self) -> float:
         """Share of the weights of class maps that counts at this step, rising linearly from 0 to 1."""

@@ -32,13 +32,13 @@ class OverlayCallback(Callback):
     the sheet. Names of files stay on this machine: what is sent names samples by number.
 
     Args:
-        config: Section `overlays`.
+        config: Section `overlays`; None: its defaults.
         folder: Takes `epoch_003.png`, ...
         send_images: Hand the pictures to W&B as well.
     """
 
-    def __init__(self, config: OverlayConfig, folder: Path, send_images: bool = True):
-        self.config, self.folder, self.send_images = config, folder, send_images
+    def __init__(self, config: OverlayConfig | None = None, folder: str | Path = "overlays", send_images: bool = True):
+        self.config, self.folder, self.send_images = config or OverlayConfig(), Path(folder), send_images
         self._batch: dict[str, Any] | None = None
         # An epoch that has ended and is not drawn; early stopping may make it the last one.
         self._pending: int | None = None
