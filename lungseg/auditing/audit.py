@@ -17,7 +17,7 @@ from lungseg.auditing.integrity import THUMBNAIL_PX, Fault, Inspection, inspect,
 from lungseg.data.classes import label_samples, refuse_unknown, unknown_infections
 from lungseg.data.covidqu import find_covidqu, names_of_classes, read_covidqu
 from lungseg.data.duplicates import Leak, copies_in_train, find_leaks, group_copies
-from lungseg.data.folders import IMAGE_FOLDERS, MASK_FOLDERS, SIDES_FOLDER, Folders, Reading, join, lung_files
+from lungseg.data.folders import IMAGE_FOLDERS, MASK_FOLDERS, SIDES, Folders, Reading, join, lung_files
 from lungseg.data.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 from lungseg.data.index import read_index
 from lungseg.data.sample import SPLITS, Sample
@@ -246,7 +246,8 @@ def _mask_folders(folders: Folders, folder: str = "", depth: int = 0) -> Iterato
     """Folders that hold masks: mask folders, and those of one side each in `ManualMask`."""
     for name in folders.dirs(folder):
         inside = join(folder, name)
-        if name.casefold() in MASK_FOLDERS or folder.rpartition("/")[2].casefold() == SIDES_FOLDER:
+        is_side = any(name.casefold() in sides for sides in SIDES)
+        if name.casefold() in MASK_FOLDERS or is_side:
             yield inside
         elif depth < 8 and name.casefold() not in IMAGE_FOLDERS:
             yield from _mask_folders(folders, inside, depth + 1)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lungseg.data.folders import lung_files
-from lungseg.data.images import fit_mask, has_same_aspect, read_image
+from lungseg.data.images import fit_mask, has_same_aspect, is_two_sided, read_image
 from lungseg.data.likeness import Signature, is_blank, sign
 from lungseg.data.lungs_apart import part_lungs
 from lungseg.data.sample import Sample
@@ -137,9 +137,10 @@ def _read_masks(files: Sequence[Path], root: Path, faults: list[Fault]) -> Mask 
         grey = _read(file, root, faults)
         if grey is None:
             return None
-        if levels := _odd_levels(grey):
+        apart = is_two_sided(grey)
+        if not apart and (levels := _odd_levels(grey)):
             faults.append(Fault(VALUES, name_of(file, root), levels))
-        mask = grey > (127 if int(grey.max()) > 127 else 0)
+        mask = grey > (127 if int(grey.max()) > 127 and not apart else 0)
         if union is not None and union.shape != mask.shape:
             sizes = f"{_size(mask.shape)}, the other side {_size(union.shape)}"
             faults.append(Fault(SIZE, name_of(file, root), sizes))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from lungseg.data.covidqu import CLASSES, LACKING
 from lungseg.data.folders import Reading, phrase
 from lungseg.data.layouts import RADIOGRAPHY, RADIOGRAPHY_CLASSES
+from lungseg.data.sample import Sample
 from lungseg.errors import DataError, UserError
 
 
@@ -34,7 +35,7 @@ def label_samples(reading: Reading, classes: Sequence[str] | None, label_map: Ma
         name: _label(reading, name, target, chosen, classes is not None) for name, target in targets.items() if target
     }
     samples = [
-        sample if sample.class_name is None else replace(sample, label=label_of[sample.class_name])
+        _labelled(sample, label_of, chosen)
         for sample in reading.samples
         if sample.class_name is None or sample.class_name in label_of
     ]
@@ -77,6 +78,11 @@ def _classes_of(reading: Reading, targets: Sequence[str], meant: Mapping[str, st
     # Numbers beside names could mean anything, and are left unknown.
     named = {target.casefold(): target for target in reversed(words or targets) if target}
     return tuple(sorted(named.values(), key=targets.index)) or CLASSES
+
+
+def _labelled(sample: Sample, label_of: Mapping[str, int | None], classes: Sequence[str]) -> Sample:
+    label = None if sample.class_name is None else label_of[sample.class_name]
+    return sample if label is None else replace(sample, label=label, class_name=classes[label])
 
 
 def _label(reading: Reading, name: str, target: str, classes: Sequence[str], may_count: bool) -> int | None:

@@ -50,7 +50,7 @@ class LungDataModule(LightningDataModule):
         self._cache_folder = Path(config.cache_dir) if config.cache_dir is not None else None
         self.samples: dict[Split, list[Sample]] = {}
         self.caches: dict[Split, ImageCache] = {}
-        self.fingerprint = ""
+        self.fingerprint, self.layout = "", ""
         self.excluded = 0  # training images left out as copies of Val or Test images
         # When a run is resumed, Lightning draws the first order before it says which epoch it is.
         self.first_epoch = 0
@@ -104,6 +104,7 @@ class LungDataModule(LightningDataModule):
         if config.exclude_leaks:
             kept = without_training_copies(index, self._cache_folder)
             index, self.excluded = kept, len(index) - len(kept)
+        self.layout = reading.layout
         self._take(index, reading.classes)
         if not self.samples["train"]:
             raise DataError(f"{root}: no training images; give a root with a Train folder")

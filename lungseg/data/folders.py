@@ -2,8 +2,10 @@
 
 import logging
 import os
+import re
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 from unicodedata import normalize
@@ -20,12 +22,14 @@ SPLIT_FOLDERS: dict[str, Split] = {
     "test": "test",
     "testing": "test",
 }
-IMAGE_FOLDERS = ("images", "image", "cxr_png")
+IMAGE_FOLDERS = ("images", "image", "img", "imgs", "cxr_png")
 LUNG_FOLDERS = ("lung masks", "lung_masks", "masks", "mask")
 INFECTION_FOLDERS = ("infection masks", "infection_masks")
 MASK_FOLDERS = {*LUNG_FOLDERS, *INFECTION_FOLDERS}
 SIDES_FOLDER = "manualmask"
-PART_FOLDERS = {*IMAGE_FOLDERS, *MASK_FOLDERS, SIDES_FOLDER}
+SIDES = tuple((f"left{end}", f"right{end}") for end in ("mask", "_mask", " mask", "", "_lung", " lung"))
+"""Folders of one mask a side, in `ManualMask`, in a folder of masks, or beside the images."""
+PART_FOLDERS = {*IMAGE_FOLDERS, *MASK_FOLDERS, SIDES_FOLDER, *chain(*SIDES)}
 """Folders that hold the images or the masks of samples, never a class; in lower case like all names here."""
 
 _ADVICE = {
@@ -33,9 +37,12 @@ _ADVICE = {
     "second file of one name": "keep one, and masks in a folder of their own",
     "mask folder without a mask named as an image": "name masks as their images",
     "mask of one side without the other": "add the other side under the same name",
+    "masks among the images, by their names": "keep these, or those in the folder of masks",
 }
 """What to do about each kind of fault."""
-_UNREADABLE, _DOUBLED, _UNMATCHED, _ONE_SIDED = _ADVICE
+_UNREADABLE, _DOUBLED, _UNMATCHED, _ONE_SIDED, _AMONG = _ADVICE
+_MASK_NAME = re.compile(r"(?:mask|seg)[-_ ]+(.+)|(.+?)[-_ ]+(?:mask|seg|segmentation)")
+"""Of the mask of the image whose name stands in one of the groups."""
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +66,8 @@ class Folders:
         self._listed: dict[str, tuple[list[str], list[str]]] = {}
         self._faults: dict[str, set[str]] = defaultdict(set)
         self._unread: set[str] = set()
+        self.beside = 0
+        """Lung masks found so far that lie among the images."""
 
     def dirs(self, folder: str) -> list[str]:
         """Names of the folders in a folder, sorted; hidden ones and what macOS adds to archives are left out."""
@@ -78,10 +87,19 @@ class Folders:
         return any(name.casefold().endswith(IMAGE_SUFFIXES) for name in self.files(inside))
 
     def samples(self, folder: str, class_name: str | None, split: Split) -> list[Sample]:
-        """Pair the images of a folder (those in its folder `images`, if it has one) with its masks of the same name."""
+        """Pair the images of a folder (those in its folder `images`, if it has one) with its masks of the same name.
+
+        Masks may also lie among the images, their names marked by `_mask`, `mask_` and the like.
+        """
         inside = self.child(folder, IMAGE_FOLDERS) or folder
-        images = self._by_stem(inside)
+        beside = self._marked(inside)
+        images = self._by_stem(inside, set(beside.values()))
         lungs, infections = self._lung_masks(folder), self._masks(self.child(folder, INFECTION_FOLDERS))
+        if lungs:
+            self._faults[_AMONG] |= {join(inside, name) for name in beside.values()}
+        elif beside:
+            lungs = {stem: self.root / inside / name for stem, name in beside.items()}
+            self.beside += len(lungs)
         for masks in (lungs, infections):
             if images and masks and masks.keys().isdisjoint(images):
                 folder_of_masks = next(iter(masks.values())).parent
@@ -112,26 +130,41 @@ class Folders:
         for line in phrase(what, items, advice):
             _log.warning("%s: %s", self.root, line)
 
-    def _by_stem(self, folder: str) -> dict[str, str]:
-        """Names of the image files of a folder, by name in lower case without suffix and without `_mask` at its end.
+    def _marked(self, folder: str) -> dict[str, str]:
+        """Names of the files of a folder that are masks of others in it, by the stem of the image."""
+        names = dict(self._stems(folder))
+        images = {stem: _unmarked(stem) for stem in names}
+        return {image: names[stem] for stem, image in images.items() if image != stem and image in names}
 
-        An accented letter is one, whether written as one character or, as macOS does, as two.
-        """
+    def _by_stem(self, folder: str, but: Collection[str] = ()) -> dict[str, str]:
+        """Names of the image files of a folder, `but` these, by their stem without what marks a mask."""
         found: dict[str, str] = {}
-        for name in self.files(folder):
-            stem, dot, suffix = normalize("NFC", name).casefold().rpartition(".")
-            if dot + suffix in IMAGE_SUFFIXES:
+        for stem, name in self._stems(folder):
+            if name not in but:
                 # Whoever pairs images and masks by name cannot know which of two files of one name is meant.
-                first = found.setdefault(stem.removesuffix("_mask"), name)
+                first = found.setdefault(_unmarked(stem), name)
                 if first is not name:
                     self._faults[_DOUBLED].add(join(folder, max(first, name)))
         return found
 
+    def _stems(self, folder: str) -> Iterator[tuple[str, str]]:
+        """Of the image files of a folder: the name in lower case without suffix, and the name.
+
+        An accented letter is one, whether written as one character or, as macOS does, as two.
+        """
+        for name in self.files(folder):
+            stem, dot, suffix = normalize("NFC", name).casefold().rpartition(".")
+            if dot + suffix in IMAGE_SUFFIXES:
+                yield stem, name
+
     def _lung_masks(self, folder: str) -> dict[str, Path]:
-        sides = self.child(folder, (SIDES_FOLDER,))
-        if sides is None:
-            return self._masks(self.child(folder, LUNG_FOLDERS))
-        left, right = (self._masks(self.child(sides, (side,))) for side in ("leftmask", "rightmask"))
+        masks = self.child(folder, LUNG_FOLDERS)
+        places = [place for place in (self.child(folder, (SIDES_FOLDER,)), masks, folder) if place is not None]
+        pairs = [(self.child(place, (left,)), self.child(place, (right,))) for place in places for left, right in SIDES]
+        pair = next((pair for pair in pairs if any(pair)), None)
+        if pair is None:
+            return self._masks(masks)
+        left, right = map(self._masks, pair)
         paired = {stem for stem in left.keys() & right.keys() if lung_files(left[stem])[-1] == right[stem]}
         alone = {masks[stem] for masks in (left, right) for stem in masks.keys() - paired}
         self._faults[_ONE_SIDED] |= {mask.relative_to(self.root).as_posix() for mask in alone}
@@ -159,6 +192,12 @@ class Folders:
         return self._listed[folder]
 
 
+def _unmarked(stem: str) -> str:
+    """Name of the image that a mask is of, by its own; of other files their own."""
+    marked = _MASK_NAME.fullmatch(stem)
+    return (marked[1] or marked[2]) if marked else stem
+
+
 def join(folder: str, name: str) -> str:
     """Give the relative path of `name` inside `folder`."""
     return f"{folder}/{name}" if folder else name
@@ -173,13 +212,13 @@ def phrase(what: str, items: Collection[str], advice: str) -> list[str]:
 
 
 def lung_files(lung: Path) -> Sequence[Path]:
-    """Files whose union is the lung mask: the one given and, if it lies in `leftMask`, its namesake in `rightMask`.
+    """Files whose union is the lung mask: the one given and, if it lies in a folder of `SIDES`, its namesake opposite.
 
     Montgomery keeps the lungs apart, `ManualMask/leftMask/X.png` and `ManualMask/rightMask/X.png`; a sample names the
     left one.
     """
     side = lung.parent.name
-    if side.casefold() != "leftmask":
+    if side.casefold() not in {left for left, _ in SIDES}:
         return (lung,)
     # The case of the folder's name is kept: file systems differ in whether it matters.
     for left, right in (("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT")):

@@ -64,9 +64,10 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
 def read_mask(path: Path, shape: tuple[int, int] | None = None, resize: bool = False) -> npt.NDArray[np.bool_]:
     """Read a mask as (H, W) bool: true above half of full scale (255; 16 bit as in `read_image`); never a DICOM file.
 
-    A mask whose maximum is 1 holds 0 and 1; all zero is an empty mask. One that holds a third value, as masks of one
-    grey or colour a lung do, is refused: half of it would be lost. With a `shape` it must be (H, W) of its image;
-    `resize` brings one of another size but the same aspect ratio (within 1 %) to it, nearest neighbour.
+    A mask whose maximum is 1 holds 0 and 1; all zero is an empty mask. Two values beside 0, each on a side of its own
+    (1 and 2, or one grey or colour a lung), are both mask; any other third value is refused, for it would be lost. With
+    a `shape` it must be (H, W) of its image; `resize` brings one of another size but the same aspect ratio (within 1 %)
+    to it, nearest neighbour.
 
     Raises:
         DataError: One line naming the file, as in `read_image`; also for another size, or values that are no mask.
@@ -74,12 +75,15 @@ def read_mask(path: Path, shape: tuple[int, int] | None = None, resize: bool = F
     grey = _read_grey(path)
     top = int(grey.max())
     middle = full_scale(top) // 2
+    value = _lost_value(grey, middle)
+    if (1 < top <= middle or value) and is_two_sided(grey):
+        middle, value, top = 0, 0, 1
     # A grey picture saved as a mask would be cut at an arbitrary value, so it is refused.
     if 1 < top <= middle:
         reason = f"its highest value is {top!r}, neither 1 nor near {full_scale(top)}; save it as 0/255"
         raise DataError(f"{path}: not a mask: {reason}")
     mask = np.asarray(grey > (middle if top > 1 else 0))
-    if value := _lost_value(grey, middle):
+    if value:
         reason = f"besides {top} it holds {value}, which would count as background; save what is to be found as 255"
         raise DataError(f"{path}: not a two-valued mask: {reason}")
     if shape is None or mask.shape == shape:
@@ -90,6 +94,16 @@ def read_mask(path: Path, shape: tuple[int, int] | None = None, resize: bool = F
     if not has_same_aspect(mask.shape, shape):
         raise DataError(f"{path}: mask has another aspect ratio than its image ({sizes}); replace it or drop both")
     return fit_mask(mask, shape)
+
+
+def is_two_sided(grey: Pixels) -> bool:
+    """Whether a mask (H, W) holds, beside 0, exactly two values, each on a side of its own: the lungs kept apart."""
+    values = np.unique(grey)
+    if len(values) != 3 or values[0] != 0:
+        return False
+    first, second = (np.nonzero(grey == value)[1] for value in values[1:])
+    left, right = sorted((first, second), key=lambda columns: float(columns.mean()))
+    return bool(np.quantile(left, 0.9) < np.quantile(right, 0.1)) and 0.2 < len(left) / len(right) < 5
 
 
 def _lost_value(grey: Pixels, middle: int) -> int:

@@ -6,7 +6,6 @@ The list is sorted by id, and it is the same on every machine for the same files
 import hashlib
 import logging
 import os
-import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,13 +16,11 @@ from typing import Any
 from lungseg.data import layouts
 from lungseg.data.classes import label_samples, refuse_unknown
 from lungseg.data.covidqu import find_covidqu, names_of_classes, read_covidqu
-from lungseg.data.folders import Folders, Reading, lung_files, phrase
+from lungseg.data.folders import Folders, Reading, lung_files
 from lungseg.data.sample import SPLITS, Sample
 from lungseg.data.splits import FRACTIONS, assign_folds, assign_splits, carve_test
 from lungseg.errors import DataError
 
-_MASK_NAME = re.compile(r"(?:mask|seg)[-_ ]+(.+)|(.+?)[-_ ]+(?:mask|seg|segmentation)")
-"""Of the mask of the image whose name stands in one of the groups."""
 _log = logging.getLogger(__name__)
 
 
@@ -91,7 +88,6 @@ def read_index(root: Path, label_map: Mapping[str, str] | None = None, classes: 
         raise DataError(f"{root}: cannot be reached: {error.strerror}; {hint}") from None
     if is_folder:
         reading = _read_folder(root, label_map)
-        reading.problems.extend(masks_among(reading.samples))
     elif root.suffix.casefold() == ".csv":
         reading = layouts.read_manifest(root)
     else:
@@ -100,18 +96,6 @@ def read_index(root: Path, label_map: Mapping[str, str] | None = None, classes: 
         header = ",".join(layouts.COLUMNS)
         raise DataError(f"{root}: no images in it; a manifest names one a line, under the header {header}")
     return label_samples(reading._replace(samples=sorted(reading.samples, key=attrgetter("id"))), classes, label_map)
-
-
-def masks_among(samples: Sequence[Sample]) -> list[str]:
-    """What to say of images whose names tell that they are masks of others beside them: they would get a class."""
-    places = [os.path.split(sample.image) for sample in samples]
-    stems = {(folder, os.path.splitext(name)[0].casefold()) for folder, name in places}  # noqa: PTH122 (every file)
-    found = []
-    for sample, (folder, name) in zip(samples, places, strict=True):
-        marked = _MASK_NAME.fullmatch(os.path.splitext(name)[0].casefold())  # noqa: PTH122
-        if marked and (folder, marked[1] or marked[2]) in stems:
-            found.append(sample.id)
-    return phrase("masks among the images, by their names", found, "put them into a folder 'masks', or take them out")
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:

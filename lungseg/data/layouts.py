@@ -50,7 +50,7 @@ def read_plain(folders: Folders) -> Reading | None:
     """Read folders of images, with or without masks, one folder a class or none, below split folders or not.
 
     A folder's masks lie beside its `images` (or `CXR_png`) in `masks`, `mask` or `lung masks`, named as the image or
-    with `_mask` added, or one file a side in `ManualMask/leftMask` and `rightMask` (`lung_files`). Images right below
+    with `_mask` added, or among the images, marked by name, or one file a side (`folders.SIDES`). Images right below
     a split folder or the root have no label. An image may lack its mask. None where there are no images.
     """
     splits = [name for name in folders.dirs("") if name.casefold() in SPLIT_FOLDERS]
@@ -69,7 +69,8 @@ def read_plain(folders: Folders) -> Reading | None:
         *phrase("folder of images beside the split folders", stray, "move it into one of them"),
         *folders.problems(),
     ]
-    return Reading("plain folders", samples, problems, has_splits)
+    layout = "plain folders" + (", lung masks among the images" if folders.beside else "")
+    return Reading(layout, samples, problems, has_splits)
 
 
 def read_classes(folders: Folders, folder: str, split: Split) -> list[Sample]:

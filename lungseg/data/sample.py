@@ -23,7 +23,7 @@ class Sample:
     group: str | None = None  # Patient or study; images of one group never part between splits.
     fit_masks: bool = False  # Masks are published in another size than their image, of the same aspect ratio.
     class_name: str | None = None
-    """What the data set, a folder or a cell of a manifest, calls its class; `classes.label_samples` gives the label."""
+    """Of its class; as the data set has it before `classes.label_samples`, and where that finds no such class."""
 
 
 def spread_over_classes(samples: Sequence[Sample], count: int) -> list[int]:

@@ -198,7 +198,10 @@ def _say_what_data(config: Config, data: LungDataModule, world_size: int) -> Non
     counts = ", ".join(f"{len(samples)} {split}" for split, samples in data.samples.items())
     source = config.data.root if config.data.root is not None else f"phantoms in {config.data.phantom.dir}"
     left_out = f"; left out {data.excluded} training copies of Val or Test images" if config.data.exclude_leaks else ""
-    print(f"data: {source}: {counts}{left_out}", flush=True)
+    every = [sample for samples in data.samples.values() for sample in samples]
+    lungs, infections = (sum(getattr(s, mask) is not None for s in every) for mask in ("lung", "infection"))
+    masks = f"{lungs} lung masks" + (f", {infections} infection masks" if infections else "")
+    print(f"data: {source} ({data.layout}): {counts}; {masks}{left_out}", flush=True)
     labels = Counter(sample.label for sample in data.samples["train"])
     classes = ", ".join(f"{name} {labels[label]}" for label, name in enumerate(data.classes))
     without = f", of no class {labels[None]}" if labels[None] else ""

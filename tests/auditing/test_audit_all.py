@@ -197,8 +197,8 @@ def test_problem_of_the_index_is_kept_unless_a_fault_says_it(root: Path) -> None
     (root / LUNG / "Train/Normal").rename(root / LUNG / "Train/Healthy")
     result = audit(root / LUNG, quiet=True)
     assert len(result.problems) == 2
-    assert result.problems[0].startswith("folder whose name is no class: 1 ('Train/Healthy'")
-    assert result.problems[1].startswith("class without an image in Train: 1 ('Train/Normal'")
+    assert result.problems[0].startswith("class without an image in Train: 1 ('Train/Normal'")
+    assert result.problems[1].startswith("folder or label that names no class: 1 ('Healthy'")
 
 
 def test_masks_of_another_size_are_fitted_in_the_layout_that_is_published_so(root: Path, tmp_path: Path) -> None:

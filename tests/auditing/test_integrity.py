@@ -13,6 +13,7 @@ import pytest
 
 from lungseg.auditing import integrity
 from lungseg.auditing.integrity import Fault, Inspection, inspect
+from lungseg.data.covidqu import CLASSES
 from lungseg.data.sample import Sample
 
 Grey = npt.NDArray[np.uint8]
@@ -44,7 +45,9 @@ class Case:
         (self.root / name).write_bytes(cv2.imencode(".png", picture)[1].tobytes())
 
     def look(self, **changes: Any) -> Inspection:
-        return inspect(replace(self.sample, **changes), self.root, self.infection_unknown)
+        sample = replace(self.sample, **changes)
+        sample = replace(sample, class_name=None if sample.label is None else CLASSES[sample.label])
+        return inspect(sample, self.root, self.infection_unknown)
 
     def told(self, **changes: Any) -> list[tuple[str, str, str]]:
         return [(fault.kind, fault.file, fault.detail) for fault in self.look(**changes).faults]

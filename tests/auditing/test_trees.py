@@ -58,7 +58,7 @@ def test_each_tree_is_listed_by_itself(phantoms: Path) -> None:
 
 
 def test_cells_count_each_split_and_class_beside_the_published_number(phantoms: Path) -> None:
-    cells = count_cells(trees_of(phantoms))
+    cells = count_cells(trees_of(phantoms), CLASSES)
     assert len(cells) == 2 * 9
     assert cells[:3] == [
         Cell(INFECTION, "train", "COVID-19", 4, 1864),
@@ -70,7 +70,7 @@ def test_cells_count_each_split_and_class_beside_the_published_number(phantoms: 
 
 def test_cells_of_another_layout_are_those_that_hold_images(tmp_path: Path) -> None:
     write(tmp_path, "Normal/a.png", "Normal/b.png", "c.png")
-    cells = count_cells(trees_of(tmp_path))
+    cells = count_cells(trees_of(tmp_path), ["Normal"])
     assert cells == [Cell(".", "train", "Normal", 2, None), Cell(".", "train", "no class", 1, None)]
 
 
@@ -131,4 +131,4 @@ def test_manifest_is_one_tree(tmp_path: Path) -> None:
     manifest = tmp_path / "list.csv"
     manifest.write_text("image,label\na.png,Normal\n")
     trees = trees_of(manifest)
-    assert trees == [Tree(".", "", [Sample("a.png", tmp_path / "a.png", None, None, 2, "train")])]
+    assert trees == [Tree(".", "", [Sample("a.png", tmp_path / "a.png", None, None, 0, "train", class_name="Normal")])]

@@ -162,7 +162,7 @@ def test_class_folders_are_the_classes_unless_others_are_asked_for(tmp_path: Pat
     how = {"classes": ["sick", "normal"], "label_map": {"oedema": "Sick", "Tuberculosis": ""}}
     two = load_data_set(tmp_path, **how)
     assert (len(two.samples), two.classes) == (40, ("sick", "normal"))
-    assert {(s.class_name, s.label) for s in two.samples} == {("Normal", 1), ("Oedema", 0)}
+    assert {(s.class_name, s.label) for s in two.samples} == {("normal", 1), ("sick", 0)}
 
 
 def test_names_that_differ_in_case_alone_are_one_class(tmp_path: Path) -> None:
@@ -195,10 +195,30 @@ def test_masks_of_which_none_fits_are_an_error(tmp_path: Path) -> None:
         load_index(tmp_path)
 
 
-def test_masks_among_the_images_are_an_error(tmp_path: Path) -> None:
-    write(tmp_path, "a.png", "a_mask.png")
-    with pytest.raises(DataError, match=r"second file of one name: 1 \('a_mask\.png'; keep one, and masks in a folder"):
+@pytest.mark.parametrize("mark", ["{}_mask", "{}-mask", "mask_{}", "{} seg", "seg-{}", "{}_segmentation"])
+def test_masks_among_the_images_are_their_masks(tmp_path: Path, mark: str) -> None:
+    write(tmp_path, *(f"sick/{name}.png" for n in range(4) for name in (f"a{n}", mark.format(f"A{n}"))), "well/b.png")
+    found = read_index(tmp_path)
+    assert found.layout == "plain folders, lung masks among the images" and not found.problems
+    masks = [(f"sick/a{n}.png", 0, f"{mark.format(f'A{n}')}.png") for n in range(4)]
+    assert told(found.samples) == [*masks, ("well/b.png", 1, None)]
+    write(tmp_path, "sick/masks/a0.png")
+    with pytest.raises(DataError, match=r"masks among the images, by their names: 4 \('sick/"):
         load_index(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [("left", "right"), ("masks/left", "masks/right"), ("Left Mask", "Right Mask"), ("left_lung", "right_lung")],
+)
+def test_one_mask_a_side_in_folders_of_usual_names(tmp_path: Path, left: str, right: str) -> None:
+    write(tmp_path, *(f"{part}/{n}.png" for n in range(20) for part in ("img", left, right)))
+    samples = load_index(tmp_path)
+    assert len(samples) == 20
+    assert lung_files(samples[3].lung) == (
+        tmp_path / left / samples[3].image.name,
+        tmp_path / right / samples[3].image.name,
+    )
 
 
 def test_pictures_of_a_kind_that_is_not_read_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
