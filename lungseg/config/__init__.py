@@ -12,6 +12,7 @@ from typing import Literal
 from lungseg.config.model import LossConfig as LossConfig
 from lungseg.config.model import ModelConfig as ModelConfig
 from lungseg.config.model import OptimConfig as OptimConfig
+from lungseg.config.transforms import check_calls
 from lungseg.errors import check
 
 
@@ -200,10 +201,15 @@ class AugmentConfig:
     """Largest relative change of gamma, in [0, 0.9]."""
     noise: float = 0.02
     """Largest standard deviation of Gaussian noise as a share of full scale, in [0, 0.5]."""
+    transforms: list[str] = field(default_factory=list)
+    """Transforms of albumentations that come after these, each as a call: `CLAHE(clip_limit=4, p=0.3)`."""
 
     def __post_init__(self) -> None:
         highest = {"rotate": 180, "flip": 1, "brightness": 1, "contrast": 1, "gamma": 0.9}
+        check_calls(self.transforms)
         for name, value in vars(self).items():
+            if name == "transforms":
+                continue
             high = highest.get(name, 0.5)
             check(0 <= value <= high, f"augment.{name}", f"in [0, {high}]", value)
 

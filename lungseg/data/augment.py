@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lungseg.config import AugmentConfig
+from lungseg.config.transforms import build_transforms
 from lungseg.data.decode import Plane
 
 cv2.setNumThreads(0)  # loader processes are the parallelism; OpenCV's own threads only get in each other's way
@@ -45,9 +46,17 @@ def augment(config: AugmentConfig, image: Plane, masks: Plane, key: str) -> tupl
 
     Masks are warped nearest neighbour. What comes in from outside the image is black, and no lung; brightness,
     contrast and gamma change that black too. Noise comes last and on the image only: independent from pixel to pixel,
-    cut at a random place from one fixed sheet.
+    cut at a random place from one fixed sheet. The config's own `transforms` follow.
     """
-    return apply(draw(config, image.shape[0], key), image, masks)
+    image, masks = apply(draw(config, image.shape[0], key), image, masks)
+    if config.transforms:
+        transforms = build_transforms(tuple(config.transforms))
+        # Of the key alone, so that neither the worker nor the images before it matter.
+        digest = hashlib.blake2b(f"transforms/{key}".encode("utf-8", "surrogateescape"), digest_size=4).digest()
+        transforms.set_random_seed(int.from_bytes(digest, "big"))
+        changed = transforms(image=image, mask=masks)
+        image, masks = changed["image"], changed["mask"]
+    return image, masks
 
 
 def draw(config: AugmentConfig, size_px: int, key: str) -> Draw:

@@ -13,6 +13,7 @@ import albumentations as A
 from lungseg.config import AugmentConfig
 from lungseg.data.augment import Draw, affine, apply, augment, draw, tone
 from lungseg.data.decode import Plane
+from lungseg.errors import UserError
 
 OFF = AugmentConfig(shift=0, scale=0, rotate=0, flip=0, brightness=0, contrast=0, gamma=0, noise=0)
 SIZE = 64
@@ -205,3 +206,39 @@ def test_what_goes_in_is_not_changed(image: Plane, masks: Plane) -> None:
     for config in (AugmentConfig(), replace(OFF, noise=0.1), replace(OFF, gamma=0.5)):
         augment(config, image, masks, "k")
     assert np.array_equal(before, image) and np.array_equal(planes, masks)
+
+
+def test_transforms_of_albumentations_come_last_and_depend_on_the_key_alone(image: Plane, masks: Plane) -> None:
+    calls = ["OneOf([CLAHE(clip_limit=4.0), Sharpen()], p=0.5)", "ElasticTransform(alpha=40, sigma=6, p=0.5)"]
+    config = replace(OFF, transforms=calls)
+    first = [augment(config, image, masks, f"0/{n}/a.png") for n in range(8)]
+    again = [augment(config, image, masks, f"0/{n}/a.png") for n in reversed(range(8))][::-1]
+    for (one, one_mask), (other, other_mask) in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(one_mask, other_mask)
+        assert set(np.unique(one_mask)) <= {0, 1, 2, 3}
+    assert len({one.tobytes() for one, _ in first}) > 4
+    assert any((mask != masks).any() for _, mask in first)
+    fused = augment(replace(OFF, flip=1.0), image, masks, "k")[0]
+    mirrored = augment(replace(OFF, flip=1.0, transforms=["InvertImg(p=1)"]), image, masks, "k")[0]
+    np.testing.assert_array_equal(mirrored, 255 - fused)
+
+
+@pytest.mark.parametrize(
+    ("call", "fault"),
+    [
+        ("CLAHE", "must be a number, a text, a list of these, or a call"),
+        ("CLAHEE(p=1)", "albumentations has no 'CLAHEE'; did you mean 'CLAHE'"),
+        ("CLAHE(clip_limti=4)", "clip_limti"),
+        ("CLAHE(clip_limit='much')", "clip_limit"),
+        ("CLAHE(p=", "must be calls such as"),
+        ("__import__('os').system('x')", "albumentations has no"),
+        ("CLAHE(p=open('x'))", "albumentations has no 'open'"),
+        ("Resize(height=32, width=32)", "changes the size or the kind"),
+        ("ToFloat()", "changes the size or the kind"),
+    ],
+)
+def test_a_transform_that_cannot_be_is_one_line(call: str, fault: str) -> None:
+    with pytest.raises(UserError, match=fault) as error:
+        AugmentConfig(transforms=[call])
+    assert str(error.value).startswith("augment.transforms: ") and "\n" not in str(error.value)
