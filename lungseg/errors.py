@@ -27,7 +27,7 @@ class ExportError(UserError):
     """An exported file that does not compute what the network does; nothing is left under its name."""
 
 
-def check(holds: bool, key: str, rule: str, value: object) -> None:
+def check(holds: object, key: str, rule: str, value: object) -> None:
     """Raise a UserError that names the full key, the rule and the value got: what every range goes through."""
     if not holds:
         raise UserError(f"{key}: must be {rule}, got {value!r}")

@@ -65,18 +65,58 @@ class TrainerConfig:
     """Largest global norm of the gradient; null switches clipping off."""
     accumulate_grad_batches: int = 1
     sync_batchnorm: bool = False
-    limit_train_batches: float | None = None
-    """Share of the batches used an epoch, in (0, 1]; null: all."""
+    gradient_clip_algorithm: Literal["norm", "value"] = "norm"
+    limit_train_batches: int | float | None = None
+    """Batches used an epoch, or a share of them (a number with a point, in (0, 1]); null: all."""
+    limit_val_batches: int | float | None = None
+    limit_test_batches: int | float | None = None
+    overfit_batches: int | float | None = None
+    """Train on the first batches alone, always the same and not augmented, and validate on as many; to find out
+    whether a network can learn at all."""
+    fast_dev_run: int | bool = False
+    """Run so many batches (true: 1) of each split through, and leave nothing behind."""
+    min_epochs: int | None = None
+    """Epochs before `run.patience` may end the run."""
+    max_steps: int = -1
+    """Optimiser steps after which the run ends, if `max_epochs` has not ended it; -1: no limit."""
+    max_time: str | None = None
+    """Ends the run, as `DD:HH:MM:SS`, with the epoch that it is in."""
+    val_check_interval: int | float | None = None
+    """Validate after so many training batches, or so large a share (with a point, in (0, 1]) of an epoch; null: at
+    its end."""
+    check_val_every_n_epoch: int = 1
+    num_sanity_val_steps: int = 2
+    """Batches of Val that are tried before the training; -1: all."""
+    deterministic: bool = False
+    """Only operations of torch that give the same bits every time; an error where it has none."""
+    benchmark: bool | None = None
+    """Let cuDNN try which of its ways is the fastest; null: as torch has it."""
+    detect_anomaly: bool = False
+    """Find the operation that makes a gradient NaN; slow."""
+    profiler: Literal["simple", "advanced", "pytorch"] | None = None
+    """Time what is called, and print it at the end."""
     log_every_n_steps: int = 10
     timeout_minutes: float = 30.0
     """Longest that a process waits for another, be it one that hangs, or rank zero while it writes a cache."""
 
     def __post_init__(self) -> None:
-        for name in ("max_epochs", "num_nodes", "accumulate_grad_batches", "log_every_n_steps"):
+        counts = ("max_epochs", "num_nodes", "accumulate_grad_batches", "log_every_n_steps", "check_val_every_n_epoch")
+        for name in counts:
             check(getattr(self, name) >= 1, f"trainer.{name}", ">= 1", getattr(self, name))
-        clip, limit = self.gradient_clip_val, self.limit_train_batches
+        clip = self.gradient_clip_val
         check(clip is None or 0 < clip < math.inf, "trainer.gradient_clip_val", "> 0 and finite, or null", clip)
-        check(limit is None or 0 < limit <= 1, "trainer.limit_train_batches", "in (0, 1] or null", limit)
+        limits = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches")
+        for name in (*limits, "val_check_interval"):
+            limit = getattr(self, name)
+            good = limit is None or (limit >= 1 if isinstance(limit, int) else 0 < limit <= 1)
+            check(good, f"trainer.{name}", "a whole number of batches from 1, a share in (0, 1], or null", limit)
+        check(self.max_steps == -1 or self.max_steps >= 1, "trainer.max_steps", ">= 1, or -1", self.max_steps)
+        check(self.num_sanity_val_steps >= -1, "trainer.num_sanity_val_steps", ">= -1", self.num_sanity_val_steps)
+        check(int(self.fast_dev_run) >= 0, "trainer.fast_dev_run", "true, false or >= 1", self.fast_dev_run)
+        least, most = self.min_epochs, self.max_epochs
+        check(least is None or 1 <= least <= most, "trainer.min_epochs", "in 1..max_epochs, or null", least)
+        time = self.max_time
+        check(time is None or re.fullmatch(r"\d{2}:\d{2}:\d{2}:\d{2}", time), "trainer.max_time", "DD:HH:MM:SS", time)
         minutes = self.timeout_minutes
         check(0 < minutes <= 10_000, "trainer.timeout_minutes", "above 0 and at most 10,000", minutes)
 

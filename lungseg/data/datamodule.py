@@ -52,6 +52,8 @@ class LungDataModule(LightningDataModule):
         self.caches: dict[Split, ImageCache] = {}
         self.fingerprint, self.layout = "", ""
         self.excluded = 0  # training images left out as copies of Val or Test images
+        self.always_the_same = False
+        """Training images come in one order and without augmentation: to overfit on the first batches."""
         # When a run is resumed, Lightning draws the first order before it says which epoch it is.
         self.first_epoch = 0
         if samples is not None:
@@ -112,7 +114,9 @@ class LungDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Training batches: shuffled anew every epoch, and augmented."""
         samples = self.samples["train"]
-        sampler = TrainSampler([sample.label for sample in samples], self.seed, self.config.balanced, *self._rank())
+        sampler = TrainSampler(
+            [sample.label for sample in samples], self.seed, self.config.balanced, *self._rank(), self.always_the_same
+        )
         sampler.set_epoch(self.first_epoch)
         drop_last = len(sampler) >= self.config.batch_size  # one image alone has no batch statistics
         return self._loader(self.dataset("train"), sampler, drop_last=drop_last)
@@ -127,7 +131,9 @@ class LungDataModule(LightningDataModule):
 
     def dataset(self, split: Split) -> LungDataset:
         """The samples of a split; only `train` is augmented."""
-        augmentation, size_px = self.augmentation if split == "train" else None, self.config.image_size
+        augmentation, size_px = self.augmentation, self.config.image_size
+        if split != "train" or self.always_the_same:
+            augmentation = None
         samples, cache = self.samples[split], self.caches.get(split)
         unknown = unknown_infections(self.config.infection_unknown, self.classes)
         return LungDataset(samples, size_px, augmentation, self.seed, self.config.keep_aspect, cache, unknown)

@@ -60,11 +60,20 @@ class LungDataset(Dataset[dict[str, Any]]):
 class TrainSampler(Sampler[Visit]):
     """A new seeded order every epoch, every rank its own share, the same share size on each.
 
-    With `balanced`, samples are drawn with replacement so that each class comes equally often; no label is None.
+    With `balanced`, samples are drawn with replacement so that each class comes equally often; no label is None. With
+    `always_the_same`, every epoch has the order of the first.
     """
 
-    def __init__(self, labels: Sequence[int | None], seed: int, balanced: bool, rank: int = 0, world_size: int = 1):
-        self.labels, self.seed, self.balanced = labels, seed, balanced
+    def __init__(
+        self,
+        labels: Sequence[int | None],
+        seed: int,
+        balanced: bool,
+        rank: int = 0,
+        world_size: int = 1,
+        always_the_same: bool = False,
+    ):
+        self.labels, self.seed, self.balanced, self.always_the_same = labels, seed, balanced, always_the_same
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
         if balanced and all(label is None for label in labels):
@@ -72,7 +81,7 @@ class TrainSampler(Sampler[Visit]):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of an epoch; Lightning calls this before each."""
-        self.epoch = epoch
+        self.epoch = 0 if self.always_the_same else epoch
 
     def __len__(self) -> int:
         return -(-len(self.labels) // self.world_size)

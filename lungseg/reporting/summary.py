@@ -24,8 +24,12 @@ def final_numbers(
     test: dict[str, float],
     minutes: float,
     images_per_second: float | None,
+    best_step: int | None = None,
 ) -> dict[str, float]:
-    """All final numbers by `stage/name`: the best epoch's `val/...`, the `test/...`, and the `fit/...` of the run."""
+    """All final numbers by `stage/name`: the best epoch's `val/...`, the `test/...`, and the `fit/...` of the run.
+
+    Of several validations in the best epoch, that of `best_step` counts.
+    """
     trained = [int(row["epoch"]) for row in rows if row["epoch"] and row.get("train/loss")]  # not the row of the test
     numbers: dict[str, float] = {
         "fit/best_epoch": best_epoch,
@@ -34,9 +38,9 @@ def final_numbers(
     }
     if images_per_second is not None:  # of a run that was resumed when it had finished
         numbers["fit/images_per_second"] = round(images_per_second, 2)
-    for row in rows:
-        if row["epoch"] == str(best_epoch):
-            numbers |= {name: float(value) for name, value in row.items() if name.startswith("val/") and value}
+    of_best = [row for row in rows if row["epoch"] == str(best_epoch)]
+    for row in [row for row in of_best if row["step"] == str(best_step)] or of_best:
+        numbers |= {name: float(value) for name, value in row.items() if name.startswith("val/") and value}
     return numbers | {name: value for name, value in test.items() if name.startswith("test/")}
 
 

@@ -9,11 +9,14 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from lungseg.config import Config
 from lungseg.errors import UserError
+from lungseg.runs.run import Run
+from lungseg.training.overlays import OverlayCallback
 
 _SHOWN = {
     "train/loss": "train loss",
@@ -165,3 +168,33 @@ class _Bar(TQDMProgressBar):
 def progress_callbacks(lines: EpochLines) -> list[Callback]:
     """The lines, and a bar where standard error is a terminal."""
     return [lines, _Bar(leave=False)] if sys.stderr.isatty() else [lines]
+
+
+def run_callbacks(config: Config, run: Run, lines: EpochLines, monitor: str, mode: str) -> list[Callback]:
+    """In the order in which Lightning calls them, checkpoints being put last by Lightning itself."""
+    callbacks: list[Callback] = [
+        SeedEachEpoch(config.run.seed),
+        StopOnNonFinite(),
+        OverlayCallback(config.overlays, run.overlays, config.wandb.images),
+        *progress_callbacks(lines),  # after the overlays: an epoch whose line is printed is complete
+        _checkpoint(run.best_checkpoint, monitor, mode),
+        _checkpoint(run.last_checkpoint),  # its own callback: `save_last` of the other waits for a new best one
+    ]
+    if config.optim.average is not None:
+        # After the overlays, which draw the averaged weights: at the end of validation it takes them out again.
+        callbacks.append(AveragedWeights(config.optim.average))
+    if config.run.patience is not None:
+        callbacks.append(EarlyStopping(monitor, patience=config.run.patience, mode=mode))
+    return callbacks
+
+
+def _checkpoint(path: Path, monitor: str | None = None, mode: str = "min") -> ModelCheckpoint:
+    """Keep one file: of the best epoch by `monitor`, or, without it, of the last one."""
+    return MovableCheckpoint(
+        path.parent,
+        filename=path.stem,
+        monitor=monitor,
+        mode=mode,
+        auto_insert_metric_name=False,
+        enable_version_counter=False,  # overwrite: a second file `best-v1.ckpt` would be found by nobody
+    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import tempfile
 import time
 import warnings
 from collections import Counter
@@ -11,8 +13,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import WandbLogger
 
 from lungseg.config import Config, LossConfig
@@ -28,18 +29,10 @@ from lungseg.runs.metrics_csv import MetricsCsv
 from lungseg.runs.rank import PARENT_PID, Rank, detect_rank
 from lungseg.runs.run import Run
 from lungseg.runs.whole_files import remove_parts, write_json, write_text
-from lungseg.training.callbacks import (
-    AveragedWeights,
-    EpochLines,
-    MovableCheckpoint,
-    SeedEachEpoch,
-    StopOnNonFinite,
-    progress_callbacks,
-)
+from lungseg.training.callbacks import EpochLines, run_callbacks
 from lungseg.training.fine_tuning import start_from
 from lungseg.training.loggers import build_loggers, send_evaluation
 from lungseg.training.module import LungModule
-from lungseg.training.overlays import OverlayCallback
 from lungseg.training.resuming import check_continues, epochs_done, keep_config
 from lungseg.training.signals import SignalHandler
 from lungseg.training.trainer import build_trainer, rank_zero_first
@@ -85,8 +78,13 @@ class Training:
             module = LungModule(config.model, config.loss, config.optim, data.classes, weights)
             if rank.is_zero:
                 module.network.check_takes(config.data.image_size, config.data.batch_size)
+            if config.run.resume and config.trainer.fast_dev_run:
+                raise UserError(
+                    "trainer.fast_dev_run: leaves nothing behind, and so cannot go on with a run (run.resume)"
+                )
             resumed = Run.resume(Path(config.run.dir), config.run.name) if config.run.resume else None
             done = epochs_done(resumed) if resumed else 0
+            data.always_the_same = config.trainer.overfit_batches is not None
             if resumed:
                 check_continues(resumed, config, data, done)
             if config.run.init is not None and not done:
@@ -94,8 +92,8 @@ class Training:
             monitor, mode = _monitor(config, has_val=bool(data.samples["val"]))
             run = resumed or _new_run(config, stem, rank)
             lines = EpochLines()
-            callbacks = [signals, *_callbacks(config, run, lines, monitor, mode)]
-            loggers = build_loggers(config, run) if rank.is_zero else False
+            callbacks = [signals, *run_callbacks(config, run, lines, monitor, mode)]
+            loggers = build_loggers(config, run) if rank.is_zero and not config.trainer.fast_dev_run else False
             trainer = build_trainer(config.trainer, config.loss, rank, callbacks, loggers)
             if rank.is_zero:
                 remove_parts(run.folder)
@@ -120,21 +118,35 @@ class Training:
         # A collective call: whatever has started the ranks, by now they are connected. The checkpoint callbacks have
         # learned the folder in the same way, inside of Lightning.
         self.run = Run(Path(self.trainer.strategy.broadcast(str(self.run.folder))))
+        if self.config.trainer.fast_dev_run:
+            return self._leave_nothing()
+        # Where the run ended before the first validation, nothing is known to be best.
+        best = next(path for path in (self.run.best_checkpoint, self.run.last_checkpoint) if path.is_file())
         test: dict[str, float] = {}
         if self.data.samples["test"]:
-            best = self.run.best_checkpoint
             test |= self.trainer.test(
                 self.module, datamodule=self.data, ckpt_path=best, verbose=False, weights_only=True
             )[0]
         if self.trainer.is_global_zero:  # the last collective call is over: what follows may take its time
-            self._conclude(test)
+            self._conclude(test, best)
         return self.run.folder
 
-    def _conclude(self, test: dict[str, float]) -> None:
-        epoch = int(read_checkpoint(self.run.best_checkpoint)["epoch"])
+    def _leave_nothing(self) -> Path:
+        """End a run of a few batches, which Lightning keeps from writing anything: its folder was for show."""
+        if self.data.samples["test"]:
+            self.trainer.test(self.module, datamodule=self.data, verbose=False)
+        if self.trainer.is_global_zero:
+            shutil.rmtree(self.run.folder)
+            print(f"trainer.fast_dev_run: {int(self.config.trainer.fast_dev_run)} batch(es) of each split went through")
+        return self.run.folder
+
+    def _conclude(self, test: dict[str, float], best: Path) -> None:
+        kept = read_checkpoint(best)
+        epoch = int(kept["epoch"])
         minutes = (time.perf_counter() - self.started) / 60
         rate = self.lines.images / self.lines.seconds if self.lines.seconds else None
-        numbers = final_numbers(self._metrics_csv().rows(), epoch, test, minutes, rate)
+        rows, step = self._metrics_csv().rows(), int(kept["global_step"]) - 1
+        numbers = final_numbers(rows, epoch, test, minutes, rate, step)
         write_json(self.run.metrics_json, numbers)
         offline = sorted(self.run.folder.glob("wandb/offline-run-*"))
         loggers = [logger for logger in self.trainer.loggers if isinstance(logger, WandbLogger)]
@@ -233,37 +245,9 @@ def _monitor(config: Config, has_val: bool) -> tuple[str, str]:
 
 def _new_run(config: Config, stem: str, rank: Rank) -> Run:
     parent, name = Path(config.run.dir), config.run.name
+    if config.trainer.fast_dev_run and rank.is_zero:
+        return Run.create(Path(tempfile.mkdtemp()), name, stem)
     return Run.create(parent, name, stem) if rank.is_zero else Run(parent / (name or stem))
-
-
-def _callbacks(config: Config, run: Run, lines: EpochLines, monitor: str, mode: str) -> list[Callback]:
-    """In the order in which Lightning calls them, checkpoints being put last by Lightning itself."""
-    callbacks: list[Callback] = [
-        SeedEachEpoch(config.run.seed),
-        StopOnNonFinite(),
-        OverlayCallback(config.overlays, run.overlays, config.wandb.images),
-        *progress_callbacks(lines),  # after the overlays: an epoch whose line is printed is complete
-        _checkpoint(run.best_checkpoint, monitor, mode),
-        _checkpoint(run.last_checkpoint),  # its own callback: `save_last` of the other waits for a new best one
-    ]
-    if config.optim.average is not None:
-        # After the overlays, which draw the averaged weights: at the end of validation it takes them out again.
-        callbacks.append(AveragedWeights(config.optim.average))
-    if config.run.patience is not None:
-        callbacks.append(EarlyStopping(monitor, patience=config.run.patience, mode=mode))
-    return callbacks
-
-
-def _checkpoint(path: Path, monitor: str | None = None, mode: str = "min") -> ModelCheckpoint:
-    """Keep one file: of the best epoch by `monitor`, or, without it, of the last one."""
-    return MovableCheckpoint(
-        path.parent,
-        filename=path.stem,
-        monitor=monitor,
-        mode=mode,
-        auto_insert_metric_name=False,
-        enable_version_counter=False,  # overwrite: a second file `best-v1.ckpt` would be found by nobody
-    )
 
 
 def _quiet_libraries(rank: Rank) -> None:

@@ -216,7 +216,8 @@ class LungModule(LightningModule):
         ]
         optimizer = torch.optim.AdamW(groups, weight_decay=self.optim.weight_decay)
         steps = max(1, int(self.trainer.estimated_stepping_batches))
-        self.steps_per_epoch = steps / max(1, self.trainer.max_epochs or 1)
+        batches = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+        self.steps_per_epoch = max(1.0, math.ceil(batches)) if math.isfinite(batches) else float(steps)
         warmup = self.optim.warmup_epochs * self.steps_per_epoch
         frozen = self.optim.frozen_encoder_epochs * self.steps_per_epoch
 

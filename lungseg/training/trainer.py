@@ -36,8 +36,10 @@ _REFUSED = {
     **dict.fromkeys(("spawn", "fork", "notebook"), "starts processes that cannot hand a run back"),
 }
 _OPTIONS = (
-    *("max_epochs", "accelerator", "precision", "limit_train_batches", "gradient_clip_val"),
-    *("accumulate_grad_batches", "sync_batchnorm", "log_every_n_steps"),
+    *("max_epochs", "accelerator", "precision", "limit_train_batches", "gradient_clip_val", "limit_val_batches"),
+    *("accumulate_grad_batches", "sync_batchnorm", "log_every_n_steps", "gradient_clip_algorithm", "fast_dev_run"),
+    *("limit_test_batches", "min_epochs", "max_steps", "max_time", "val_check_interval", "check_val_every_n_epoch"),
+    *("num_sanity_val_steps", "deterministic", "benchmark", "detect_anomaly", "profiler"),
 )
 
 
@@ -140,9 +142,12 @@ def _trainer(
     devices, nodes = section.devices, section.num_nodes
     if rank.world_size is not None and devices == "auto":
         devices, nodes = rank.world_size // rank.nodes, rank.nodes
+    given = {name: getattr(section, name) for name in _OPTIONS}
+    if section.overfit_batches is not None:  # Lightning's own would put a sampler of its own in the place of ours
+        given |= dict.fromkeys(("limit_train_batches", "limit_val_batches"), section.overfit_batches)
     try:
         return Trainer(
-            **{name: getattr(section, name) for name in _OPTIONS},
+            **given,
             devices=devices,
             num_nodes=nodes,
             strategy=strategy,

@@ -41,8 +41,8 @@ class Patch(Callback):
     '''What a test adds; `rank` is this process's.'''
 {patch}
 if __name__ == "__main__":
-    callbacks = run._callbacks
-    run._callbacks = lambda *all: [*callbacks(*all), Patch()]
+    callbacks = run.run_callbacks
+    run.run_callbacks = lambda *all: [*callbacks(*all), Patch()]
     raise SystemExit(run_command(fit.main, fit._parser()))
 """
 
