@@ -64,7 +64,7 @@ def test_another_data_set_without_splits_or_labels_is_measured(
     assert run(*checkpoint, *QUICK, f"data.root={tmp_path / 'hospital'}") == 0
     content = json.loads((checkpoint[1] / "evaluation" / "hospital-all" / "metrics.json").read_text())
     assert content["segmentation"]["dice"]["images"] == 3 and content["classification"] == {}
-    assert "3 of its 3 images are of classes that the network does not know ('tb')" in capsys.readouterr().out
+    assert "3 of its 3 images are of classes that the network does not know ('TB')" in capsys.readouterr().out
     named = "data.label_map=[TB=Non-COVID]"
     assert run(*checkpoint, *QUICK, f"data.root={tmp_path / 'hospital'}", named) == 0
     content = json.loads((checkpoint[1] / "evaluation" / "hospital-all" / "metrics.json").read_text())

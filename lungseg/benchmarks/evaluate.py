@@ -79,7 +79,9 @@ def _measure(folder: Path, images: int, size: int, distinct: int, options: Optio
     test = [sample for sample in drawn if sample.split == "test"]
     samples = [sample for sample in drawn if sample.split != "test"]
     samples += [replace(test[n % len(test)], id=f"{n // len(test)}/{test[n % len(test)].id}") for n in range(images)]
-    data = LungDataModule(DataConfig(image_size=size, workers=0, cache=False), AugmentConfig(), 0, samples)
+    data = LungDataModule(
+        DataConfig(image_size=size, workers=0, cache=False, classes=list(CLASSES)), AugmentConfig(), 0, samples
+    )
     data.setup("test")
     torch.manual_seed(0)
     network = LungNetwork(TINY, len(CLASSES)).eval()

@@ -131,9 +131,8 @@ class LungDataModule(LightningDataModule):
 
     def dataset(self, split: Split) -> LungDataset:
         """The samples of a split; only `train` is augmented."""
-        augmentation, size_px = self.augmentation, self.config.image_size
-        if split != "train" or self.always_the_same:
-            augmentation = None
+        augmentation = self.augmentation if split == "train" and not self.always_the_same else None
+        size_px = self.config.image_size
         samples, cache = self.samples[split], self.caches.get(split)
         unknown = unknown_infections(self.config.infection_unknown, self.classes)
         return LungDataset(samples, size_px, augmentation, self.seed, self.config.keep_aspect, cache, unknown)
@@ -146,7 +145,7 @@ class LungDataModule(LightningDataModule):
 
     def _take(self, index: Sequence[Sample], classes: Sequence[str]) -> None:
         unknown = [classes[label] for label in unknown_infections(self.config.infection_unknown, classes)]
-        self.config = replace(self.config, classes=list(classes), infection_unknown=unknown)
+        self.config = replace(self.config, classes=list(classes) or None, infection_unknown=unknown)
         self.samples = {split: [sample for sample in index if sample.split == split] for split in SPLITS}
         self.fingerprint = fingerprint(index)
 

@@ -111,7 +111,7 @@ def _capture(source: Any, prediction: Prediction) -> Any:
     import highdicom
 
     orientation = source.get("PatientOrientation")
-    dataset = highdicom.sc.SCImage.from_ref_dataset(
+    dataset: Any = highdicom.sc.SCImage.from_ref_dataset(
         source,
         prediction.overlay(),
         "RGB",

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from lungseg import __version__
+from lungseg.data.classes import unknown_infections
 from lungseg.errors import UserError
 from lungseg.models.model_file import build_network, read_model_file, read_model_section
 from lungseg.models.network import LungNetwork
@@ -41,7 +42,7 @@ def load_model(run: Run) -> tuple[LungNetwork, ModelInfo]:
         "training": {
             **{name: plain[name] for name in ("loss", "optim") if name in plain},
             "augment": dataclasses.asdict(config.augment),
-            "infection_unknown": config.data.infection_unknown or [],
+            "infection_unknown": [classes[i] for i in unknown_infections(config.data.infection_unknown, classes)],
             "epoch": content.get("epoch"),
             "data_fingerprint": environment.get("data_fingerprint"),
         },

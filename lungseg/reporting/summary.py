@@ -39,7 +39,7 @@ def final_numbers(
     if images_per_second is not None:  # of a run that was resumed when it had finished
         numbers["fit/images_per_second"] = round(images_per_second, 2)
     of_best = [row for row in rows if row["epoch"] == str(best_epoch)]
-    for row in [row for row in of_best if row["step"] == str(best_step)] or of_best:
+    for row in [row for row in of_best if row.get("step") == str(best_step)] or of_best:
         numbers |= {name: float(value) for name, value in row.items() if name.startswith("val/") and value}
     return numbers | {name: value for name, value in test.items() if name.startswith("test/")}
 

@@ -29,6 +29,7 @@ from lungseg.runs.whole_files import write_whole
 CLEAN = Audit(
     root=Path("/data/set"),
     layout="COVID-QU-Ex",
+    classes=("COVID-19", "Non-COVID", "Normal"),
     has_splits=True,
     images=1234,
     sizes={"256x256": 1233, "128x256": 1},
@@ -43,7 +44,8 @@ CLEAN = Audit(
 
 
 def sample(root: Path, name: str, split: Split, label: int | None = 0) -> Sample:
-    return Sample(name, root / name, None, None, label, split)
+    name_of = None if label is None else CLEAN.classes[label]
+    return Sample(name, root / name, None, None, label, split, class_name=name_of)
 
 
 @pytest.fixture

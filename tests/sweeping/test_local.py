@@ -40,7 +40,8 @@ words["rank"] = os.environ.get("SLURM_PROCID", "none")
 with open("calls.jsonl", "a") as calls:
     calls.write(json.dumps(words) + "\\n")
 if words.get("run.resume") != "True":
-    os.makedirs(os.path.join(run, "checkpoints"))
+    os.makedirs(run)
+os.makedirs(os.path.join(run, "checkpoints"), exist_ok=True)
 lr = float(words.get("optim.lr", 0.001))
 if os.path.exists("fail") and lr > 0.01:
     print("epoch 0", "error: train/loss is nan", "bye", sep="\\n")
