@@ -187,6 +187,9 @@ def _wandb_logger(config: Config, run: Run, offline: bool) -> WandbLogger:
     """A logger that prints nothing and sends no paths, arguments, console output, code or host name."""
     import wandb
 
+    if os.name == "posix" and "HOME" not in os.environ:  # wandb-core would fill the screen with complaints
+        home = Path(os.path.expanduser("~"))  # noqa: PTH111 (which fails where nobody has one)
+        os.environ["HOME"] = str(run.folder / "wandb" if home == Path("~") else home)
     # Before WandbLogger, whose own settings come too late for what wandb prints when it is set up.
     wandb.setup(wandb.Settings(silent=True, mode="offline" if offline else "online"))
     return WandbLogger(

@@ -3,7 +3,9 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import socket
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from lungseg.training.loggers import (
     MOST_POINTS,
     build_loggers,
     evaluation_tables,
+    finish_wandb,
     headline_values,
     send_evaluation,
     thin,
@@ -82,6 +85,22 @@ def test_a_server_that_is_not_there_leaves_the_run_offline_unless_it_is_insisted
     insisting = dataclasses.replace(Config(), wandb=WandbConfig(mode="online"))
     with pytest.raises(UserError, match=r"wandb\.mode: online, but http://127.* does not take the run"):
         build_loggers(insisting, Run(tmp_path))
+
+
+def test_what_a_server_has_not_taken_at_the_end_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    def finish(exit_code: int) -> None:
+        raise TimeoutError("Timed out finishing run.")
+
+    run = SimpleNamespace(dir="/runs/one/wandb/run-1/files", offline=False)
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=run, finish=finish))
+    finish_wandb(0)
+    assert capsys.readouterr().out == "W&B         sending what is left, for 60 s at most\n"
+    assert "not all was sent in 60 s; send the rest with: wandb sync /runs/one/wandb/run-1" in caplog.text
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=None, finish=finish))
+    finish_wandb(0)
+    assert capsys.readouterr().out == ""
 
 
 def test_a_resumed_run_keeps_the_id_it_has_at_wandb(tmp_path: Path) -> None:

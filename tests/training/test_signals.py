@@ -149,3 +149,16 @@ def test_a_process_that_waits_in_compiled_code_is_ended_all_the_same() -> None:
     ended = subprocess.run([sys.executable, "-c", _DEAF], capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == -signal.SIGKILL
     assert ended.stderr == "stopped by SIGTERM: killed, for it waited for another process\n"
+
+
+_FINISHED = """
+import atexit, os, runpy, signal
+import lungseg.command
+lungseg.command.run_command = lambda *_: 0
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM))
+runpy.run_module("lungseg.fit", run_name="__main__")
+"""
+
+
+def test_a_signal_to_a_finished_fit_changes_nothing() -> None:
+    assert subprocess.run([sys.executable, "-c", _FINISHED], timeout=120, check=False).returncode == 0
