@@ -109,6 +109,15 @@ def test_a_phantom_that_is_dropped_is_shown_and_not_kept(visit: Visit, phantom: 
     assert visit.errors == []
 
 
+def test_outlines_of_lungs_and_infection_have_colours_of_their_own(visit: Visit) -> None:
+    # put in by hand, as the network here predicts no infection
+    visit.page.evaluate("""document.querySelector('#viewer').insertAdjacentHTML(
+        'beforeend', '<path id="infection" d="M1 1L9 9"/>')""")
+    stroke = "getComputedStyle(document.querySelector('#{}')).stroke"
+    colours = [visit.page.evaluate(stroke.format(name)) for name in ("outline", "infection")]
+    assert colours == ["rgb(240, 228, 66)", "rgb(255, 154, 213)"]
+
+
 def test_slider_and_crop_change_the_picture_without_asking_the_server(visit: Visit) -> None:
     visit.page.wait_for_timeout(500)
     asked: list[str] = []

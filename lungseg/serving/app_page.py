@@ -26,6 +26,7 @@ _HINT = (
     f"PNG, JPEG, TIFF, BMP or DICOM, up to {MOST_FILES} at a time and {MOST_MB} MB each; they replace the ones before. "
     "They are kept in memory only, for an hour."
 )
+_OUTLINES = "Outlines: lungs yellow, infection pink"
 _SET_OPACITY = "(value) => { document.documentElement.style.setProperty('--map', value / 100); }"
 _SET_CROP = "(on) => { document.documentElement.classList.toggle('uncropped', !on); }"
 _SET_OUTLINE = "(on) => { document.documentElement.classList.toggle('plain', !on); }"
@@ -94,7 +95,7 @@ def _lay_out(gr: Any, reader: Reader, about: str) -> SimpleNamespace:
             on.opacity = gr.Slider(**percent, label="Opacity of the map, %", elem_id="opacity")
             with gr.Row():
                 on.crop = gr.Checkbox(True, label="Map in the lungs only", elem_id="crop", min_width=150)
-                on.outline = gr.Checkbox(True, label="Outlines", elem_id="outlined", min_width=150)
+                on.outline = gr.Checkbox(True, label=_OUTLINES, elem_id="outlined", min_width=150)
         with gr.Column(scale=4, min_width=260):
             on.facts = gr.HTML(elem_id="facts", min_height=200)
             classes = [("the predicted class", PREDICTED), *((name, str(i)) for i, name in enumerate(reader.classes))]
