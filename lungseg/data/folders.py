@@ -23,7 +23,7 @@ SPLIT_FOLDERS: dict[str, Split] = {
     "testing": "test",
 }
 IMAGE_FOLDERS = ("images", "image", "img", "imgs", "cxr_png")
-LUNG_FOLDERS = ("lung masks", "lung_masks", "masks", "mask")
+LUNG_FOLDERS = ("lung masks", "lung_masks", "masks", "mask", "labels")
 INFECTION_FOLDERS = ("infection masks", "infection_masks")
 MASK_FOLDERS = {*LUNG_FOLDERS, *INFECTION_FOLDERS}
 SIDES_FOLDER = "manualmask"

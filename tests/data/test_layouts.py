@@ -207,6 +207,12 @@ def test_masks_among_the_images_are_their_masks(tmp_path: Path, mark: str) -> No
         load_index(tmp_path)
 
 
+@pytest.mark.parametrize("folder", ["masks", "mask", "lung masks", "Labels"])
+def test_a_folder_of_masks_may_bear_the_usual_names(tmp_path: Path, folder: str) -> None:
+    write(tmp_path, *(f"{part}/{n}.png" for n in range(20) for part in ("images", folder)))
+    assert all(s.lung == tmp_path / folder / s.image.name for s in load_index(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("left", "right"),
     [("left", "right"), ("masks/left", "masks/right"), ("Left Mask", "Right Mask"), ("left_lung", "right_lung")],
