@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import wandb
 
 from lungseg import audit, evaluate, export, fit, predict
 from lungseg.command import run_command
@@ -48,6 +49,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(platform, "node", lambda: f"{PLACE}-host")
         patch.setattr(getpass, "getuser", lambda: f"{PLACE}-user")
         patch.chdir(place)
+        wandb.teardown()  # its process, left by an earlier test, would write below the folder it was started in
         phantoms = write_phantoms(PhantomConfig(train=12, val=6, test=6, size_px=64, dir=str(place / "phantoms")))
         for path in sorted(phantoms.rglob("*.png")):
             path.rename(path.with_name(f"{FILE}-{path.name}"))
