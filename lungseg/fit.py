@@ -54,7 +54,7 @@ def fit(config: Config, stem: str = "fit") -> Path:
     rank = detect_rank()
     if rank.is_child:
         end_with_parent()
-    if not config.run.resume:
+    if not (config.run.resume or config.trainer.fast_dev_run):
         check_free(Path(config.run.dir), config.run.name)  # also below; here it needs no seconds of imports
     from lungseg.training.fitting import Training
     from lungseg.training.loggers import finish_wandb

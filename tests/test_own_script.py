@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import lungseg
+from lungseg.errors import UserError
 
 TINY = {"encoder": "tu-test_efficientnet", "encoder_depth": 4, "decoder_channels": [16, 16, 8, 8]}
 PAGE = Path(lungseg.__file__).with_name("training") / "README.md"
@@ -47,6 +48,8 @@ def test_the_script_trains_draws_and_keeps_the_network(script: tuple[Path, dict[
     assert (folder / "overlays" / "epoch_000.png").is_file() and (folder / "mine.ckpt").is_file()
     assert names["output"].class_logits.shape == (1, 3) and names["output"].mask_logits.shape[-2:] == (64, 64)
     torch.load(folder / "mine.ckpt", weights_only=True)
+    with pytest.raises(UserError, match="weights_only: must be true"):
+        lungseg.LungModule.load_from_checkpoint(folder / "mine.ckpt", weights_only=False)
     assert names["module"].classes == ["COVID-19", "Non-COVID", "Normal"]
 
 

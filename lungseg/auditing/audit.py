@@ -15,7 +15,7 @@ import numpy as np
 from lungseg.auditing.class_probes import Probe, probe_shortcuts
 from lungseg.auditing.integrity import THUMBNAIL_PX, Fault, Inspection, inspect, name_of, thumbnail
 from lungseg.data.classes import label_samples, refuse_unknown, unknown_infections
-from lungseg.data.covidqu import find_covidqu, names_of_classes, read_covidqu
+from lungseg.data.covidqu import CLASSES, find_covidqu, names_of_classes, read_covidqu
 from lungseg.data.duplicates import Leak, copies_in_train, find_leaks, group_copies
 from lungseg.data.folders import IMAGE_FOLDERS, MASK_FOLDERS, SIDES, Folders, Reading, join, lung_files
 from lungseg.data.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES
@@ -160,7 +160,7 @@ def count_cells(trees: Sequence[Tree], classes: Sequence[str]) -> list[Cell]:
     cells = []
     for tree in trees:
         counts = Counter((sample.split, sample.label) for sample in tree.samples)
-        published = PUBLISHED.get(tree.kind)
+        published = PUBLISHED.get(tree.kind) if tuple(classes) == CLASSES else None
         for row, split in enumerate(SPLITS):
             for label in (*range(len(classes)), None):
                 expected = published[row][label] if published and label is not None else None
@@ -205,7 +205,7 @@ def stray_masks(root: Path, trees: Sequence[Tree]) -> Iterator[Fault]:
 
 def unread_pictures(root: Path) -> Iterator[Fault]:
     """Name the pictures that are left out because of their kind."""
-    for path in sorted(root.rglob("*")):
+    for path in root.rglob("*"):
         if path.name.casefold().endswith(UNREAD_SUFFIXES) and not path.name.startswith("."):
             yield Fault(NOT_READ, name_of(path, root), "save it as PNG")
 
@@ -243,7 +243,7 @@ def match_twins(
 
 
 def _mask_folders(folders: Folders, folder: str = "", depth: int = 0) -> Iterator[str]:
-    """Folders that hold masks: mask folders, and those of one side each in `ManualMask`."""
+    """Folders that hold masks: mask folders, and those of one side each."""
     for name in folders.dirs(folder):
         inside = join(folder, name)
         is_side = any(name.casefold() in sides for sides in SIDES)

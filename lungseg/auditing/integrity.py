@@ -137,8 +137,9 @@ def _read_masks(files: Sequence[Path], root: Path, faults: list[Fault]) -> Mask 
         grey = _read(file, root, faults)
         if grey is None:
             return None
-        apart = is_two_sided(grey)
-        if not apart and (levels := _odd_levels(grey)):
+        levels = _odd_levels(grey)
+        apart = levels != "" and is_two_sided(grey)
+        if levels and not apart:
             faults.append(Fault(VALUES, name_of(file, root), levels))
         mask = grey > (127 if int(grey.max()) > 127 and not apart else 0)
         if union is not None and union.shape != mask.shape:

@@ -80,7 +80,7 @@ class TrainerConfig:
     max_steps: int = -1
     """Optimiser steps after which the run ends, if `max_epochs` has not ended it; -1: no limit."""
     max_time: str | None = None
-    """Ends the run, as `DD:HH:MM:SS`, with the epoch that it is in."""
+    """Ends the run after so long, as `DD:HH:MM:SS`, be it within an epoch."""
     val_check_interval: int | float | None = None
     """Validate after so many training batches, or so large a share (with a point, in (0, 1]) of an epoch; null: at
     its end."""

@@ -11,8 +11,6 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
 from lungseg.errors import UserError, did_you_mean
 
 _KEY = "augment.transforms"
@@ -29,6 +27,7 @@ def build_transforms(calls: tuple[str, ...]) -> Any:
     """
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks a server for its newest version
     import albumentations
+    import numpy as np
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of an argument that it does not know it only warns

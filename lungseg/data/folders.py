@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unicodedata import normalize
 
-from lungseg.data.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, tell_unread
+from lungseg.data.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 from lungseg.data.sample import Sample, Split
 
 SPLIT_FOLDERS: dict[str, Split] = {
@@ -127,8 +127,7 @@ class Folders:
 
     def warn(self, what: str, items: Collection[str], advice: str) -> None:
         """Log a phrase on what is no fault."""
-        for line in phrase(what, items, advice):
-            _log.warning("%s: %s", self.root, line)
+        _warn(self.root, what, items, advice)
 
     def _marked(self, folder: str) -> dict[str, str]:
         """Names of the files of a folder that are masks of others in it, by the stem of the image."""
@@ -209,6 +208,16 @@ def phrase(what: str, items: Collection[str], advice: str) -> list[str]:
         return []
     first = ", ".join(repr(item) for item in sorted(items)[:3])
     return [f"{what}: {len(items)} ({first}{', ...' if len(items) > 3 else ''}; {advice})"]
+
+
+def tell_unread(folder: Path, names: Collection[str]) -> None:
+    """Log one line on the pictures in a folder, named relative to it, that are of `UNREAD_SUFFIXES`."""
+    _warn(folder, "left out, of a kind that is not read", names, "save as PNG")
+
+
+def _warn(folder: Path, what: str, items: Collection[str], advice: str) -> None:
+    for line in phrase(what, items, advice):
+        _log.warning("%s: %s", folder, line)
 
 
 def lung_files(lung: Path) -> Sequence[Path]:

@@ -5,10 +5,9 @@ error and never a half-grey picture. (JPEG, TIFF and BMP carry no checksum: a wr
 """
 
 import importlib
-import logging
 import struct
 import zlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -38,9 +37,7 @@ UNREAD_SUFFIXES = (
     ".nrrd",
     ".npy",
 )
-"""Suffixes of pictures of other kinds: left out where a folder holds them, and that is said (`tell_unread`)."""
-
-_log = logging.getLogger(__name__)
+"""Suffixes of pictures of other kinds: left out where a folder holds them, and that is said (`folders.tell_unread`)."""
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
@@ -120,13 +117,6 @@ def _lost_value(grey: Pixels, middle: int) -> int:
     # An outline, and be it one of straight lines, is thin: nothing of it lies within a square of its own value.
     inside = cv2.erode((grey == value).view(np.uint8), np.ones((3, 3), np.uint8))
     return value if counts[value] > least and np.count_nonzero(inside) > counts[value] // 4 else 0
-
-
-def tell_unread(folder: Path, names: Collection[str]) -> None:
-    """Log one line on the pictures in a folder, named relative to it, that are of `UNREAD_SUFFIXES`."""
-    if names:
-        first = ", ".join(repr(name) for name in sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
-        _log.warning("%s: left out, of a kind that is not read: %d (%s; save as PNG)", folder, len(names), first)
 
 
 def has_same_aspect(shape: Sequence[int], other: Sequence[int]) -> bool:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lungseg.data.dicom_file import is_dicom
-from lungseg.data.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, tell_unread
+from lungseg.data.folders import tell_unread
+from lungseg.data.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 from lungseg.errors import UserError
 
 RESULTS = ("masks", "infection_masks", "overlays", "dicom")  # Folders of the output, where inputs are never looked for.

@@ -11,7 +11,6 @@ from typing import Any
 
 from lungseg.config import Config, LossConfig, ModelConfig
 from lungseg.config.loading import COMMAND_LINE
-from lungseg.data.covidqu import CLASSES
 from lungseg.errors import SweepError, UserError
 from lungseg.sweeping.schema import nearest, require
 from lungseg.sweeping.spec import Sweep, read_sweep
@@ -81,14 +80,12 @@ def _check_against_config(sweep: Sweep) -> None:
 
 def logged_metrics(config: Config) -> list[str]:
     """Every metric that a run of this config logs once an epoch and that a sweep may go by; none of Test's."""
+    from lungseg.data.covidqu import CLASSES
     from lungseg.models.metrics import score_names
 
     unused = {name for name, key in _TERMS.items() if getattr(config.loss, key.removeprefix("loss.")) == 0}
-    names = [
-        n
-        for n in score_names(config.data.classes or CLASSES, config.model.infection)
-        if n.removeprefix("infection_") not in unused
-    ]
+    scores = score_names(config.data.classes or CLASSES, config.model.infection)
+    names = [name for name in scores if name.removeprefix("infection_") not in unused]
     losses = [name for name in names if name.removeprefix("infection_") in ("loss", *_TERMS)]
     return [f"val/{name}" for name in names] + [f"train/{name}" for name in losses]
 
@@ -154,18 +151,28 @@ def _check_metric(sweep: Sweep, configs: list[Config]) -> None:
     require(not name.startswith("test/"), unseen)
     # What is logged depends on these alone, so that of a grid's many configs each kind is asked once.
     for config in {repr((config.loss, config.model.infection)): config for config in configs}.values():
-        logged = logged_metrics(config)
-        # Of classes that only the data name, a score of any class may be logged.
-        of_class = [known.removesuffix(CLASSES[0]) for known in logged if known.endswith(CLASSES[0])]
-        is_open = config.data.root is not None and config.data.classes is None and name.startswith(tuple(of_class))
-        if name not in logged and not is_open:
-            raise SweepError(f"{where} {_why_not_logged(name, config)}")
+        if name in logged_metrics(config):
+            continue
+        own = _with_classes_of_data(config)  # looked for only now: a tree of files is listed for it
+        if name not in logged_metrics(own):
+            raise SweepError(f"{where} {_why_not_logged(name, own)}")
     score = name.partition("/")[2].removeprefix("infection_")
     wanted = "minimize" if score in ("loss", *_TERMS) else "maximize" if score in _SCORES else goal
     require(goal == wanted, f"metric: goal: {goal!r} of {name!r} would look for the worst; say {wanted!r}")
     for key, parameter in sweep.parameters.items():
         weighs = key in _WEIGHED_BY.get(score, ()) and len(parameter.samples()) > 1
         require(not weighs, f"{where} {name!r} changes with {key}, which is swept; take 'val/score'")
+
+
+def _with_classes_of_data(config: Config) -> Config:
+    """The config with the classes that its data have; as it is where it names them, or the data are not here."""
+    from lungseg.data.index import read_index
+
+    data = config.data
+    if data.root is None or data.classes is not None or not Path(data.root).expanduser().exists():
+        return config
+    found = read_index(Path(data.root), dict(pair.split("=") for pair in data.label_map)).classes
+    return replace(config, data=replace(data, classes=list(found))) if len(found) > 1 else config
 
 
 def _why_not_logged(name: str, config: Config) -> str:

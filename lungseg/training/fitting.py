@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import shutil
@@ -12,6 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import WandbLogger
@@ -33,7 +35,7 @@ from lungseg.training.callbacks import EpochLines, run_callbacks
 from lungseg.training.fine_tuning import start_from
 from lungseg.training.loggers import build_loggers, send_evaluation
 from lungseg.training.module import LungModule
-from lungseg.training.resuming import check_continues, epochs_done, keep_config
+from lungseg.training.resuming import check_continues, keep_config, last_row
 from lungseg.training.signals import SignalHandler
 from lungseg.training.trainer import build_trainer, rank_zero_first
 
@@ -51,7 +53,7 @@ class Training:
     """Rank zero has made its folder; elsewhere a stand-in, to which nothing is written, until `fit` learns its name."""
     trainer: Trainer
     lines: EpochLines
-    epochs_done: int  # Of the run that is resumed; else 0.
+    last_row: dict[str, Any]  # Of the run that is resumed, see `resuming.last_row`; else empty.
     started: float  # Of `time.perf_counter`.
 
     @classmethod
@@ -67,6 +69,8 @@ class Training:
             UserError, OSError: A mistake in config or data; no run folder is made.
         """
         started = time.perf_counter()
+        if config.run.resume and config.trainer.fast_dev_run:
+            raise UserError("trainer.fast_dev_run: leaves nothing behind, and so cannot go on with a run (run.resume)")
         rank = detect_rank()
         _quiet_libraries(rank)
         probe = build_trainer(config.trainer, config.loss, rank)  # knows how many processes there will be
@@ -78,12 +82,9 @@ class Training:
             module = LungModule(config.model, config.loss, config.optim, data.classes, weights)
             if rank.is_zero:
                 module.network.check_takes(config.data.image_size, config.data.batch_size)
-            if config.run.resume and config.trainer.fast_dev_run:
-                raise UserError(
-                    "trainer.fast_dev_run: leaves nothing behind, and so cannot go on with a run (run.resume)"
-                )
             resumed = Run.resume(Path(config.run.dir), config.run.name) if config.run.resume else None
-            done = epochs_done(resumed) if resumed else 0
+            row = last_row(resumed) if resumed else {}
+            done = row["epoch"] + 1 if row else 0
             data.always_the_same = config.trainer.overfit_batches is not None
             if resumed:
                 check_continues(resumed, config, data, done)
@@ -102,18 +103,16 @@ class Training:
                 details = {"excluded_training_copies": data.excluded, "processes": trainer.world_size}
                 write_json(run.environment_file, environment(data.fingerprint) | details)
         os.environ[PARENT_PID] = str(os.getpid())  # for the children that Lightning's launcher may start from now on
-        return cls(config, data, module, run, trainer, lines, done, started)
+        return cls(config, data, module, run, trainer, lines, row, started)
 
     def fit(self) -> Path:
         """Fit, test the best checkpoint, write `metrics.json`, print where everything lies; give the run folder."""
-        self.data.first_epoch = self.epochs_done
+        self.data.first_epoch = self.last_row["epoch"] + 1 if self.last_row else 0
         if self.config.run.resume and self.trainer.is_global_zero:
-            self._metrics_csv().forget_from(self.epochs_done)
-        last = self.run.last_checkpoint if self.epochs_done else None
-        if last is not None and self.trainer.is_global_zero:
-            at = read_checkpoint(last)
-            place = {"epoch": int(at["epoch"]), "step": int(at["global_step"]) - 1}
-            self._metrics_csv().complete(place | at.get("train_scores", {}))
+            self._metrics_csv().forget_from(self.data.first_epoch)
+            if self.last_row:
+                self._metrics_csv().complete(self.last_row)
+        last = self.run.last_checkpoint if self.last_row else None
         self.trainer.fit(self.module, datamodule=self.data, ckpt_path=last, weights_only=True)
         # A collective call: whatever has started the ranks, by now they are connected. The checkpoint callbacks have
         # learned the folder in the same way, inside of Lightning.
@@ -132,11 +131,10 @@ class Training:
         return self.run.folder
 
     def _leave_nothing(self) -> Path:
-        """End a run of a few batches, which Lightning keeps from writing anything: its folder was for show."""
+        """End a run of a few batches, which Lightning keeps from writing anything; its folder goes at exit."""
         if self.data.samples["test"]:
             self.trainer.test(self.module, datamodule=self.data, verbose=False)
         if self.trainer.is_global_zero:
-            shutil.rmtree(self.run.folder)
             print(f"trainer.fast_dev_run: {int(self.config.trainer.fast_dev_run)} batch(es) of each split went through")
         return self.run.folder
 
@@ -246,7 +244,9 @@ def _monitor(config: Config, has_val: bool) -> tuple[str, str]:
 def _new_run(config: Config, stem: str, rank: Rank) -> Run:
     parent, name = Path(config.run.dir), config.run.name
     if config.trainer.fast_dev_run and rank.is_zero:
-        return Run.create(Path(tempfile.mkdtemp()), name, stem)
+        parent = Path(tempfile.mkdtemp())
+        atexit.register(shutil.rmtree, parent, ignore_errors=True)  # also of a run that breaks off
+        return Run.create(parent, name, stem)
     return Run.create(parent, name, stem) if rank.is_zero else Run(parent / (name or stem))
 
 

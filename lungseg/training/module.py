@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from lungseg.cam.lung import evidence_in_lungs, resize_map
 from lungseg.cam.methods import class_map_of
 from lungseg.config import LossConfig, ModelConfig, OptimConfig
+from lungseg.errors import check
 from lungseg.models.checkpoint import read_checkpoint
 from lungseg.models.losses import Term, bce_term, cross_entropy_term, dice_term, evidence_term, localization_term
 from lungseg.models.metrics import StageScores
@@ -67,14 +68,20 @@ class LungModule(LightningModule):
         """Optimiser steps; set when training starts."""
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, **ignored: Any) -> Self:  # type: ignore[override]
-        """Rebuild the module of a checkpoint that this class has saved, on the CPU, with its weights."""
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, map_location: Any = "cpu", weights_only: Literal[True] = True
+    ) -> Self:
+        """Rebuild the module of a checkpoint that this class has saved, with its weights, on a device.
+
+        Nothing but tensors and plain values is read (`weights_only`); a UserError if it is no such checkpoint.
+        """
+        check(weights_only, "weights_only", "true: nothing else is in a checkpoint of lungseg", weights_only)
         content = read_checkpoint(Path(checkpoint_path))
         plain = content["lungseg"]
         model = replace(read_model_section(plain["model"]), encoder_weights=None)  # those of the file follow
         module = cls(model, plain["loss"], plain["optim"], plain["classes"], plain["class_weights"])
         module.load_state_dict(content["state_dict"])
-        return module
+        return module.to(map_location)
 
     def setup(self, stage: str) -> None:
         """Spare an encoder that is frozen to the end its backward pass; before the strategy looks for gradients."""
@@ -116,7 +123,7 @@ class LungModule(LightningModule):
         return total
 
     def terms(self, output: LungOutput, batch: dict[str, Any]) -> dict[str, Term]:
-        """Every term with a weight above 0, by the name it is logged under; names end in `_loss`."""
+        """Every term with a weight above 0, by the name it is logged under; names of one's own end in `_loss`."""
         terms: dict[str, Term] = {}
         for channel, mask in enumerate(["lung", "infection"][: output.mask_logits.shape[1]]):
             logits, truth, known = output.mask_logits[:, channel], batch[mask][:, 0], batch[f"has_{mask}"]

@@ -20,21 +20,23 @@ _MAY_CHANGE = (
 would keep what was, and `config.yaml` would tell of what never was."""
 
 
-def epochs_done(run: Run) -> int:
-    """Whole epochs that a run can go on after; 0 where it was stopped before the end of the first.
+def last_row(run: Run) -> dict[str, Any]:
+    """Epoch, step and training scores of the last whole epoch, after which a run can go on; empty without one.
 
     Raises:
         UserError: Its last checkpoint cannot be read.
     """
     last = run.last_checkpoint
     if not last.is_file():
-        return 0
+        return {}
     try:
-        return int(read_checkpoint(last)["epoch"]) + 1
+        content = read_checkpoint(last)
     except UserError as error:
         best = run.best_checkpoint
         hint = f"; to go on from the best epoch, copy {best} over it" if _is_readable(best) else ""
         raise UserError(f"run.resume: {error}{hint}") from error
+    place: dict[str, Any] = {"epoch": content["epoch"], "step": int(content.get("global_step", 0)) - 1}
+    return place | dict(content.get("train_scores", {}))
 
 
 def check_continues(run: Run, config: Config, data: LungDataModule, done: int) -> None:
@@ -44,7 +46,7 @@ def check_continues(run: Run, config: Config, data: LungDataModule, done: int) -
         run: The run folder.
         config: That it shall go on with.
         data: Of that config, its samples found.
-        done: `epochs_done`. Where that is 0 anything may change: nothing has been learned.
+        done: Whole epochs. Where that is 0 anything may change: nothing has been learned.
 
     Raises:
         UserError: In one line, with the first key.

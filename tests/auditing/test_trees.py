@@ -68,6 +68,12 @@ def test_cells_count_each_split_and_class_beside_the_published_number(phantoms: 
     assert cells[-1] == Cell(LUNG, "test", "Normal", 2, 2140)
 
 
+def test_classes_of_ones_own_are_beside_no_published_number(phantoms: Path) -> None:
+    cells = count_cells(trees_of(phantoms), ["a", "b", "c"])
+    assert cells and all(cell.published is None for cell in cells)
+    assert count_cells(trees_of(phantoms), ["a", "b", "c", "d"]) == cells
+
+
 def test_cells_of_another_layout_are_those_that_hold_images(tmp_path: Path) -> None:
     write(tmp_path, "Normal/a.png", "Normal/b.png", "c.png")
     cells = count_cells(trees_of(tmp_path), ["Normal"])

@@ -17,18 +17,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
-    DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLSLossless,
     RLELossless,
-    generate_uid,
 )
+from test_dicom import dataset_of
 
 from lungseg.data.images import read_image
 from lungseg.data.phantom.generator import draw_phantom
@@ -118,16 +117,7 @@ def faults(seed: int, count: int, folder: Path) -> Iterator[dict[str, object]]:
 
 
 def _dicom(pixels: np.ndarray, bits: int, syntax: str = ExplicitVRLittleEndian, frame: bytes | None = None) -> bytes:
-    from pydicom.encaps import encapsulate
-
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.SOPClassUID, dataset.SOPInstanceUID = DigitalXRayImageStorageForPresentation, generate_uid()
-    dataset.Rows, dataset.Columns = pixels.shape
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = pixels.dtype.itemsize * 8, bits, bits - 1
-    dataset.PixelRepresentation, dataset.PixelData = 0, pixels.tobytes()
+    dataset = dataset_of(pixels, bits)
     if frame is not None:
         dataset.PixelData = encapsulate([frame])
         dataset["PixelData"].is_undefined_length = True

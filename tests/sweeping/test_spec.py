@@ -182,6 +182,18 @@ def test_a_constant_beside_a_range_is_part_of_every_run() -> None:
     assert _load(parameters=parameters, method="random").parameters["data.folds"].values == (10,)
 
 
+def test_a_score_of_a_class_is_one_of_the_data(tmp_path: Path) -> None:
+    for name in ("train/TB/a.png", "train/ok/b.png"):
+        (tmp_path / "own" / name).parent.mkdir(parents=True)
+        (tmp_path / "own" / name).touch()
+    command = [*COMMAND, f"data.root={tmp_path / 'own'}"]
+    good = {"name": "val/auroc_TB", "goal": "maximize"}
+    assert _load(command=command, metric=good).metric.name == "val/auroc_TB"
+    line = _mistake(command=command, metric={"name": "val/auroc_TBC", "goal": "maximize"})
+    assert line == "metric: name: no run logs 'val/auroc_TBC'; did you mean 'val/auroc_TB'?"
+    assert "no run logs 'val/auroc_TB'" in _mistake(metric=good)  # of phantoms, which have other classes
+
+
 @pytest.mark.parametrize(
     ("metric", "line"),
     [

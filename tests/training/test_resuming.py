@@ -14,7 +14,7 @@ from lungseg.data.datamodule import LungDataModule
 from lungseg.errors import UserError
 from lungseg.runs.run import Run
 from lungseg.runs.whole_files import write_json
-from lungseg.training.resuming import check_continues, epochs_done, keep_config
+from lungseg.training.resuming import check_continues, keep_config, last_row
 from lungseg.training.trainer import WholeCheckpoints
 
 
@@ -107,15 +107,15 @@ def test_the_config_of_the_first_epochs_is_kept(begun: tuple[Run, Config, LungDa
 
 def test_a_broken_last_checkpoint_offers_the_best(begun: tuple[Run, Config, LungDataModule]) -> None:
     run = begun[0]
-    assert epochs_done(run) == 0
+    assert last_row(run) == {}
     torch.save({"lungseg": {}, "epoch": 4, "state_dict": {}}, run.last_checkpoint)
-    assert epochs_done(run) == 5
+    assert last_row(run)["epoch"] == 4
     run.last_checkpoint.write_bytes(run.last_checkpoint.read_bytes()[:100])
     with pytest.raises(UserError, match=r"last.ckpt: not a readable checkpoint \(\w+\); is the file whole\?$"):
-        epochs_done(run)
+        last_row(run)
     torch.save({"lungseg": {}, "epoch": 3, "state_dict": {}}, run.best_checkpoint)
     with pytest.raises(UserError, match=r"is the file whole\?; to go on from the best epoch, copy .*best.ckpt over it"):
-        epochs_done(run)
+        last_row(run)
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,9 +44,19 @@ def test_fast_dev_run_goes_through_everything_and_leaves_nothing(
     assert "trainer.fast_dev_run: 2 batch(es) of each split went through" in capfd.readouterr().out
     assert not (tmp_path / "runs").exists()
     assert _fit(tmp_path, phantoms, "trainer.max_epochs=1") == 0
+    assert _fit(tmp_path, phantoms, "trainer.fast_dev_run=true") == 0  # whatever bears the name already
     before = sorted(path for path in (tmp_path / "runs").rglob("*") if path.is_file())
     assert _fit(tmp_path, phantoms, "trainer.fast_dev_run=true", "run.resume=true") == 2
     assert sorted(path for path in (tmp_path / "runs").rglob("*") if path.is_file()) == before
+
+
+def test_nothing_of_fast_dev_run_is_left_in_the_temporary_folder(tmp_path: Path, phantoms: Path) -> None:
+    (tmp_path / "temporary").mkdir()
+    command = [sys.executable, "-m", "lungseg.fit", f"data.root={phantoms}", *TINY, "trainer.fast_dev_run=true"]
+    environment = os.environ | {"TMPDIR": str(tmp_path / "temporary")}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not list((tmp_path / "temporary").rglob("config.yaml")) and not (tmp_path / "runs").exists()
 
 
 def test_limits_and_sparse_validation(tmp_path: Path, phantoms: Path) -> None:
