@@ -8,7 +8,7 @@ from lungseg.command import run_command
 from lungseg.errors import UserError
 
 BENCHMARKS = {
-    "data": "training batches: from the cache, or from PNG pairs with plain albumentations",
+    "data": "training batches: from the cache, with transforms too, or from PNG pairs with plain albumentations",
     "cam": "class activation maps: on top of a forward pass, against the package grad-cam, as overlays of an epoch",
     "evaluate": "an evaluation: masks, maps, intervals, shortcut test, robustness and page, without the forward passes",
     "predict": "an exported ONNX file against eager PyTorch, and predict against a plain script, from start to end",

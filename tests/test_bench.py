@@ -41,7 +41,7 @@ def test_data_prints_rates_and_ratios_and_leaves_threads_as_they_were(capsys: py
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"data: {BENCHMARKS['data']}"
     rows = [re.fullmatch(r"  64 px  (\S.*\S) +(\d+) +(\d+\.\d) x", line) for line in lines[2:]]
-    assert len(rows) == 3 and all(rows)
+    assert len(rows) == 4 and all(rows)
     rates, ratios = ([float(row[group]) for row in rows if row] for group in (2, 3))
     assert ratios[0] == 1 and ratios[1] == pytest.approx(rates[1] / rates[0], abs=0.06)
     assert (torch.get_num_threads(), cv2.getNumThreads()) == threads

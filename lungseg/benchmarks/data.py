@@ -1,7 +1,8 @@
 """Training batches from the cache against what a plain albumentations loader does, on phantoms, in one process.
 
 Both draw the same augmentations with the same strengths and are timed in turns, in CPU time: other load on the machine
-touches both alike.
+touches both alike. One more way shows what transforms of albumentations, as in `augment.transforms`, cost on top; the
+plain loader goes without them.
 """
 
 import os
@@ -25,6 +26,7 @@ from lungseg.data.phantom.phantom_set import write_phantoms
 from lungseg.data.sample import Sample
 
 BATCH = 32
+TRANSFORMS = ["CLAHE(clip_limit=4, p=0.3)", "ElasticTransform(p=0.3)"]
 
 
 class PlainDataset(Dataset[dict[str, Any]]):
@@ -71,11 +73,13 @@ def _epochs(samples: Sequence[Sample], image_size: int, folder: Path) -> dict[st
     config = AugmentConfig()
     cache = ImageCache.open_or_build(samples, image_size, folder=folder)
     cached = LungDataset(samples, image_size, config, 0, cache=cache)
+    transformed = LungDataset(samples, image_size, replace(config, transforms=TRANSFORMS), 0, cache=cache)
     order = TrainSampler([sample.label for sample in samples], seed=0, balanced=False)
     return {
         "PNG, albumentations, floats": _epoch(PlainDataset(samples, image_size, config), RandomSampler(samples)),
         "cache, fused, bytes for the device": _epoch(cached, order),
         "cache, fused, floats on the CPU": _epoch(cached, order, unpack),
+        "bytes, CLAHE and elastic at p=0.3": _epoch(transformed, order),
     }
 
 
