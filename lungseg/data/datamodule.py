@@ -1,8 +1,9 @@
 """The LightningDataModule: finds the samples of a data set, or makes phantoms, and feeds batches."""
 
 import signal
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,7 @@ class LungDataModule(LightningDataModule):
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         asked = self.config.workers
         workers = default_workers(on_gpu, self._rank()[1]) if asked is None else asked
-        return DataLoader(
+        return TimedLoader(
             dataset,
             batch_size=self.config.batch_size,
             sampler=sampler,
@@ -174,6 +175,26 @@ class LungDataModule(LightningDataModule):
     def _rank(self) -> tuple[int, int]:
         """Rank of this process and world size."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+
+class TimedLoader(DataLoader[Batch]):
+    """Counts the seconds that whoever takes its batches has to wait for them.
+
+    Only the time inside of `next` counts: not what is done with a batch, nor its way to the device. The very first
+    batch is left out, as it also waits for the workers to start; the first of a later epoch is not.
+    """
+
+    waited_s = 0.0
+    _has_started = False
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch promises a class of its own, private
+        start = time.perf_counter()
+        for batch in super().__iter__():
+            if self._has_started:
+                self.waited_s += time.perf_counter() - start
+            self._has_started = True
+            yield batch
+            start = time.perf_counter()
 
 
 def _leave_signals_to_parent(worker: int) -> None:

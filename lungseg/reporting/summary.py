@@ -15,6 +15,11 @@ from lungseg.reporting.formatting import (
     localisation_rows,
 )
 
+_SHARES = {
+    "fit/share_waiting": "waiting for training data",
+    "fit/share_validating": "validating",
+    "fit/share_drawing": "drawing overlays",
+}
 EVIDENCE = ("evidence_in_lungs", "Evidence in lungs before crop")
 
 
@@ -23,12 +28,13 @@ def final_numbers(
     best_epoch: int,
     test: dict[str, float],
     minutes: float,
-    images_per_second: float | None,
+    speed: Mapping[str, float],
     best_step: int | None = None,
 ) -> dict[str, float]:
     """All final numbers by `stage/name`: the best epoch's `val/...`, the `test/...`, and the `fit/...` of the run.
 
-    Of several validations in the best epoch, that of `best_step` counts.
+    Of several validations in the best epoch, that of `best_step` counts. `speed` is that of `EpochLines`: empty for a
+    run that was resumed when it had finished.
     """
     trained = [int(row["epoch"]) for row in rows if row["epoch"] and row.get("train/loss")]  # not the row of the test
     numbers: dict[str, float] = {
@@ -36,8 +42,7 @@ def final_numbers(
         "fit/epochs": 1 + max(trained, default=-1),
         "fit/minutes": round(minutes, 3),
     }
-    if images_per_second is not None:  # of a run that was resumed when it had finished
-        numbers["fit/images_per_second"] = round(images_per_second, 2)
+    numbers |= {f"fit/{name}": round(value, 2 if name == "images_per_second" else 4) for name, value in speed.items()}
     of_best = [row for row in rows if row["epoch"] == str(best_epoch)]
     for row in [row for row in of_best if row.get("step") == str(best_step)] or of_best:
         numbers |= {name: float(value) for name, value in row.items() if name.startswith("val/") and value}
@@ -54,6 +59,9 @@ def summary_lines(numbers: dict[str, float], folder: Path, offline: Path | None)
             lines.append(f"{title:<48}" + "".join("        -" if c is None else f"{c:>9.4f}" for c in cells))
     rate = [f"{numbers[name]:.0f} training images/s" for name in ("fit/images_per_second",) if name in numbers]
     lines += ["", ", ".join([f"{numbers['fit/minutes']:.1f} minutes", *rate])]
+    shares = [f"{numbers[name]:.1%} {words}" for name, words in _SHARES.items() if name in numbers]
+    if shares:
+        lines.append(f"fit's time  {', '.join(shares)}; the rest is training and saving")
     lines.append(f"run folder  {folder}   (metrics.csv, metrics.json, checkpoints/best.ckpt, overlays/)")
     sheets = sorted(folder.glob("overlays/*.png"))
     if sheets:

@@ -104,22 +104,60 @@ def _renamed(state: dict[str, Any], rename: Callable[[str], str]) -> dict[str, A
 
 
 class EpochLines(Callback):
-    """Prints one line an epoch with the headline numbers and images a second, on rank zero."""
+    """Prints one line an epoch with the headline numbers and images a second, on rank zero; knows where time went.
+
+    All clocks start with the first training batch: what comes before it (the sanity check, the start of the loader's
+    workers, the loading of that batch) is none of the training's speed.
+    """
 
     def __init__(self) -> None:
         self.images = 0
         self.seconds = 0.0
         """Images trained on and the seconds that took, validation and overlays not counted."""
-        self._start = self._first = 0.0
-        self._epoch_images = 0
+        self.speed: dict[str, float] = {}
+        """At the end of the fit: images a second in training, and shares of all its time, in [0, 1].
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clocks."""
-        self._first = self._start = time.perf_counter()
+        `share_waiting` is that in which the training loop of this rank stood still for its loader, seen from the host:
+        a GPU may still have had work to do then, so it is the most that a faster loader would gain.
+        """
+        self._validating_s = 0.0  # Overlays not counted.
+        self._start = self._first = 0.0
+        self._validation = (0.0, 0.0)  # When it started, and the seconds of drawing until then.
+        self._epoch_images = 0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the epoch's clock."""
         self._start, self._epoch_images = time.perf_counter(), 0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Start the clocks at the first batch."""
+        if not self._first:
+            self._first = self._start = time.perf_counter()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of a validation."""
+        self._validation = time.perf_counter(), _drawing_s(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the time of a validation, and take it out of that of the epoch within which it may lie."""
+        started, drawn_s = self._validation
+        spent_s = time.perf_counter() - started
+        if not trainer.sanity_checking:
+            self._start += spent_s
+            self._validating_s += spent_s - (_drawing_s(trainer) - drawn_s)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Sum up where the time went, if anything was trained."""
+        if not self.seconds:
+            return
+        loader: Any = trainer.train_dataloader  # a TimedLoader, which Lightning drops before the test
+        total_s = time.perf_counter() - self._first
+        self.speed = {
+            "images_per_second": self.images / self.seconds,
+            "share_waiting": loader.waited_s / total_s,
+            "share_validating": self._validating_s / total_s,
+            "share_drawing": _drawing_s(trainer) / total_s,
+        }
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -153,6 +191,13 @@ class EpochLines(Callback):
             bar.print(line)  # above the bar, which a plain print would break
         else:
             print(line, flush=True)
+
+
+def _drawing_s(trainer: Trainer) -> float:
+    """Seconds that overlays have taken so far."""
+    # Lightning does not say what it calls `callbacks`.
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return sum(callback.drawing_s for callback in callbacks if isinstance(callback, OverlayCallback))
 
 
 class _Bar(TQDMProgressBar):

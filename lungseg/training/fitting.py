@@ -142,9 +142,8 @@ class Training:
         kept = read_checkpoint(best)
         epoch = int(kept["epoch"])
         minutes = (time.perf_counter() - self.started) / 60
-        rate = self.lines.images / self.lines.seconds if self.lines.seconds else None
         rows, step = self._metrics_csv().rows(), int(kept["global_step"]) - 1
-        numbers = final_numbers(rows, epoch, test, minutes, rate, step)
+        numbers = final_numbers(rows, epoch, test, minutes, self.lines.speed, step)
         write_json(self.run.metrics_json, numbers)
         offline = sorted(self.run.folder.glob("wandb/offline-run-*"))
         loggers = [logger for logger in self.trainer.loggers if isinstance(logger, WandbLogger)]

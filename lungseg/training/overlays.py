@@ -1,6 +1,7 @@
 """Each epoch, the same few images: lungs, class map, the map inside the lungs, and the evidence the crop hides."""
 
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ class OverlayCallback(Callback):
 
     def __init__(self, config: OverlayConfig | None = None, folder: str | Path = "overlays", send_images: bool = True):
         self.config, self.folder, self.send_images = config or OverlayConfig(), Path(folder), send_images
+        self.drawing_s = 0.0
+        """Seconds it has taken."""
         self._batch: dict[str, Any] | None = None
         # An epoch that has ended and is not drawn; early stopping may make it the last one.
         self._pending: int | None = None
@@ -65,6 +68,7 @@ class OverlayCallback(Callback):
             self._draw(trainer, pl_module)
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        start = time.perf_counter()
         if self._batch is None:
             self._batch = self._choose(trainer)
         tiles = self.tiles(trainer, pl_module, self._batch)
@@ -73,6 +77,7 @@ class OverlayCallback(Callback):
         write_whole(self.folder / f"epoch_{self._pending:03d}.png", png(sheet))
         self._send(trainer, tiles, sheet)
         self._drawn, self._pending = self._pending, None
+        self.drawing_s += time.perf_counter() - start
 
     def tiles(self, trainer: Trainer, pl_module: LightningModule, batch: dict[str, Any]) -> list[Tile]:
         """Run the network on the chosen samples and say what is to be drawn of each."""

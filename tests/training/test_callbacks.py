@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from lungseg.config import AugmentConfig, DataConfig, LossConfig, ModelConfig, OptimConfig, OverlayConfig
+from lungseg.data import datamodule
 from lungseg.data.covidqu import CLASSES
 from lungseg.data.datamodule import LungDataModule
-from lungseg.training.callbacks import AveragedWeights
+from lungseg.data.dataset import LungDataset
+from lungseg.training import callbacks, overlays
+from lungseg.training.callbacks import AveragedWeights, EpochLines
 from lungseg.training.module import LungModule
 from lungseg.training.overlays import OverlayCallback
 
@@ -97,3 +102,57 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(
         keep = min(DECAY, (1 + n) / (10 + n))
         wanted = keep * wanted + (1 - keep) * step
     torch.testing.assert_close(watch.validated[-1], wanted)
+
+
+@pytest.mark.parametrize(("batches_between", "validations"), [(None, 2), (1, 6)])
+def test_time_is_shared_out_between_waiting_validating_and_drawing(
+    tiny_model: ModelConfig,
+    phantoms: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    batches_between: int | None,
+    validations: int,
+) -> None:
+    """On a clock that each image loaded moves by 1 s, a step by 2 s, a validation by 10 s, a sheet by 100 s."""
+    clock = 5.0
+    for module in (callbacks, datamodule, overlays):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock))
+
+    def slower(owner: type, name: str, seconds: float) -> None:
+        plain = getattr(owner, name)
+
+        def wrapped(self: Any, *arguments: Any) -> Any:
+            nonlocal clock
+            clock += seconds if getattr(self, "augmentation", True) else 0  # of the data sets, that of Train
+            return plain(self, *arguments)
+
+        monkeypatch.setattr(owner, name, wrapped)
+
+    for owner, name, seconds in (
+        *((LungDataset, "__getitem__", 1), (LungModule, "training_step", 2)),
+        *((LungModule, "on_validation_epoch_end", 10), (OverlayCallback, "tiles", 100)),
+    ):
+        slower(owner, name, seconds)
+    lines = EpochLines()
+    trainer = Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        val_check_interval=batches_between,
+        logger=False,
+        callbacks=[OverlayCallback(OverlayConfig(samples=1), tmp_path), lines],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    data = LungDataModule(root=str(phantoms), image_size=64, batch_size=4, workers=0, cache=False)
+    trainer.fit(LungModule(tiny_model, LossConfig(), OptimConfig(), list(CLASSES)), datamodule=data)
+    # 6 batches of 4 images in 2 epochs; neither the loading of the first nor the sanity check counts.
+    training, waiting = 6 * 2 + 5 * 4, 5 * 4
+    total = training + validations * (10 + 100)
+    assert lines.speed == {
+        "images_per_second": pytest.approx(24 / training),
+        "share_waiting": pytest.approx(waiting / total),
+        "share_validating": pytest.approx(validations * 10 / total),
+        "share_drawing": pytest.approx(validations * 100 / total),
+    }
