@@ -71,6 +71,23 @@ def test_classes_whose_empty_infection_masks_are_no_fault_are_named(
         assert run(root, word) == 2 and told in capsys.readouterr().err
 
 
+def test_augmented_samples_are_drawn_for_a_config(
+    leaking: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("augment:\n  rotate: 90\n")
+    pictures = []
+    for words in (["data.image_size=64"], ["data.image_size=64", "augment.rotate=0"]):
+        assert run(leaking, *words, "--augment", config, "--output", "out") == 1
+        assert capsys.readouterr().out.splitlines()[-1].endswith("out/pairs.png, out/augmented.png")
+        pictures.append(Path("out/augmented.png").read_bytes())
+    assert pictures[0] != pictures[1]
+    config.write_text("augment:\n  rotated: 90\n")
+    assert run(leaking, "--augment", config, "--output", "out") == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and "augment.rotated: unknown key" in captured.err
+
+
 def test_output_is_named_after_the_root_whatever_is_in_its_name(leaking: Path) -> None:
     run(leaking)
     manifest = leaking / "list.v1.csv"

@@ -19,7 +19,7 @@ from lungseg.runs.whole_files import to_csv, write_whole
 
 SHOWN_FILES = 10  # Files named of each kind of fault in the summary; `faults.csv` and the JSON have all.
 _VIEWS = {"border": "the border alone", "lungs blanked": "the image without its lungs"}
-LEAKS, FAULTS, PAIRS = "leaks.csv", "faults.csv", "pairs.png"
+LEAKS, FAULTS, PAIRS, AUGMENTED = "leaks.csv", "faults.csv", "pairs.png", "augmented.png"
 _OF_EACH = ("id", "split", "label")
 LEAK_COLUMNS = ("kind", "correlation", "across_splits", *(f"{name}_{image}" for image in "ab" for name in _OF_EACH))
 FAULT_COLUMNS = ("kind", "file", "detail")
@@ -96,7 +96,7 @@ def check_output(folder: Path, root: Path) -> None:
         raise UserError(f"--output: {str(folder)!r} lies inside the data set; name a folder elsewhere")
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"--output: {str(folder)!r} is a file; name a folder")
-    there = [name for name in (LEAKS, FAULTS, PAIRS) if (folder / name).exists()]
+    there = [name for name in (LEAKS, FAULTS, PAIRS, AUGMENTED) if (folder / name).exists()]
     head = ",".join(LEAK_COLUMNS).encode()
     if there and not (LEAKS in there and (folder / LEAKS).read_bytes().startswith(head)):
         raise FileExistsError(f"--output: {str(folder / there[0])!r} was not written by an audit; name another folder")
