@@ -1,5 +1,6 @@
 """Samples to tensors, and the order in which an epoch visits them."""
 
+import pickle
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -37,17 +38,21 @@ class LungDataset(Dataset[dict[str, Any]]):
         cache: ImageCache | None = None,
         infection_unknown: Collection[int] = (),
     ):
-        self.samples, self.image_size, self.keep_aspect = samples, image_size, keep_aspect
+        # One block of bytes: a list of objects would be copied into every worker, page by page, because Python counts
+        # the references to each that is looked at.
+        packed = [pickle.dumps(sample) for sample in samples]
+        self._packed, self._ends = b"".join(packed), np.cumsum([0, *map(len, packed)])
+        self.image_size, self.keep_aspect = image_size, keep_aspect
         self.augmentation, self.seed = augmentation, seed
         self.cache, self.infection_unknown = cache, infection_unknown
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self._ends) - 1
 
     def __getitem__(self, visit: Visit) -> dict[str, Any]:
         """Make the sample of one visit: its bytes depend on seed, epoch and id alone."""
         epoch, index = visit
-        sample = self.samples[index]
+        sample: Sample = pickle.loads(self._packed[self._ends[index] : self._ends[index + 1]])
         if self.cache is not None:
             image, masks = self.cache.read(index)
         else:

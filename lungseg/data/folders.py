@@ -104,10 +104,11 @@ class Folders:
             if images and masks and masks.keys().isdisjoint(images):
                 folder_of_masks = next(iter(masks.values())).parent
                 self._faults[_UNMATCHED].add(folder_of_masks.relative_to(self.root).as_posix())
+        base = self.root / inside  # joining paths is most of the time that a large data set takes
         return [
             Sample(
                 id=join(inside, name),
-                image=self.root / inside / name,
+                image=base / name,
                 lung=lungs.get(stem),
                 infection=infections.get(stem),
                 label=None,
@@ -172,7 +173,8 @@ class Folders:
     def _masks(self, folder: str | None) -> dict[str, Path]:
         if folder is None:
             return {}
-        return {stem: self.root / folder / name for stem, name in self._by_stem(folder).items()}
+        base = self.root / folder
+        return {stem: base / name for stem, name in self._by_stem(folder).items()}
 
     def _list(self, folder: str) -> tuple[list[str], list[str]]:
         if folder not in self._listed:

@@ -143,8 +143,8 @@ def _read_row(base: Path, line: int, row: Mapping[str, str], faults: Faults) -> 
     files: dict[str, Path | None] = {}
     for column in ("image", "lung", "infection"):
         name = row[column].replace("\\", "/")
-        files[column] = base / name if name else None
-        if (name or column == "image") and not os.path.isfile(base / name):  # noqa: PTH113 (three times as fast)
+        files[column] = file = base / name if name else None
+        if (file or column == "image") and not (file and os.path.isfile(file)):  # noqa: PTH113 (three times as fast)
             faults[f"{column} file not found"].append((line, name))
     # Spreadsheets write the number 1 as 1.0 in a column with gaps.
     name = row["label"].removesuffix(".0") if row["label"].removesuffix(".0").isdigit() else row["label"]

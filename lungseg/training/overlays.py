@@ -120,9 +120,9 @@ class OverlayCallback(Callback):
         """A batch of fixed samples spread over the classes, from Val, or from Train where there is no Val."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         samples = data.samples["val"] or data.samples["train"]
-        chosen = spread_over_classes(samples, self.config.samples)
-        dataset = LungDataset(samples, data.config.image_size, None, data.seed, data.config.keep_aspect)
-        batch: dict[str, Any] = unpack(default_collate([dataset[0, index] for index in chosen]))
+        chosen = [samples[index] for index in spread_over_classes(samples, self.config.samples)]
+        dataset = LungDataset(chosen, data.config.image_size, None, data.seed, data.config.keep_aspect)
+        batch: dict[str, Any] = unpack(default_collate([dataset[0, index] for index in range(len(chosen))]))
         return batch
 
     def _send(self, trainer: Trainer, tiles: list[Tile], sheet: Array) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,16 @@ def test_item_follows_the_contract(samples: list[Sample]) -> None:
     assert set(item["lung"].unique().tolist()) == {0.0, 1.0}
     assert item["label"] == samples[0].label and item["id"] == samples[0].id
     assert item["has_lung"] and item["has_infection"] and item["has_label"]
+
+
+def test_many_samples_are_few_objects_which_workers_need_not_copy(samples: list[Sample]) -> None:
+    many = samples * 100
+    gc.collect()
+    before = len(gc.get_objects())
+    data = LungDataset(many, 64, None, seed=0)
+    gc.collect()
+    assert len(gc.get_objects()) - before < 10 and len(data) == len(many)
+    assert data[0, len(many) - 1]["id"] == samples[-1].id
 
 
 def test_a_missing_target_is_marked_and_not_invented(samples: list[Sample]) -> None:
