@@ -243,9 +243,11 @@ class AugmentConfig:
     """Largest standard deviation of Gaussian noise as a share of full scale, in [0, 0.5]."""
     transforms: list[str] = field(default_factory=list)
     """Transforms of albumentations that come after these, each as a call: `CLAHE(clip_limit=4, p=0.3)`."""
+    mixup: float = 0.0
+    """Half of the images of a batch are mixed with others of it, by shares from Beta(mixup, mixup); in [0, 10]."""
 
     def __post_init__(self) -> None:
-        highest = {"rotate": 180, "flip": 1, "brightness": 1, "contrast": 1, "gamma": 0.9}
+        highest = {"rotate": 180, "flip": 1, "brightness": 1, "contrast": 1, "gamma": 0.9, "mixup": 10}
         check_calls(self.transforms)
         for name, value in vars(self).items():
             if name == "transforms":

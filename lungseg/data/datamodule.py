@@ -18,6 +18,7 @@ from lungseg.data.classes import unknown_infections
 from lungseg.data.dataset import LungDataset, ShardSampler, TrainSampler
 from lungseg.data.duplicates import without_training_copies
 from lungseg.data.index import fingerprint, load_data_set
+from lungseg.data.mixup import draw_pairs, mix
 from lungseg.data.phantom.phantom_set import write_phantoms
 from lungseg.data.sample import SPLITS, Sample, Split
 from lungseg.errors import DataError
@@ -81,9 +82,17 @@ class LungDataModule(LightningDataModule):
                     self.samples[split], config.image_size, config.keep_aspect, self._cache_folder
                 )
 
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Draw which images of a training batch are mixed, if `augment.mixup` is on."""
+        alpha = self.augmentation.mixup
+        if alpha == 0 or self.always_the_same or self.trainer is None or not self.trainer.training:
+            return batch
+        return draw_pairs(batch, alpha, f"mixup/{self.seed}/{self.trainer.current_epoch}")
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Make floats of a batch's bytes, on the device."""
-        return unpack(batch)
+        """Make floats of a batch's bytes, and mix what is to be mixed, on the device."""
+        batch = unpack(batch)
+        return mix(batch) if "share" in batch else batch
 
     def find_samples(self) -> None:
         """Index the data set and check it; no image is read but for `data.exclude_leaks`."""

@@ -3,11 +3,15 @@
 A missing target has weight 0: it is masked out, never invented.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+MAP_TERMS = ("evidence_loss", "localization_loss")
+"""Of class maps, by name."""
 
 
 class Term(NamedTuple):
@@ -109,6 +113,34 @@ def localization_term(class_maps: Tensor, label: Tensor, infection: Tensor, know
     relative = positive / peak.clamp_min(1e-6).view(-1, 1, 1)
     overlap, size = (relative * area).sum(dim=(1, 2)), relative.sum(dim=(1, 2)) + area.sum(dim=(1, 2))
     return Term(2 - share - (2 * overlap + 1) / (size + 1), known.float())
+
+
+def mixed_terms(own: Mapping[str, Term], others: Mapping[str, Term], share: Tensor) -> dict[str, Term]:
+    """Terms of images that `data.mixup` has mixed: the losses with both targets, each by its share of the image.
+
+    Of a cross-entropy this is exactly that with mixed labels, as it is linear in them; of masks it is the same pixel by
+    pixel (Eaton-Rosen et al., "Improving Data Augmentation for Medical Image Segmentation", MIDL 2018), and the like of
+    it for dice, which is not linear. A mixed image of which only one target is known has none. Terms of class maps
+    leave mixed images out: where the evidence should lie in two chests at once cannot be told from the masks of each.
+
+    Args:
+        own: Terms of B images with their own targets, by name.
+        others: Of the same images with the targets of those that they are mixed with.
+        share: (B,) float32 in [0, 1], what an image keeps of itself; where it is 1 the other counts for nothing.
+
+    Returns:
+        Terms of 2 B values, the own ones first; those of class maps as they were, with weight 0 for mixed images.
+    """
+    terms, unmixed = {}, share == 1
+    for name, (values, weights) in own.items():
+        if name in MAP_TERMS:
+            terms[name] = Term(values, weights * unmixed)
+            continue
+        other = others[name]
+        weights = weights * (unmixed | (other.weights > 0))
+        both = torch.cat([share * weights, (1 - share) * other.weights * (weights > 0)])
+        terms[name] = Term(torch.cat([values, other.values]), both)
+    return terms
 
 
 def _area(class_maps: Tensor, mask: Tensor, stride: int) -> Tensor:

@@ -15,9 +15,19 @@ from torch.optim.lr_scheduler import LambdaLR
 from lungseg.cam.lung import evidence_in_lungs, resize_map
 from lungseg.cam.methods import class_map_of
 from lungseg.config import LossConfig, ModelConfig, OptimConfig
+from lungseg.data.mixup import partner_targets
 from lungseg.errors import check
 from lungseg.models.checkpoint import read_checkpoint
-from lungseg.models.losses import Term, bce_term, cross_entropy_term, dice_term, evidence_term, localization_term
+from lungseg.models.losses import (
+    MAP_TERMS,
+    Term,
+    bce_term,
+    cross_entropy_term,
+    dice_term,
+    evidence_term,
+    localization_term,
+    mixed_terms,
+)
 from lungseg.models.metrics import StageScores
 from lungseg.models.model_file import read_model_section
 from lungseg.models.network import LungNetwork, LungOutput
@@ -108,6 +118,8 @@ class LungModule(LightningModule):
         """Run the network, log or collect every named term, return the total loss."""
         output: LungOutput = self.network(batch["image"])
         terms = self.terms(output, batch)
+        if "share" in batch:
+            terms = mixed_terms(terms, self.terms(output, partner_targets(batch)), batch["share"])
         ramp = self._map_ramp() if stage == "train" else 1.0
         total = self._total({name: term.mean() for name, term in terms.items()}, ramp)
         if stage == "train":
@@ -151,7 +163,7 @@ class LungModule(LightningModule):
     def _total(self, means: dict[str, Tensor], ramp: float = 1.0) -> Tensor:
         """Sum of the terms with their weights, of which those of class maps count to the share `ramp`."""
         weights = self.weights()
-        weights |= {name: ramp * weights[name] for name in ("evidence_loss", "localization_loss")}
+        weights |= {name: ramp * weights[name] for name in MAP_TERMS}
         parts = [weights[name.removeprefix("infection_")] * value for name, value in means.items()]
         return torch.stack(parts).sum()
 

@@ -4,9 +4,18 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from lungseg.models.losses import bce_term, cross_entropy_term, dice_term, evidence_term, localization_term
+from lungseg.models.losses import (
+    Term,
+    bce_term,
+    cross_entropy_term,
+    dice_term,
+    evidence_term,
+    localization_term,
+    mixed_terms,
+)
 
 BIG = 40.0
 
@@ -111,3 +120,39 @@ def test_localization_of_a_map_without_evidence_is_the_worst_and_finite() -> Non
     term = localization_term(maps, torch.tensor([0]), torch.ones(1, 8, 8), torch.tensor([True]), stride=4)
     term.mean().backward()
     assert term.values.item() == pytest.approx(2 - 1 / 5) and maps.grad is not None and maps.grad.isfinite().all()
+
+
+def test_mixed_cross_entropy_and_bce_are_those_of_mixed_targets() -> None:
+    torch.manual_seed(0)
+    logits, label, partner, share = torch.randn(3, 4), torch.tensor([2, 0, 3]), torch.tensor([1, 2, 0]), _SHARE
+    known, weights = torch.ones(3, dtype=torch.bool), torch.ones(4)
+    own, other = (cross_entropy_term(logits, labels, known, weights, 0.1) for labels in (label, label[partner]))
+    soft = share[:, None] * F.one_hot(label, 4) + (1 - share)[:, None] * F.one_hot(label[partner], 4)
+    wanted = F.cross_entropy(logits, soft, label_smoothing=0.1)
+    torch.testing.assert_close(_mixed("cross_entropy", own, other).mean(), wanted)
+    drawn, mask = torch.randn(3, 4, 4), (torch.rand(3, 4, 4) > 0.5).float()
+    own, other = (bce_term(drawn, masks, known) for masks in (mask, mask[partner]))
+    wide = share.view(3, 1, 1)
+    wanted = F.binary_cross_entropy_with_logits(drawn, wide * mask + (1 - wide) * mask[partner])
+    torch.testing.assert_close(_mixed("bce_loss", own, other).mean(), wanted)
+
+
+_SHARE = torch.tensor([0.75, 1.0, 0.5])
+
+
+def _mixed(name: str, own: Term, other: Term) -> Term:
+    return mixed_terms({name: own}, {name: other}, _SHARE)[name]
+
+
+def test_mixed_terms_by_hand_weigh_the_classes_and_leave_out_what_is_known_of_one_alone() -> None:
+    own = Term(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([1.0, 3.0, 0.0]))
+    other = Term(torch.tensor([8.0, 16.0, 32.0]), torch.tensor([3.0, 0.0, 1.0]))
+    # The third image has no target of its own; the second is not mixed, and needs none of another.
+    wanted = (0.75 * 1 * 1 + 0.25 * 3 * 8 + 3 * 2) / (0.75 * 1 + 0.25 * 3 + 3)
+    assert float(_mixed("cross_entropy", own, other).mean()) == pytest.approx(wanted)
+
+
+def test_terms_of_class_maps_leave_mixed_images_out() -> None:
+    own = Term(torch.tensor([1.0, 2.0, 4.0]), torch.ones(3))
+    for name in ("evidence_loss", "localization_loss"):
+        assert float(_mixed(name, own, own).mean()) == 2.0

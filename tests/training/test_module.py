@@ -5,18 +5,24 @@ import math
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import Trainer, seed_everything
+from torch.utils.data import default_collate
 
 from lungseg.config import AugmentConfig, DataConfig, LossConfig, ModelConfig, OptimConfig
+from lungseg.data.batch import unpack
 from lungseg.data.covidqu import CLASSES
 from lungseg.data.datamodule import LungDataModule
+from lungseg.data.mixup import mix
 from lungseg.models.checkpoint import load_network, read_checkpoint
+from lungseg.models.losses import dice_term
 from lungseg.runs.run import Run
 from lungseg.training.fitting import class_weights
-from lungseg.training.module import LungModule, lr_factor
+from lungseg.training.module import LungModule, Stage, lr_factor
 
 
 def _module(model: ModelConfig, loss: LossConfig | None = None, optim: OptimConfig | None = None) -> LungModule:
@@ -194,3 +200,81 @@ def test_a_class_of_lower_cost_moves_the_network_less(tiny_model: ModelConfig, p
 def test_weights_of_the_classes_come_from_the_config_after_a_resume_too(tiny_model: ModelConfig) -> None:
     """A checkpoint that brought its own would silently overrule `loss.class_costs=...` beside `run.resume=true`."""
     assert all(name.startswith("network.") for name in _module(tiny_model).state_dict())
+
+
+_ALL_TERMS = LossConfig(evidence_weight=1.0, localization_weight=0.5, evidence_warmup_epochs=0.0, label_smoothing=0.1)
+
+
+def _mixed(phantoms: Path, share: list[float]) -> dict[str, Any]:
+    """A batch of four images of which each is mixed with the next."""
+    data = _data(phantoms)
+    data.find_samples()
+    items = [data.dataset("train")[0, index] for index in (0, 4, 8, 11)]
+    pairs = {"partner": torch.tensor([1, 2, 3, 0]), "share": torch.tensor(share)}
+    return mix(unpack(default_collate(items)) | pairs)
+
+
+def test_mixed_by_a_share_of_one_nothing_changes(tiny_model: ModelConfig, phantoms: Path) -> None:
+    module = _module(dataclasses.replace(tiny_model, infection=True), _ALL_TERMS).eval()
+    batch = _mixed(phantoms, [1.0] * 4)
+    plain = {name: value for name, value in batch.items() if name not in ("partner", "share")}
+    for name in ("log", "log_dict"):
+        setattr(module, name, lambda *_, **__: None)
+    module.trainer = SimpleNamespace(global_step=0)  # type: ignore[assignment]
+    torch.testing.assert_close(module.training_step(batch, 0), module.training_step(plain, 0))
+
+
+def test_the_loss_of_a_mixed_batch_by_hand(tiny_model: ModelConfig, phantoms: Path) -> None:
+    module = _module(tiny_model, _ALL_TERMS).eval()
+    logged: dict[str, torch.Tensor] = {}
+    module.log = lambda *_, **__: None  # type: ignore[method-assign]
+    module.log_dict = lambda values, **_: logged.update(values)  # type: ignore[method-assign]
+    module.trainer = SimpleNamespace(global_step=0)  # type: ignore[assignment]
+    share = torch.tensor([0.25, 1.0, 0.5, 1.0])
+    batch = _mixed(phantoms, share.tolist())
+    loss = module.training_step(batch, 0)
+    output, order = module.network(batch["image"]), batch["partner"]
+    soft = F.one_hot(batch["label"], 3) * share[:, None] + F.one_hot(batch["label"][order], 3) * (1 - share)[:, None]
+    torch.testing.assert_close(
+        logged["train/cross_entropy"], F.cross_entropy(output.class_logits, soft, label_smoothing=0.1).detach()
+    )
+    known = batch["has_lung"]
+    own, other = (
+        dice_term(output.mask_logits[:, 0], lung[:, 0], known) for lung in (batch["lung"], batch["lung"][order])
+    )
+    torch.testing.assert_close(
+        logged["train/dice_loss"], (share * own.values + (1 - share) * other.values).mean().detach()
+    )
+    unmixed = module.terms(output, batch)["evidence_loss"].values[[1, 3]]
+    torch.testing.assert_close(logged["train/evidence_loss"], unmixed.mean().detach())
+    weights = module.weights()
+    parts = [weights[name] * logged[f"train/{name}"] for name in weights if f"train/{name}" in logged]
+    torch.testing.assert_close(loss.detach(), torch.stack(parts).sum())
+
+
+def test_training_batches_alone_are_mixed_by_seed_and_epoch(
+    tiny_model: ModelConfig, phantoms: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, list[float]]] = []
+    step = LungModule._step
+
+    def watched(self: LungModule, batch: dict[str, Any], stage: Stage) -> torch.Tensor:
+        seen.append((stage, batch["share"].tolist() if "share" in batch else []))
+        return step(self, batch, stage)
+
+    monkeypatch.setattr(LungModule, "_step", watched)
+
+    def shares(augmentation: AugmentConfig, always_the_same: bool = False) -> list[list[float]]:
+        seen.clear()
+        data = LungDataModule(DataConfig(root=str(phantoms), image_size=64, batch_size=4, workers=0), augmentation, 0)
+        data.always_the_same = always_the_same
+        trainer = _trainer(epochs=2)
+        trainer.fit(_module(tiny_model), datamodule=data)
+        trainer.test(_module(tiny_model), datamodule=data, verbose=False)
+        assert {stage for stage, share in seen if not share} >= {"val", "test"}
+        assert all(stage == "train" for stage, share in seen if share)
+        return [share for _, share in seen if share]
+
+    first = shares(AugmentConfig(mixup=1.0))
+    assert first == shares(AugmentConfig(mixup=1.0)) and len({tuple(share) for share in first}) == 6
+    assert shares(AugmentConfig()) == shares(AugmentConfig(mixup=1.0), always_the_same=True) == []
