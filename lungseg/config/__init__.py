@@ -203,8 +203,9 @@ class DataConfig:
     """Share of Train carved out as Test (seeded, stratified) when the data has no Test split; in [0, 0.5]."""
     keep_aspect: bool = True
     """Letterbox images that are not square; false stretches them."""
-    cache: bool = True
-    """Decode all images once into a file that later epochs, runs and processes share; 1.25 bytes a pixel."""
+    cache: bool | list[str] = True
+    """Decode all images once into a file a split that later epochs, runs and processes share; 1.25 bytes a pixel. A
+    list of splits (`[val,test]`) leaves the others, which are decoded in every epoch."""
     cache_dir: str | None = None
     """Folder of these files; null takes `$LUNGSEG_CACHE`, else `~/.cache/lungseg`. Old ones may be deleted any time."""
     phantom: PhantomConfig = field(default_factory=PhantomConfig)
@@ -218,6 +219,8 @@ class DataConfig:
         names = [name.strip().casefold() for name in self.classes or ()]
         unique = self.classes is None or (len(names) > 1 and all(names) and len(set(names)) == len(names))
         check(unique, "data.classes", "two names or more, none empty or twice (in lower case), or null", self.classes)
+        known = isinstance(self.cache, bool) or set(self.cache) <= {"train", "val", "test"}
+        check(known, "data.cache", "true, false, or a list of train, val and test", self.cache)
         check(0 <= self.test_fraction <= 0.5, "data.test_fraction", "in [0, 0.5]", self.test_fraction)
 
 

@@ -44,27 +44,40 @@ class ImageCache:
         self._reads = 0
 
     @classmethod
-    def open_or_build(
+    def locate(
         cls, samples: Sequence[Sample], image_size: int, keep_aspect: bool = True, folder: Path | None = None
     ) -> Self:
-        """Open the cache of these samples of one split, whose order is its index; build it first if it is not there.
+        """Give the cache of these samples of one split, whose order is its index, whether its file is there or not.
+
+        Size and aspect are those of `read_sample`; without a folder it lies where `cache_path` says.
+        """
+        split = samples[0].split if samples else "empty"
+        key = cache_key(samples, image_size, keep_aspect)
+        path = cache_path(folder, f"{split}-{len(samples)}-{image_size}px-{key}{SUFFIX}")
+        return cls(path, len(samples), image_size)
+
+    def build(self, samples: Sequence[Sample], keep_aspect: bool = True) -> Self:
+        """Write the file if it is not there, from the samples and the aspect that `locate` was given.
 
         Several processes may call this at once: one builds, the others wait for it. No half-written file ever bears
-        the final name. Size and aspect are those of `read_sample`; without a folder it lies where `cache_path` says.
+        the final name.
 
         Raises:
             DataError: One line: all faulty files of the samples (the first three named), or a folder that cannot
                 take the cache.
         """
-        split = samples[0].split if samples else "empty"
-        key = cache_key(samples, image_size, keep_aspect)
-        path = cache_path(folder, f"{split}-{len(samples)}-{image_size}px-{key}{SUFFIX}")
-        cache = cls(path, len(samples), image_size)
-        if not cache.is_complete():
-            with locked(path, "cache", "data.cache=false"):
-                if not cache.is_complete():  # another process may have built it while this one waited
-                    _build(path, samples, image_size, keep_aspect)
-        return cache
+        if not self.is_complete():
+            with locked(self.path, "cache", "data.cache=false"):
+                if not self.is_complete():  # another process may have built it while this one waited
+                    _build(self.path, samples, self.image_size, keep_aspect)
+        return self
+
+    @classmethod
+    def open_or_build(
+        cls, samples: Sequence[Sample], image_size: int, keep_aspect: bool = True, folder: Path | None = None
+    ) -> Self:
+        """Give what `locate` finds; `build` it first if it is not there."""
+        return cls.locate(samples, image_size, keep_aspect, folder).build(samples, keep_aspect)
 
     def read(self, index: int) -> tuple[Plane, Plane]:
         """Give image and masks of a sample, (S, S) uint8 each, as `read_sample` does; copies, free to be changed."""
@@ -88,12 +101,38 @@ class ImageCache:
         """Leave the mapping behind: another process maps the file itself."""
         return {**self.__dict__, "_map": None}
 
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file once it is there."""
+        return self.count * row_bytes(self.image_size)
+
     def is_complete(self) -> bool:
         """Whether the file is there, with all its rows."""
         try:
-            return self.path.stat().st_size == self.count * row_bytes(self.image_size)
+            return self.path.stat().st_size == self.size_bytes
         except OSError:
             return False
+
+
+def say_what_comes(caches: Sequence[ImageCache]) -> None:
+    """Print what those of the caches in one folder that are not there yet will take, before any of them is written.
+
+    Raises:
+        DataError: It is more than is free there.
+    """
+    missing = [cache for cache in caches if not cache.is_complete()]
+    if not missing:
+        return
+    folder, needed = missing[0].path.parent, sum(cache.size_bytes for cache in missing)
+    free = shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
+    parts = ", ".join(f"{cache.path.name.partition('-')[0]} {_size(cache.size_bytes)}" for cache in missing)
+    if needed > free:
+        hint = "set data.cache_dir or LUNGSEG_CACHE to another folder, name fewer splits, as data.cache=[val,test], or "
+        reason = f"the cache takes {_size(needed)} ({parts}), and {_size(free)} are free there"
+        raise DataError(f"{folder}: {reason}; {hint}data.cache=false")
+    images = sum(cache.count for cache in missing)
+    line = f"cache: {images:,} images will be decoded into {folder}: {_size(needed)} ({parts}), {_size(free)} are free"
+    print(line, file=sys.stderr, flush=True)
 
 
 def cache_path(folder: Path | None, name: str) -> Path:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from lungseg.config import AugmentConfig, DataConfig
 from lungseg.data.batch import Batch, unpack
-from lungseg.data.cache import ImageCache
+from lungseg.data.cache import ImageCache, say_what_comes
 from lungseg.data.classes import unknown_infections
 from lungseg.data.dataset import LungDataset, ShardSampler, TrainSampler
 from lungseg.data.duplicates import without_training_copies
@@ -76,11 +76,15 @@ class LungDataModule(LightningDataModule):
         if not self.samples:
             self.find_samples()
         config = self.config
-        for split in _SPLITS_OF_STAGE.get(stage, SPLITS) if config.cache else ():
-            if self.samples[split] and split not in self.caches:
-                self.caches[split] = ImageCache.open_or_build(
-                    self.samples[split], config.image_size, config.keep_aspect, self._cache_folder
-                )
+        cached = config.cache if isinstance(config.cache, list) else SPLITS if config.cache else ()
+        new = {
+            split: ImageCache.locate(samples, config.image_size, config.keep_aspect, self._cache_folder)
+            for split in _SPLITS_OF_STAGE.get(stage, SPLITS)
+            if split in cached and split not in self.caches and (samples := self.samples[split])
+        }
+        say_what_comes(list(new.values()))
+        for split, cache in new.items():
+            self.caches[split] = cache.build(self.samples[split], config.keep_aspect)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Draw which images of a training batch are mixed, if `augment.mixup` is on."""

@@ -111,6 +111,10 @@ def test_words_of_a_sweep_agent_are_python_values() -> None:
         ("optim: {weight_decay: .inf}", "optim.weight_decay: must be >= 0 and finite, got inf"),
         ("data: {batch_size: 1.5}", "data.batch_size: expected a whole number (int), got 1.5"),
         ("data: {batch_size: null}", "data.batch_size: may not be empty or null"),
+        (
+            "data: {cache: [val, tets]}",
+            "data.cache: must be true, false, or a list of train, val and test, got ['val', 'tets']",
+        ),
         ("run: {name: 007}", "run.name: expected text (str), got 7; put it in quotes"),
         ("run: {name: ???}", "broken YAML at line 1, column 13: did not find expected node content"),
         ("run:\n  name: ???", "run.name: must be given a value, got '???'"),

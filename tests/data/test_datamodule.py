@@ -47,6 +47,30 @@ def test_a_stage_builds_the_caches_it_needs(phantoms: Path, tmp_path: Path) -> N
     assert set(module.caches) == {"train", "val", "test"}
 
 
+def test_only_the_splits_named_are_cached_and_their_size_is_said_before(
+    phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = _module(_config(phantoms, cache=["val", "test"], cache_dir=str(tmp_path / "c")))
+    assert set(module.caches) == {"val", "test"} and len(list((tmp_path / "c").glob("*.cache"))) == 2
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first.startswith(
+        f"cache: 12 images will be decoded into {tmp_path / 'c'}: 0.1 MB (val 0.0 MB, test 0.0 MB), "
+    )
+    _module(_config(phantoms, cache=["val", "test"], cache_dir=str(tmp_path / "c")))
+    assert "cache" not in capsys.readouterr().err  # all there
+
+
+def test_caches_that_do_not_fit_together_are_refused_before_any_is_written(
+    phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=100_000)  # the largest of the three would fit
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    rule = r"c: the cache takes 0\.1 MB \(train 0\.1 MB, .*0\.1 MB are free there; set data\.cache_dir .*\[val,test\]"
+    with pytest.raises(DataError, match=rule):
+        _module(_config(phantoms, cache_dir=str(tmp_path / "c")))
+    assert not (tmp_path / "c").exists()
+
+
 def test_without_a_root_phantoms_are_written_and_used(tmp_path: Path) -> None:
     phantom = PhantomConfig(train=3, val=3, test=3, size_px=64, dir=str(tmp_path))
     module = _module(_config(None, phantom=phantom))
