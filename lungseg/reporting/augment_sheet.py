@@ -21,13 +21,13 @@ def draw_augmented(data: LungDataModule) -> drawing.Array:
     The items are those that the training's loader makes of the same config, bit for bit: size, seed and transforms are
     those of `data`, whose samples are found. Outlines show that masks move with their image.
     """
-    seen = data.dataset("train")
+    samples, seen = data.samples["train"], data.dataset("train")
     plain = copy(seen)
     plain.augmentation = None
     rows = []
-    for index in spread_over_classes(seen.samples, SAMPLES):
+    for index in spread_over_classes(samples, SAMPLES):
         items = [plain[0, index], *(seen[epoch, index] for epoch in range(EPOCHS))]
-        rows += [_join([_panel(item) for item in items]), _caption(seen.samples[index])]
+        rows += [_join([_panel(item) for item in items]), _caption(samples[index])]
     title = f"samples of Train as training sees them, {seen.image_size} px, run.seed={data.seed}"
     texts = [drawing.Text(8, 5, title, 15)]
     texts += [drawing.Text(8, 31, "as it is", 12), drawing.Text(64, 31, "lung", 12, drawing.TRUE_COLOUR)]
