@@ -32,8 +32,9 @@ def present(groups: dict[str, Flags]) -> dict[str, Flags]:
 
 def confusion_matrix(probs: Floats, label: Integers) -> Integers:
     """Counts (C, C) of usable images, rows true, columns predicted."""
-    counts: Integers = _cells(probs, label).sum(axis=0).astype(np.int64)
-    return counts.reshape(probs.shape[1], probs.shape[1])
+    size, known = probs.shape[1], usable(probs, label)
+    cells = label[known] * size + probs[known].argmax(axis=1)
+    return np.bincount(cells, minlength=size * size).reshape(size, size).astype(np.int64)
 
 
 def class_scores(probs: Floats, label: Integers, classes: Sequence[str]) -> Statistic:
@@ -44,10 +45,14 @@ def class_scores(probs: Floats, label: Integers, classes: Sequence[str]) -> Stat
     Undefined: sensitivity and F1 of a class without images, its precision if it is never predicted, its specificity if
     every image is of it.
     """
-    cells, size = _cells(probs, label), len(classes)
+    # No score needs the single cells of the matrix, whose number is the square of that of the classes.
+    known, number = usable(probs, label)[:, None], np.arange(len(classes))
+    truth, guesses = (label[:, None] == number) & known, (probs.argmax(axis=1)[:, None] == number) & known
+    counts = np.concatenate([truth & guesses, truth, guesses], axis=1).astype(np.float64)
 
     def statistic(weights: Floats) -> dict[str, Floats]:
-        return _confusion_scores((weights @ cells).reshape(-1, size, size), classes)
+        hits, of_class, called = np.split(weights @ counts, 3, axis=1)
+        return _confusion_scores(hits, of_class, called, classes)
 
     return statistic
 
@@ -67,6 +72,7 @@ def class_caveats(probs: Floats, label: Integers, classes: Sequence[str]) -> lis
     if not known.any():
         return [*caveats, "no image has both a label and finite probabilities: classification is not measured"]
     matrix = confusion_matrix(probs, label)
+    never = [name for index, name in enumerate(classes) if not matrix[:, index].any()]
     for index, name in enumerate(classes):
         of_class, guesses = int(matrix[index].sum()), int(matrix[:, index].sum())
         if not of_class:
@@ -75,23 +81,16 @@ def class_caveats(probs: Floats, label: Integers, classes: Sequence[str]) -> lis
             )
         elif of_class == known.sum():
             caveats.append(f"{name}: every image is of this class; specificity, AUROC, average precision are undefined")
-        if not guesses:
+        if not guesses and len(never) <= 3:
             caveats.append(f"{name}: never predicted; precision is undefined")
+    if len(never) > 3:  # of many classes a network names few at first
+        more = f"{', '.join(never[:3])} and {len(never) - 3} more classes"
+        caveats.append(f"{more}: never predicted; precision is undefined")
     return caveats
 
 
-def _cells(probs: Floats, label: Integers) -> Floats:
-    """(N, C * C): 1 in the cell of the confusion matrix that a usable image is in."""
-    size, known = probs.shape[1], usable(probs, label)
-    cells = np.zeros((len(label), size * size))
-    cells[known, label[known] * size + probs[known].argmax(axis=1)] = 1
-    return cells
-
-
-def _confusion_scores(counts: Floats, classes: Sequence[str]) -> dict[str, Floats]:
-    """Scores (R,) by name from counts (R, C, C), rows true, columns predicted."""
-    hits = np.diagonal(counts, axis1=1, axis2=2)
-    truth, guesses = counts.sum(axis=2), counts.sum(axis=1)
+def _confusion_scores(hits: Floats, truth: Floats, guesses: Floats, classes: Sequence[str]) -> dict[str, Floats]:
+    """Scores (R,) by name from counts (R, C) of images that are of a class and called it, are of it, are called it."""
     total = truth.sum(axis=1, keepdims=True)
     of_class = _one_against_rest(hits, truth, guesses, total)
     # a class that has no image must not count as F1 of 0, which its wrong predictions alone would give

@@ -23,6 +23,7 @@ from lungseg.evaluation.infection_scores import SEVERITY_SCORES
 from lungseg.evaluation.results import EvaluationResults, EvaluationSetup
 from lungseg.evaluation.segmentation import OVERLAP_SCORES, SIDES, SURFACE_SCORES
 from lungseg.evaluation.statistics import Floats, Integers
+from lungseg.runs.whole_files import plain_cell
 
 _BY_SIDE = OVERLAP_SCORES + SURFACE_SCORES
 MASK_SCORES = (
@@ -175,8 +176,8 @@ def read_evaluation(run: Path, name: str) -> SavedEvaluation:
                 f"{folder / file_name}: not there; {hint}run "
                 f"`python -m lungseg.evaluate --checkpoint {run}{word}` first"
             )
-    with (folder / ROWS_FILE).open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    with (folder / ROWS_FILE).open(newline="", encoding="utf-8") as file:
+        rows = [{name: plain_cell(cell or "") for name, cell in row.items() if name} for row in csv.DictReader(file)]
     if not rows or not {"digest", "group", "label"} <= rows[0].keys():
         raise UserError(f"{folder / ROWS_FILE}: is of another version of lungseg; evaluate the run again")
     results = read_results(folder)

@@ -177,7 +177,8 @@ def verdict(shown: ShownImages) -> Verdict:
     units = _independent(shown)
     present = [count for count in units.values() if count]
     if len(present) < 2 or min(present) < LEAST_UNITS:
-        counts = ", ".join(f"{name} {count}" for name, count in units.items())
+        counts = ", ".join(f"{name} {count}" for name, count in [*units.items()][:20])
+        counts += f", and {len(units) - 20} more classes" if len(units) > 20 else ""
         few = f"too few to judge: {counts}; two classes and {LEAST_UNITS} images (or patients) of each are needed"
         return Verdict("unclear", [few], RULE, LIMITS, {})
     left = bootstrap([_skill_left(shown)], len(shown.label), [sample.group for sample in shown.samples], REPLICATES)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import re
 import threading
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -59,11 +60,16 @@ def write_figures(charts: Iterable[Chart], folder: Path) -> None:
 
 def _save(chart: Chart, suffix: str) -> bytes:
     from matplotlib import rc_context
+    from matplotlib.text import Text
 
+    for text in chart.drawing.figure.findobj(Text):
+        text.set_parse_math(False)  # a class may be called `$x$`
     written = io.BytesIO()
     date = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix, {})
     settings: Any = {"svg.fonttype": "none", "svg.hashsalt": chart.name, "pdf.fonttype": 42}
-    with _LOCK, rc_context(settings):
+    with _LOCK, rc_context(settings), warnings.catch_warnings():
+        # Of a script that no font here has: a page's browser finds one, and a figure shows boxes.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         paper = "none" if suffix == ".svg" else "white"
         chart.drawing.figure.savefig(written, format=suffix[1:], dpi=300, facecolor=paper, metadata=date)
     # laid out once: every file looks the same, and the others are written in half the time

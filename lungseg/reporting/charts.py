@@ -50,10 +50,10 @@ class Row(NamedTuple):
 
 def draw_roc(curves: Mapping[str, CurvePoints], scores: Numbers) -> Drawing:
     """One ROC curve a class; `scores` holds `auroc_CLASS`."""
-    figure, (axes,) = _figure(3.0)
+    figure, (axes,) = _figure(3.0 + 0.12 * max(0, len(curves) - 4))
     _style(axes, "false positive rate", "true positive rate (sensitivity)")
     axes.plot([0, 1], [0, 1], **_REFERENCE)
-    entries = [f"{name}: AUROC {format_interval(scores.get(f'auroc_{name}'))}" for name in curves]
+    entries = [f"{_short(name)}: AUROC {format_interval(scores.get(f'auroc_{name}'))}" for name in curves]
     for index, (entry, curve) in enumerate(zip(entries, curves.values(), strict=True)):
         _line(axes, zip(curve.x, curve.y, strict=True), index, label=entry)
     axes.set(xlim=(0, 1), ylim=(0, 1.01))
@@ -68,11 +68,11 @@ def draw_precision_recall(
 
     `scores` holds `average_precision_CLASS`.
     """
-    figure, (axes,) = _figure(3.0)
+    figure, (axes,) = _figure(3.0 + 0.12 * max(0, len(curves) - 4))
     _style(axes, "recall (sensitivity)", "precision")
     entries = []
     for index, (name, curve) in enumerate(curves.items()):
-        entries.append(f"{name}: AP {format_interval(scores.get(f'average_precision_{name}'))}")
+        entries.append(f"{_short(name)}: AP {format_interval(scores.get(f'average_precision_{name}'))}")
         if name in prevalence:
             _line(axes, [(0, prevalence[name]), (1, prevalence[name])], index, linewidth=0.6, alpha=0.7)
             entries[-1] += f", guessing {prevalence[name]:.3f}"
@@ -134,7 +134,7 @@ def draw_distribution(
     words = []
     for index, (group, of_group) in enumerate(shown.items()):
         words.append(
-            f"{group}: median {np.median(of_group):.3f} ({len(of_group):,} images, lowest {min(of_group):.3f})"
+            f"{_short(group)}: median {np.median(of_group):.3f} ({len(of_group):,} images, lowest {min(of_group):.3f})"
         )
         _box(boxes, group, of_group, index)
         boxes.text(low, index - 0.12, words[-1], fontsize=FONT_PT, color=INK)
@@ -190,6 +190,8 @@ def draw_series(
 
 def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Drawing:
     """Images by true class (rows) and predicted one, with the share of the true class."""
+    size = len(classes)
+    font_pt = FONT_PT * min(1, 6 / size)
     figure, (axes,) = _figure(2.8)
     _style(axes, "predicted", "true")
     shares = [[count / max(sum(row), 1) for count in row] for row in matrix]
@@ -198,12 +200,20 @@ def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> D
         for j, count in enumerate(row):
             colour = "white" if shares[i][j] > 0.72 else "black"  # of the two, what stands out more
             words = f"{count}\n{shares[i][j]:.1%}"
-            axes.text(j, i, words, ha="center", va="center", color=colour, fontsize=FONT_PT)
-    axes.set_xticks(range(len(classes)), classes)
-    axes.set_yticks(range(len(classes)), classes, rotation=90, va="center")
+            axes.text(j, i, words, ha="center", va="center", color=colour, fontsize=font_pt)
+    names = [_short(name) for name in classes]
+    # The names of many classes have no room beside each other.
+    axes.set_xticks(range(size), names, rotation=0 if size < 5 else 90, fontsize=font_pt)
+    axes.set_yticks(range(size), names, rotation=90 if size < 5 else 0, va="center", fontsize=font_pt)
     axes.grid(visible=False)
     label = "; ".join(f"{name}: {', '.join(map(str, row))}" for name, row in zip(classes, matrix, strict=True))
     return Drawing(figure, f"Confusion matrix. {label}.")
+
+
+def _short(name: str) -> str:
+    """A class's name as there is room for it; matplotlib leaves out of a key what begins with an underscore."""
+    name = f" {name}" if name.startswith("_") else name
+    return name if len(name) <= 24 else f"{name[:23]}…"
 
 
 def _figure(height_in: float, *heights: float) -> tuple[Figure, list[Axes]]:

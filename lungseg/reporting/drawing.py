@@ -3,8 +3,11 @@
 import base64
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
@@ -19,6 +22,8 @@ PREDICTED_COLOUR = (240, 228, 66)
 INFECTION_COLOUR = (255, 154, 213)  # Of predicted infection, as in a report's gallery.
 WARNING_COLOUR = (255, 120, 60)
 INK, PAPER = (225, 225, 225), (18, 18, 18)
+_FONTS = ("NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc", "DejaVuSans.ttf")
+"""Those of Linux, macOS and Windows that know most scripts, then one that knows Latin, Greek, Cyrillic and Arabic."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +215,9 @@ def write_texts(picture: Array, texts: Sequence[Text]) -> Array:
     for text in texts:
         # names of files may hold what no font can show
         words = text.words.encode("utf-8", "replace").decode()
-        pen.multiline_text((text.left, text.top), words, fill=text.colour, font=_load_font(text.size_px), spacing=1)
+        pen.multiline_text(
+            (text.left, text.top), words, fill=text.colour, font=_load_font(text.size_px, words.isascii()), spacing=1
+        )
     return np.asarray(image)
 
 
@@ -237,8 +244,13 @@ def _closed(points: Array) -> str:
 
 
 @cache
-def _load_font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font in a size."""
+def _load_font(size_px: int, is_ascii: bool) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font in a size; it knows little but ASCII, beyond which the first of the `_FONTS` is taken."""
+    found = find_spec("matplotlib")  # whose own font is not in the system's folders
+    folder = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" if found and found.origin else Path()
+    for name in () if is_ascii else (*_FONTS, str(folder / _FONTS[-1])):
+        with suppress(OSError):
+            return ImageFont.truetype(name, size_px)
     return ImageFont.load_default(size_px)
 
 
@@ -259,7 +271,7 @@ def _bar_labels(side_px: int) -> Array:
 
 def _text_strip(caption: str, warning: str, width: int) -> Array:
     """The caption, and the warning after it in its own colour."""
-    end = ImageDraw.Draw(Image.new("L", (1, 1))).textlength(caption, font=_load_font(13))
+    end = ImageDraw.Draw(Image.new("L", (1, 1))).textlength(caption, font=_load_font(13, caption.isascii()))
     texts = [Text(8, 3, caption, 13), Text(16 + end, 3, warning, 13, WARNING_COLOUR)]
     return write_texts(np.full((22, width, 3), PAPER, np.uint8), texts)
 

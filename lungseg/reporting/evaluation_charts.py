@@ -9,7 +9,7 @@ from lungseg.reporting import charts
 from lungseg.reporting.chart_files import Chart
 from lungseg.reporting.charts import Drawing, Row
 from lungseg.reporting.evaluation_files import Content, to_float
-from lungseg.reporting.formatting import class_counts, format_interval
+from lungseg.reporting.formatting import class_counts, confusion_names, format_interval
 from lungseg.reporting.sentences import chance_of, tells_nothing
 
 VIEWS = {
@@ -28,7 +28,7 @@ def evaluation_charts(content: Content) -> dict[str, list[Chart]]:
     results = content.results
     matrix, paper = results.confusion, []
     if sum(map(sum, matrix)):
-        paper.append(Chart("confusion", "", "", charts.draw_confusion(matrix, results.setup.classes)))
+        paper.append(Chart("confusion", "", "", charts.draw_confusion(matrix, confusion_names(results))))
     return {
         "masks": _mask_charts(content),
         "classes": _class_charts(results),

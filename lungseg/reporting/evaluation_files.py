@@ -20,7 +20,7 @@ import numpy as np
 from lungseg.evaluation.results import EvaluationResults
 from lungseg.evaluation.saved import read_results
 from lungseg.reporting import drawing
-from lungseg.runs.whole_files import write_json, write_whole
+from lungseg.runs.whole_files import plain_cell, write_json, write_whole
 
 if TYPE_CHECKING:
     from lungseg.evaluation.outputs import Picture as ShownImage
@@ -66,8 +66,10 @@ def read_content(folder: Path) -> Content:
     """
     results, table, rows = read_results(folder), folder / "per_image.csv", []
     if table.is_file():
-        with table.open(newline="") as file:
-            rows = [{name: cell or "" for name, cell in row.items() if name} for row in csv.DictReader(file)]
+        with table.open(newline="", encoding="utf-8") as file:
+            rows = [
+                {name: plain_cell(cell or "") for name, cell in row.items() if name} for row in csv.DictReader(file)
+            ]
     return Content(results, rows, read_pictures(folder))
 
 

@@ -1,7 +1,10 @@
 """Numbers as text: with their intervals, as headlines, and as LaTeX tables that need no package."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
+
+import numpy as np
 
 from lungseg.evaluation.intervals import Number, Numbers
 from lungseg.evaluation.results import EvaluationResults
@@ -21,6 +24,7 @@ LOCALISATION_COLUMNS = (
 )
 """Of the table of class maps: heading and name of the number."""
 SIZE_COLUMNS = tuple(LOCALISATION_COLUMNS[at] for at in (1, 4, 6, 7))  # Of the same table by size of lesion.
+MOST_CLASSES = 20  # Of a report; of more, it shows those with the most images.
 LESIONS = {f"lesion_{size}": f"{size} lesions" for size in ("small", "medium", "large")}
 """Titles of groups of images."""
 Measured = Number | ScoreboardRow  # What has a value with an interval, each None where it is undefined.
@@ -62,9 +66,62 @@ def format_images(count: int) -> str:
     return f"{count:,} image{'' if count == 1 else 's'}"
 
 
+def of_main_classes(results: EvaluationResults) -> EvaluationResults:
+    """The results as a report shows them: of more than `MOST_CLASSES` classes, those with the most images.
+
+    The others are one row and one column of the confusion matrix, the last, and `class_images` still has them.
+    """
+    names = results.setup.classes
+    by_images = sorted(range(len(names)), key=lambda index: (-results.setup.class_images.get(names[index], 0), index))
+    if len(names) <= MOST_CLASSES:
+        return results
+    kept, rest = sorted(by_images[:MOST_CLASSES]), by_images[MOST_CLASSES:]
+    shown, hidden = (tuple(f"_{names[index]}" for index in indices) for indices in (kept, rest))
+
+    def of_shown(numbers: Mapping[str, Number]) -> Numbers:
+        return {n: number for n, number in numbers.items() if n.endswith(shown) or not n.endswith(hidden)}
+
+    curves, points, matrix = results.curves, results.operating_points, np.array(results.confusion)
+    for axis in range(matrix.size and 2):
+        others = matrix.take(rest, axis).sum(axis, keepdims=True)
+        matrix = np.concatenate([matrix.take(kept, axis), others], axis)
+    return replace(
+        results,
+        setup=replace(results.setup, classes=[names[index] for index in kept]),
+        segmentation=of_shown(results.segmentation),
+        classification=of_shown(results.classification),
+        confusion=matrix.tolist(),
+        curves=replace(
+            curves,
+            roc={name: curve for name, curve in curves.roc.items() if f"_{name}" in shown},
+            precision_recall={name: curve for name, curve in curves.precision_recall.items() if f"_{name}" in shown},
+        ),
+        operating_points=replace(points, scores=of_shown(points.scores)) if points else None,
+        class_maps={name: replace(m, intervals=of_shown(m.intervals)) for name, m in results.class_maps.items()},
+        caveats=[
+            f"of {len(names)} classes those {len(kept)} with the most images are shown; metrics.json and "
+            "scores.csv have all",
+            *results.caveats,
+        ],
+    )
+
+
 def class_counts(results: EvaluationResults) -> dict[str, int]:
     """Images by true class, of the classes that have one."""
     return {name: count for name, count in results.setup.class_images.items() if count}
+
+
+def count_words(results: EvaluationResults) -> str:
+    """`COVID-19 3, Normal 1,200`, with no more classes than are shown; empty where no image has a class."""
+    counts = class_counts(results)
+    shown = [name for name in counts if name in results.setup.classes]
+    more = [f"{len(counts) - len(shown)} more classes"] if len(shown) < len(counts) else []
+    return ", ".join([*(f"{name} {counts[name]:,}" for name in shown), *more])
+
+
+def confusion_names(results: EvaluationResults) -> list[str]:
+    """Names of the rows and columns of the confusion matrix; the last may be that of all classes not shown."""
+    return [*results.setup.classes, "other classes"][: len(results.confusion)]
 
 
 def title_of(results: EvaluationResults) -> str:
@@ -88,7 +145,7 @@ def headlines(results: EvaluationResults) -> list[Headline]:
 
 def results_latex(results: EvaluationResults) -> str:
     r"""The headline numbers of an evaluation with their intervals; `\input{table.tex}` takes it."""
-    counts = ", ".join(f"{name} {count}" for name, count in class_counts(results).items())
+    counts = count_words(results)
     caption = f"{title_of(results)}, {format_images(results.setup.images)}" + (f" ({counts})" if counts else "")
     caption += f"; 95 % bootstrap intervals of {results.setup.bootstraps} resamples."
     rows = []

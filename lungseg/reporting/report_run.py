@@ -1,6 +1,7 @@
 """A run measured and reported in one call: what `python -m lungseg.evaluate` does, and `fit` at its end."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -18,8 +19,10 @@ from lungseg.reporting.formatting import (
     LOCALISATION_COLUMNS,
     SIZE_COLUMNS,
     class_counts,
+    confusion_names,
     headlines,
     localisation_rows,
+    of_main_classes,
     results_latex,
     title_of,
 )
@@ -98,6 +101,7 @@ def write_report(folder: Path) -> Path:
         UserError: It is not what `evaluate` writes.
     """
     content = read_content(folder)
+    content = replace(content, results=of_main_classes(content.results))
     charts = evaluation_charts(content)
     page = folder / "report.html"
     write_text(folder / "table.tex", results_latex(content.results))
@@ -118,6 +122,7 @@ def evaluation_page(content: Content, charts: Mapping[str, Sequence[Chart]], fol
         results=results,
         sentences=summary_sentences(content),
         headlines=headlines(results),
+        confusion_names=confusion_names(results),
         charts=charts,
         mask_groups=groups,
         class_numbers=results.classification | _calibration_numbers(results),

@@ -4,7 +4,7 @@ import statistics
 
 from lungseg.evaluation.results import CalibrationResults, EvaluationResults, RobustnessPoint
 from lungseg.reporting.evaluation_files import Content
-from lungseg.reporting.formatting import Measured, class_counts, format_images, title_of
+from lungseg.reporting.formatting import Measured, class_counts, count_words, format_images, title_of
 
 CLEARLY = 0.05
 """Share of evidence above that of a uniform map from which the summary says that maps clearly prefer the lungs."""
@@ -43,7 +43,7 @@ def _in_words(number: Measured) -> str:
 
 
 def _data(results: EvaluationResults) -> str:
-    counts = ", ".join(f"{name} {count:,}" for name, count in class_counts(results).items())
+    counts = count_words(results)
     images = format_images(results.setup.images)
     return f"Measured on {images}: {title_of(results)} ({counts or 'no class labels'})"
 

@@ -10,9 +10,11 @@ from lungseg.reporting.formatting import (
     LESIONS,
     LOCALISATION_COLUMNS,
     align,
+    count_words,
     format_interval,
     headlines,
     localisation_rows,
+    of_main_classes,
 )
 
 _SHARES = {
@@ -74,8 +76,8 @@ def summary_lines(numbers: dict[str, float], folder: Path, offline: Path | None)
 
 def evaluation_lines(results: EvaluationResults) -> list[str]:
     """The headline numbers of an evaluation with their intervals, its class maps, the verdict, and what to know."""
+    results = of_main_classes(results)
     setup = results.setup
-    classes = ", ".join(f"{name} {count}" for name, count in setup.class_images.items())
     rows = [(headline.title, headline.number) for headline in headlines(results)]
     for name in setup.classes:
         for score in ("sensitivity", "specificity", "precision"):
@@ -83,7 +85,7 @@ def evaluation_lines(results: EvaluationResults) -> list[str]:
                 rows.append((f"{score.capitalize()}, {name}", results.classification[f"{score}_{name}"]))
     return [
         "",
-        f"{setup.split} of {setup.data_name}: {setup.images} images ({classes})",
+        f"{setup.split} of {setup.data_name}: {setup.images} images ({count_words(results) or 'no class labels'})",
         f"{'':<48}  value  [95 % interval]",
         *(_line(title, format_interval(number, 4, "-")) for title, number in rows),
         *(_calibration(results.calibration) if results.calibration else []),

@@ -65,6 +65,11 @@ def safe_cell(text: str) -> str:
     return f"'{printable(text)}" if text.startswith(("=", "+", "-", "@")) else printable(text)
 
 
+def plain_cell(cell: str) -> str:
+    """The text of which `safe_cell` has made a cell."""
+    return cell[1:] if cell.startswith(("'=", "'+", "'-", "'@")) else cell
+
+
 def _cell(value: Any) -> Any:
     if isinstance(value, str):
         return safe_cell(value)

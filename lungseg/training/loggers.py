@@ -24,6 +24,7 @@ from lungseg.errors import UserError
 from lungseg.evaluation.intervals import Number
 from lungseg.evaluation.results import EvaluationResults
 from lungseg.evaluation.scoreboard import HEADLINES
+from lungseg.reporting.formatting import confusion_names, of_main_classes
 from lungseg.runs.metrics_csv import MetricsCsv
 from lungseg.runs.run import Run
 from lungseg.runs.whole_files import write_text
@@ -95,6 +96,7 @@ def send_evaluation(run: Any, results: EvaluationResults) -> None:
     """
     import wandb
 
+    results = of_main_classes(results)
     prefix = f"evaluation_{results.setup.split}"
     logged: dict[str, Any] = {f"{prefix}/{name}": value for name, value in headline_values(results).items()}
     for name, (columns, rows) in evaluation_tables(results).items():
@@ -124,7 +126,7 @@ def headline_values(results: EvaluationResults) -> dict[str, float | None]:
 
 def evaluation_tables(results: EvaluationResults) -> dict[str, tuple[Sequence[str], list[Sequence[Any]]]]:
     """Columns and rows by name: `scores`, `confusion_matrix`, `reliability`, `robustness`, `scoreboard`."""
-    classes = results.setup.classes
+    classes = confusion_names(results)
     sections = {"segmentation": results.segmentation, "classification": results.classification}
     scores = [(section, name, *_ends(n)) for section, numbers in sections.items() for name, n in numbers.items()]
     cells = [

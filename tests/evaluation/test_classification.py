@@ -75,6 +75,13 @@ def test_what_has_no_denominator_is_undefined_and_told() -> None:
     ]
 
 
+def test_classes_that_are_never_predicted_are_told_together_where_they_are_many() -> None:
+    said = class_caveats(sure([0] * 3), np.array([0, 1, 2]), CLASSES)
+    assert said == [f"{name}: never predicted; precision is undefined" for name in "bc"]
+    many = class_caveats(np.eye(9)[[0] * 9], np.arange(9), list("abcdefghi"))
+    assert many == ["b, c, d and 5 more classes: never predicted; precision is undefined"]
+
+
 @pytest.mark.filterwarnings("error")
 def test_images_all_of_one_class() -> None:
     probs, label = sure([0, 0, 1]), np.array([0, 0, 0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from importlib import resources
 from pathlib import Path
@@ -35,6 +36,15 @@ def test_roc_goes_through_its_points_and_tells_the_area() -> None:
     drawing = kinds.draw_roc({"A": CurvePoints([0.0, 0.0, 1.0], [0.0, 0.5, 1.0], [])}, {"auroc_A": number(0.75)})
     assert lines(drawing, "A: AUROC 0.750 [0.730, 0.770]") == [([0.0, 0.0, 1.0], [0.0, 0.5, 1.0])]
     assert "A: AUROC 0.750 [0.730, 0.770]" in drawing.label
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_of_classes_are_drawn_as_they_are_written() -> None:
+    names = ("$x_2$ {", "_private", "結核", "100% & <b>")
+    curve = CurvePoints([0.0, 0.0, 1.0], [0.0, 0.5, 1.0], [])
+    roc = kinds.draw_roc(dict.fromkeys(names, curve), {f"auroc_{name}": number(0.75) for name in names})
+    svg = to_svg(Chart("roc", "", "", roc))
+    assert all(f"{html.escape(name)}: AUROC" in svg for name in names)
 
 
 def test_precision_is_drawn_in_steps_and_beside_that_of_guessing() -> None:

@@ -9,6 +9,7 @@ import pytest
 from lungseg.reporting.drawing import (
     PREDICTED_COLOUR,
     TRUE_COLOUR,
+    Text,
     Tile,
     draw_map,
     draw_outline,
@@ -18,6 +19,7 @@ from lungseg.reporting.drawing import (
     grey_to_rgb,
     in_lung_units,
     png,
+    write_texts,
 )
 
 
@@ -103,6 +105,12 @@ def test_warning_and_empty_lung_are_drawn() -> None:
     tile = dataclasses.replace(_tile(), predicted_lung=np.zeros((64, 64), bool))
     plain, warned = draw_tile(tile), draw_tile(dataclasses.replace(tile, warning="LOOK HERE"))
     assert (plain != warned).any()
+
+
+def test_letters_beyond_ascii_are_told_apart() -> None:
+    pytest.importorskip("matplotlib")
+    paper = np.zeros((30, 60, 3), np.uint8)
+    assert not np.array_equal(*(write_texts(paper, [Text(2, 2, letter, 20)]) for letter in "üß"))
 
 
 def test_png_holds_the_picture_in_rgb() -> None:

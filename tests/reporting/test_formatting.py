@@ -10,11 +10,15 @@ from synthetic import number
 from lungseg.evaluation.results import EvaluationResults
 from lungseg.reporting.evaluation_files import Content
 from lungseg.reporting.formatting import (
+    MOST_CLASSES,
+    confusion_names,
+    count_words,
     digits_of,
     escape_latex,
     format_images,
     format_interval,
     headlines,
+    of_main_classes,
     results_latex,
 )
 
@@ -56,3 +60,22 @@ def test_latex_escapes_all_it_would_take_for_commands() -> None:
 
 def test_latex_table_of_nothing_is_still_a_table(results: EvaluationResults) -> None:
     assert r"nothing was measured &  &  &  \\" in results_latex(EvaluationResults(results.setup))
+
+
+def test_of_many_classes_those_with_the_most_images_are_shown_and_no_image_is_lost(results: EvaluationResults) -> None:
+    assert of_main_classes(results) is results
+    names = [f"class_{index}" for index in range(300)]
+    counts = {name: index + 1 for index, name in enumerate(names)}
+    results = dataclasses.replace(
+        results,
+        setup=dataclasses.replace(results.setup, classes=names, class_images=counts),
+        classification={"accuracy": number(0.5)} | {f"f1_{name}": number(0.5) for name in names},
+        confusion=[[counts[a] * (a == b) for b in names] for a in names],
+    )
+    shown = of_main_classes(results)
+    assert shown.setup.classes == names[-MOST_CLASSES:] and "300 classes those 20" in shown.caveats[0]
+    assert list(shown.classification) == ["accuracy", *(f"f1_{name}" for name in names[-MOST_CLASSES:])]
+    assert [row[i] for i, row in enumerate(shown.confusion)] == [*range(281, 301), sum(range(281))]
+    assert sum(map(sum, shown.confusion)) == sum(counts.values())
+    assert confusion_names(shown) == [*names[-MOST_CLASSES:], "other classes"]
+    assert count_words(shown).endswith("class_299 300, 280 more classes")

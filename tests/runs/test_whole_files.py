@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from lungseg.runs.whole_files import digest, to_csv, without_nan, write_json, write_text, write_whole
+from lungseg.runs.whole_files import (
+    digest,
+    plain_cell,
+    safe_cell,
+    to_csv,
+    without_nan,
+    write_json,
+    write_text,
+    write_whole,
+)
 
 
 def test_no_half_written_file_stands_under_a_final_name(tmp_path: Path) -> None:
@@ -43,3 +52,8 @@ def test_a_cell_is_no_formula_and_no_command_to_a_terminal() -> None:
     names = ["=1+1", "+1", "-a", "@x", "a\rb", "\x1b[31m", "plain ü"]
     lines = to_csv([names, [-1.5, -2, None, math.nan, True]]).splitlines()
     assert lines == ["'=1+1,'+1,'-a,'@x,a\\rb,\\x1b[31m,plain ü", "-1.5,-2,,,1"]
+
+
+@pytest.mark.parametrize("text", ["=1+1", "-", "@x", "+ve", "'quoted'", "plain", ""])
+def test_what_no_spreadsheet_may_compute_is_read_back_as_it_was(text: str) -> None:
+    assert plain_cell(safe_cell(text)) == text
