@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from unicodedata import normalize
 
 from lungseg.data.covidqu import CLASSES, LACKING
 from lungseg.data.folders import Reading, phrase
@@ -13,7 +14,8 @@ from lungseg.errors import DataError, UserError
 def label_samples(reading: Reading, classes: Sequence[str] | None, label_map: Mapping[str, str]) -> Reading:
     """Give each sample the label of its class, and drop those whose class `label_map` maps to nothing.
 
-    Names are compared in lower case. A number is an index into classes that were given, where it names none of them.
+    Names are compared in lower case, an accented letter being one, however it is written. A number is an index into
+    classes that were given, where it names none of them.
 
     Args:
         reading: As a layout was read.
@@ -24,12 +26,12 @@ def label_samples(reading: Reading, classes: Sequence[str] | None, label_map: Ma
     Raises:
         UserError: `label_map` names a class that is none of `classes`.
     """
-    meant = {name.casefold(): target for name, target in label_map.items()}
+    meant = {_key(name): target for name, target in label_map.items()}
     names = {sample.class_name for sample in reading.samples if sample.class_name is not None}
-    targets = {name: meant.get(name.casefold(), name) for name in sorted(names, key=_in_order)}
+    targets = {name: meant.get(_key(name), normalize("NFC", name)) for name in sorted(names, key=_in_order)}
     chosen = tuple(classes) if classes is not None else _classes_of(reading, list(targets.values()), meant)
     for name, target in label_map.items():
-        if target and target.casefold() not in map(str.casefold, chosen):
+        if target and _key(target) not in map(_key, chosen):
             raise UserError(f"data.label_map: {name!r} must map to one of {', '.join(chosen)}, got {target!r}")
     label_of = {
         name: _label(reading, name, target, chosen, classes is not None) for name, target in targets.items() if target
@@ -43,8 +45,13 @@ def label_samples(reading: Reading, classes: Sequence[str] | None, label_map: Ma
     train = {sample.label for sample in samples if sample.split == "train"}
     lacking = [name for label, name in enumerate(chosen) if label not in train] if train else []
     problems = list(reading.problems)
-    if reading.has_splits and not any(problem.startswith(LACKING) for problem in problems):
-        problems += phrase(LACKING, lacking, "add images of it there, or leave it out: data.label_map=[NAME=]")
+    # Before they are divided all samples are in Train, and sets without any label may be joined for their masks.
+    asked = reading.has_splits or (classes is not None and bool(train - {None}))
+    if asked and not any(problem.startswith(LACKING) for problem in problems):
+        also = "" if classes is None else ", and of data.classes"
+        problems += phrase(LACKING, lacking, f"add images of it there, or leave it out: data.label_map=[NAME=]{also}")
+    unseen = [name for name in chosen if not name.isprintable()]
+    problems += phrase("class whose name holds what cannot be shown", unseen, "rename it, or map it: data.label_map")
     return reading._replace(samples=samples, problems=problems, classes=chosen, unknown=unknown)
 
 
@@ -70,13 +77,13 @@ def unknown_infections(names: Sequence[str] | None, classes: Sequence[str]) -> l
 
 def _classes_of(reading: Reading, targets: Sequence[str], meant: Mapping[str, str]) -> tuple[str, ...]:
     """The classes of a data set that the config does not name."""
-    published = [meant.get(name.casefold(), name) for name in CLASSES]
-    own = {name.casefold() for name in published} & {target.casefold() for target in targets}
+    published = [meant.get(_key(name), name) for name in CLASSES]
+    own = set(map(_key, published)) & set(map(_key, targets))
     if reading.layout == "COVID-QU-Ex" and (own or not targets):
         targets = published  # in their order, whether all are there or not
     words = [target for target in targets if target and not target.isdecimal()]
     # Numbers beside names could mean anything, and are left unknown.
-    named = {target.casefold(): target for target in reversed(words or targets) if target}
+    named = {_key(target): target for target in reversed(words or targets) if target}
     return tuple(sorted(named.values(), key=targets.index)) or CLASSES
 
 
@@ -86,9 +93,9 @@ def _labelled(sample: Sample, label_of: Mapping[str, int | None], classes: Seque
 
 
 def _label(reading: Reading, name: str, target: str, classes: Sequence[str], may_count: bool) -> int | None:
-    labels = {of_class.casefold(): label for label, of_class in enumerate(classes)}
+    labels = {_key(of_class): label for label, of_class in enumerate(classes)}
     also = [RADIOGRAPHY_CLASSES.get(name, "")] if reading.layout == RADIOGRAPHY else []
-    found = next((labels[word.casefold()] for word in (target, *also) if word.casefold() in labels), None)
+    found = next((labels[_key(word)] for word in (target, *also) if _key(word) in labels), None)
     if found is None and may_count and target.isdecimal() and int(target) < len(classes):
         return int(target)
     return found
@@ -97,3 +104,8 @@ def _label(reading: Reading, name: str, target: str, classes: Sequence[str], may
 def _in_order(name: str) -> tuple[bool, int, str, str]:
     """Numbers as numbers, then names."""
     return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name.casefold(), name)
+
+
+def _key(name: str) -> str:
+    """What of a name is compared."""
+    return normalize("NFC", name).casefold()

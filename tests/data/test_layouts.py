@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
@@ -57,7 +58,7 @@ def test_radiography_folders_are_four_classes_or_the_three_of_covidqu(
 def test_radiography_classes_yield_to_the_label_map(tmp_path: Path) -> None:
     for number in range(20):
         write(tmp_path, *(f"Lung_Opacity/{part}/{number}.png" for part in ("images", "masks")))
-    assert {s.label for s in load_index(tmp_path, label_map={"lung_opacity": "Normal"}, classes=CLASSES)} == {2}
+    assert {s.label for s in read_index(tmp_path, {"lung_opacity": "Normal"}, CLASSES).samples} == {2}
 
 
 def test_radiography_image_without_its_mask_is_kept_and_warned_of(
@@ -181,6 +182,24 @@ def test_a_class_that_is_asked_for_must_be_in_train(tmp_path: Path) -> None:
     write(tmp_path, "train/TB/a.png", "train/ok/b.png", "val/sick/c.png")
     with pytest.raises(DataError, match=r"class without an image in Train: 1 \('sick'"):
         load_index(tmp_path, classes=["TB", "ok", "sick"])
+    write(tmp_path / "divided", *(f"{name}/{n}.png" for name in ("TB", "ok") for n in range(20)))
+    with pytest.raises(DataError, match=r"class without an image in Train: 1 \('sick'; .*, and of data\.classes\)"):
+        load_index(tmp_path / "divided", classes=["TB", "ok", "sick"])
+
+
+def test_names_are_one_class_however_their_accents_are_written_and_can_be_shown(tmp_path: Path) -> None:
+    names = ("Lungenentzündung", normalize("NFD", "Lungenentzündung"), "結核", "a/b", "<b>x</b>", "a,b", "=1", "&|")
+    rows = [f'{n}.png,"{name}",train' for n, name in enumerate(names)]
+    write(tmp_path, *(f"{n}.png" for n in range(len(names) + 1)))
+    (tmp_path / "m.csv").write_text("\n".join(["image,label,split", *rows]), encoding="utf-8")
+    found = load_data_set(tmp_path / "m.csv")
+    assert set(found.classes) == {*names[:1], *names[2:]} and found.samples[0].label == found.samples[1].label
+    (tmp_path / "m.csv").write_text("\n".join(["image,label,split", *rows, '8.png,"a\nb",train']), encoding="utf-8")
+    with pytest.raises(
+        DataError, match=r"class whose name holds what cannot be shown: 1 \('a\\nb'; rename it"
+    ) as error:
+        load_index(tmp_path / "m.csv")
+    assert "\n" not in str(error.value)
 
 
 def test_images_beside_split_folders_are_an_error(tmp_path: Path) -> None:
