@@ -30,7 +30,7 @@ def _blocks() -> list[str]:
 @pytest.fixture(scope="module")
 def script(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> tuple[Path, dict[str, Any]]:
     """Folder and names of the page's script, made small and run."""
-    code, _ = _blocks()
+    code, *_ = _blocks()
     assert len(code.splitlines()) <= 16
     for large, small in SMALL.items():
         assert large in code
@@ -72,6 +72,31 @@ def test_a_loss_of_ones_own_is_added_and_scored(script: tuple[Path, dict[str, An
         0.1 * scores["val/sparsity_loss"],
     ]
     assert float(scores["val/loss"]) == pytest.approx(float(sum(parts)), rel=1e-5)
+
+
+def test_a_head_of_ones_own_keeps_exact_maps_and_is_loaded_by_its_own_module_alone(
+    script: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    from lightning.pytorch import Trainer
+
+    from lungseg.models.checkpoint import load_network
+
+    _, names = script
+    own: dict[str, Any] = {}
+    exec(_blocks()[2], own)
+    before = names["module"]
+    module = own["PeakModule"](before.plain["model"], {}, {}, before.classes)
+    trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.fit(module, names["data"])
+    trainer.save_checkpoint(tmp_path / "peak.ckpt")
+    network = own["PeakModule"].load_from_checkpoint(tmp_path / "peak.ckpt").eval().network
+    output = network(torch.rand(2, 1, 64, 64))
+    weights = output.class_maps.flatten(2).softmax(dim=2)
+    pooled = (output.class_maps.flatten(2) * weights).sum(dim=2) + network.classifier.bias
+    assert torch.allclose(pooled, output.class_logits, atol=1e-6)
+    for load in (lungseg.LungModule.load_from_checkpoint, load_network):
+        with pytest.raises(UserError, match=r"peak\.ckpt: .*PeakHead"):
+            load(tmp_path / "peak.ckpt")
 
 
 def test_importing_the_package_imports_nothing_else() -> None:

@@ -76,6 +76,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def load_network(path: Path) -> tuple[LungNetwork, list[str]]:
     """The network of a checkpoint, in evaluation mode on the CPU, and its class names; nothing is downloaded."""
     content = read_checkpoint(path)
+    if head := content["lungseg"].get("head"):
+        way = "load_from_checkpoint of its own module reads it"
+        raise UserError(f"{path}: its classifier is {head!r}, which this package does not know; {way}")
     try:
         model, classes = read_model_section(content["lungseg"].get("model")), content["lungseg"].get("classes")
         check_classes(classes)

@@ -16,6 +16,9 @@ class MapClassifier(nn.Module):
 
     Class activation mapping as pooling after the convolution: Zhou et al., "Learning Deep Features for Discriminative
     Localization", CVPR 2016. The CNN module of `head="conv"`: Schraut et al., doi 10.1007/s44163-022-00045-1.
+
+    A head of one's own is a subclass, as which `LungModule.head` names it: `pool_weights` is another pooling, and
+    `module`, of an unchanged number of channels, other layers.
     """
 
     def __init__(
@@ -41,7 +44,7 @@ class MapClassifier(nn.Module):
             convolution reads.
         """
         class_maps, features = self.class_maps(deep)
-        weights = self._pool_weights(class_maps, lung_probs)
+        weights = self.pool_weights(class_maps, lung_probs)
         class_logits = (class_maps * weights).sum(dim=(2, 3)) + self.bias
         return class_logits, class_maps, features
 
@@ -53,8 +56,8 @@ class MapClassifier(nn.Module):
         weight = self.project.weight - self.project.weight.mean(dim=0, keepdim=True)
         return F.conv2d(features, weight).float(), features
 
-    def _pool_weights(self, class_maps: Tensor, lung_probs: Tensor) -> Tensor:
-        """(B or 1, 1, h, w) float32 weights that sum to 1, or to 0 where no lung is predicted: the bias decides."""
+    def pool_weights(self, class_maps: Tensor, lung_probs: Tensor) -> Tensor:
+        """(B or 1, C or 1, h, w) float32 weights that sum to 1, or to 0 without a predicted lung: the bias decides."""
         size = (class_maps.shape[-2], class_maps.shape[-1])
         if self.pooling == "average":
             return class_maps.new_full((1, 1, *size), 1 / (size[0] * size[1]))

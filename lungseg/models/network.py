@@ -41,6 +41,7 @@ class LungNetwork(nn.Module):
     Args:
         config: The section `model`.
         classes: Number of classes C.
+        head: Class of the classifier.
 
     Raises:
         UserError: Unknown architecture or encoder, weights that do not fit, channels that do not fit the depth.
@@ -49,7 +50,7 @@ class LungNetwork(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: ModelConfig, classes: int):
+    def __init__(self, config: ModelConfig, classes: int, *, head: type[MapClassifier] = MapClassifier):
         super().__init__()
         self.segmenter = _segmenter(config)
         encoder = self.segmenter.encoder
@@ -68,7 +69,7 @@ class LungNetwork(nn.Module):
             self._merged = stages_to_merge(encoder.out_channels, self.multiple, config.map_stride)
             deep_channels = config.head_channels
             self.merge = FeatureMerge([int(encoder.out_channels[i]) for i in self._merged], deep_channels)
-        self.classifier = MapClassifier(
+        self.classifier = head(
             deep_channels, classes, config.head, config.head_channels, config.dropout, config.pooling
         )
         self._freeze_unreached()

@@ -18,6 +18,7 @@ from lungseg.config import LossConfig, ModelConfig, OptimConfig
 from lungseg.data.mixup import partner_targets
 from lungseg.errors import check
 from lungseg.models.checkpoint import read_checkpoint
+from lungseg.models.head import MapClassifier
 from lungseg.models.losses import (
     MAP_TERMS,
     Term,
@@ -45,8 +46,11 @@ class LungModule(LightningModule):
         classes: Class names in label order.
         class_weights: One positive number a class for the cross-entropy, of which only the ratios matter; None: equal.
 
-    A loss of one's own is a method `terms` that adds to what the one here gives, and `weights` that adds its weight.
+    A loss of one's own is a method `terms` that adds to what the one here gives, and `weights` that adds its weight; a
+    classifier of one's own is a subclass of `MapClassifier`, named as `head`.
     """
+
+    head: type[MapClassifier] = MapClassifier
 
     def __init__(
         self,
@@ -69,7 +73,8 @@ class LungModule(LightningModule):
             "optim": asdict(optim),
         }
         self.plain |= {"classes": list(classes), "class_weights": list(class_weights)}
-        self.network = LungNetwork(model, len(classes))
+        self.plain |= {} if self.head is MapClassifier else {"head": self.head.__name__}
+        self.network = LungNetwork(model, len(classes), head=self.head)
         self.class_weights: Tensor
         self.register_buffer("class_weights", torch.tensor(class_weights, dtype=torch.float32), persistent=False)
         self.val_scores = StageScores(classes, model.infection)
@@ -88,6 +93,10 @@ class LungModule(LightningModule):
         check(weights_only, "weights_only", "true: nothing else is in a checkpoint of lungseg", weights_only)
         content = read_checkpoint(Path(checkpoint_path))
         plain = content["lungseg"]
+        own = plain.get("head", MapClassifier.__name__)
+        check(
+            own == cls.head.__name__, f"{checkpoint_path}: the head of the class that loads it", own, cls.head.__name__
+        )
         model = replace(read_model_section(plain["model"]), encoder_weights=None)  # those of the file follow
         module = cls(model, plain["loss"], plain["optim"], plain["classes"], plain["class_weights"])
         module.load_state_dict(content["state_dict"])
