@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 
 from lungseg.data.batch import Batch
-from lungseg.data.covidqu import CLASSES
 from lungseg.data.decode import read_sample
 from lungseg.data.phantom.generator import Phantom, draw_phantom
 from lungseg.exporting.graph import INPUT
@@ -165,19 +164,24 @@ def _phantoms(info: ModelInfo, reason: str) -> DropImages:
     """Phantoms of the classes in turn."""
 
     def draw(seeds: Iterable[int]) -> Iterator[Phantom]:
-        return (draw_phantom(seed, seed % len(CLASSES), info.image_size) for seed in seeds)
+        return (draw_phantom(seed, size_px=info.image_size) for seed in seeds)
 
     batches = (
         {
             "image": torch.from_numpy(phantom.image)[None, None].float() / 255,
             "lung": torch.from_numpy(phantom.lung)[None, None].float(),
             "infection": torch.from_numpy(phantom.infection)[None, None].float(),
-            "label": torch.tensor([phantom.label]),
+            "label": torch.tensor([_label_of(phantom, info)]),
             "has_lung": torch.tensor([True]),
             "has_infection": torch.tensor([True]),
-            "has_label": torch.tensor([tuple(info.classes) == tuple(CLASSES)]),
+            "has_label": torch.tensor([_label_of(phantom, info) >= 0]),
         }
         for phantom in draw(range(_PHANTOMS))
     )
     calibration = (phantom.image for phantom in draw(range(_PHANTOMS, _PHANTOMS + CALIBRATION_IMAGES)))
     return DropImages(f"{_PHANTOMS} phantoms", batches, calibration, reason)
+
+
+def _label_of(phantom: Phantom, info: ModelInfo) -> int:
+    """What the model calls the class of a phantom; -1 where it does not know it."""
+    return info.classes.index(phantom.class_name) if phantom.class_name in info.classes else -1

@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 
 from lungseg.cam.lung import evidence_in_lungs, mask_to_lung, resize_map
-from lungseg.data.covidqu import CLASSES
 from lungseg.data.geometry import Letterbox
 from lungseg.data.phantom.generator import draw_phantom
 from lungseg.inference.preprocess import to_picture
@@ -61,7 +60,7 @@ def check_file(model: ExportedModel, network: LungNetwork, info: ModelInfo) -> S
 
 def _examples(size_px: int) -> Iterator[NDArray[np.uint16]]:
     """Batches (B, H, W): images as they are mostly stored, and odd ones."""
-    drawn = [draw_phantom(seed, seed % len(CLASSES), max(256, size_px)).image for seed in range(3)]
+    drawn = [draw_phantom(seed, size_px=max(256, size_px)).image for seed in range(3)]
     high, wide = drawn[0].shape[0] * 4 // 3 + 1, drawn[0].shape[1] * 8 // 7
     same, smaller = (size_px, size_px, 1), (size_px * 3 // 4, size_px // 2, 1)
     for height, width, factor in (same, (2 * size_px, 2 * size_px, 16), (high, wide, 257), smaller):  # 8, 12, 16, 8 bit

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.data.covidqu import CLASSES
 from lungseg.data.phantom.generator import draw_phantom
 from lungseg.errors import DataError, UserError
 from lungseg.inference.backend import Outputs, all_finite
@@ -75,8 +74,8 @@ class Reader:
 
     def example(self, number: int) -> Case:
         """The phantom of a number, 0 or more, after its pass; their classes take turns."""
-        label = number % len(CLASSES)
-        return self._pass(f"phantom {number + 1} ({CLASSES[label]}, drawn)", draw_phantom(number, label).image)
+        phantom = draw_phantom(number)
+        return self._pass(f"phantom {number + 1} ({phantom.class_name}, drawn)", phantom.image)
 
     def predict(self, case: Case, method: str = CLOSED_FORM, label: int | None = None) -> Prediction:
         """What was found in a case, with the map of one of `methods` and of a class, None being the predicted one.

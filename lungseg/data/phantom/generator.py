@@ -35,14 +35,21 @@ class Phantom:
     infection: NDArray[np.bool_]  # (S, S) bool in `lung`: opacity above `INFECTION_SHARE` of its peak; none for Normal.
     label: int  # Index into `CLASSES`.
 
+    @property
+    def class_name(self) -> str:
+        """Its class, one of `CLASSES`."""
+        return CLASSES[self.label]
 
-def draw_phantom(seed: int, label: int, size_px: int = 256, shortcut: bool = False) -> Phantom:
+
+def draw_phantom(seed: int, label: int | None = None, size_px: int = 256, shortcut: bool = False) -> Phantom:
     """Draw a radiograph of patient `seed` (0 or more) with a label (index into `CLASSES`), always with the same bytes.
 
+    Without a label the classes take turns, seed after seed.
     Anatomy, exposure, noise and marks come from random streams that do not know the label: with equal `seed`
     and `size_px`, phantoms of different labels differ inside the lungs only. A `shortcut` adds a bright mark outside
     the lungs whose shape and place tell the label.
     """
+    label = seed % len(CLASSES) if label is None else label
     if not 0 <= label < len(CLASSES):
         raise UserError(f"label must be an index into {CLASSES}, got {label!r}")
     drawn_px = max(size_px, _DRAWN_PX)
