@@ -30,10 +30,11 @@ def main(arguments: argparse.Namespace) -> int:
     output = arguments.output or Path(f"audit-{name}")
     check_output(output, root)
     for word in arguments.words if arguments.augment is None else ():
-        if not word.startswith("data.infection_unknown="):
-            raise UserError(f"{word}: of the config only data.infection_unknown means something without --augment")
+        if not word.startswith(("data.infection_unknown=", "data.multi_label=")):
+            known = "data.infection_unknown and data.multi_label mean"
+            raise UserError(f"{word}: of the config only {known} something without --augment")
     config = load_config(arguments.augment, arguments.words)
-    result = audit(root, infection_unknown=config.data.infection_unknown)
+    result = audit(root, infection_unknown=config.data.infection_unknown, multi_label=config.data.multi_label)
     print(summarise(result))
     written = write_report(result, output)
     if arguments.json:
@@ -65,7 +66,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         metavar="key=value",
         help="data.infection_unknown=[CLASS,...]: classes whose empty infection masks are no fault, because nobody "
-        "drew any (default: [Non-COVID]); with --augment any key of its config",
+        "drew any (default: [Non-COVID]); data.multi_label=true: an image may have several; with --augment any key of "
+        "its config",
     )
     parser.add_argument(
         "--augment",

@@ -92,17 +92,20 @@ class Audit:
         return copies_in_train(self.leaks)
 
 
-def audit(root: Path, quiet: bool = False, infection_unknown: Sequence[str] | None = None) -> Audit:
+def audit(
+    root: Path, quiet: bool = False, infection_unknown: Sequence[str] | None = None, multi_label: bool = False
+) -> Audit:
     """Read every file of a data set (a folder or CSV manifest, as for `load_index`) once and list all that is wrong.
 
-    `infection_unknown` is `data.infection_unknown` of the config; None: its default.
+    `infection_unknown` is `data.infection_unknown` of the config; None: its default. `multi_label` is its
+    `data.multi_label`: an image counts with each of its findings.
 
     Raises:
         FileNotFoundError: There is no such root.
         DataError: Nothing in it can be read as a data set.
     """
     root = Path(root).expanduser()
-    reading = read_index(root)
+    reading = read_index(root, multi_label=multi_label)
     unknown = unknown_infections(infection_unknown, reading.classes)
     trees = list_trees(root, reading)
     base = root if root.is_dir() else root.parent
@@ -159,7 +162,7 @@ def count_cells(trees: Sequence[Tree], classes: Sequence[str]) -> list[Cell]:
     """Count the images of each tree, split and class; with published numbers, empty cells too."""
     cells = []
     for tree in trees:
-        counts = Counter((sample.split, sample.label) for sample in tree.samples)
+        counts = Counter((sample.split, label) for sample in tree.samples for label in sample.labels or (None,))
         published = PUBLISHED.get(tree.kind) if tuple(classes) == CLASSES else None
         for row, split in enumerate(SPLITS):
             for label in (*range(len(classes)), None):

@@ -81,7 +81,9 @@ def inspect(sample: Sample, root: Path, infection_unknown: Collection[int]) -> I
     name = sample.class_name or ""
     of_lung = () if lung is None else _lung_faults(lung)
     of_infection = (
-        () if infection is None else _infection_faults(infection, lung, name, sample.label in infection_unknown)
+        ()
+        if infection is None
+        else _infection_faults(infection, lung, name, any(label in infection_unknown for label in sample.labels))
     )
     for path, mask, rules in ((sample.lung, lung, of_lung), (sample.infection, infection, of_infection)):
         if path is None or mask is None:

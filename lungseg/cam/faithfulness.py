@@ -95,7 +95,7 @@ def _curve(
         image, step = part // (steps + 1), part % (steps + 1)
         changed = ranks[image] < counts[step].view(-1, 1, 1)
         mixed = torch.where(changed[:, None], end[image], start[image])
-        class_probs = network(mixed).class_logits.float().softmax(dim=1)
+        class_probs = eager(network).probabilities(network(mixed).class_logits.float())
         found.append(class_probs.gather(1, target[image, None])[:, 0])
     return torch.cat(found).view(-1, steps + 1)
 
@@ -156,6 +156,7 @@ def randomisation_check(
         target = copy(images).class_logits.argmax(dim=1) if target is None else target.clone()
         generator = torch.Generator().manual_seed(seed)
         learned = method(copy, images, target)
+        assert copy.classifier is not None  # without classes there is no method that could be called
         stages = {"classifier": list(copy.classifier.modules())}
         if copy.merge is not None:
             stages["merge"] = list(copy.merge.modules())

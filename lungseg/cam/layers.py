@@ -137,6 +137,8 @@ def _unpack(carried: Tensor, layout: Layout, size: tuple[int, int]) -> Tensor:
 def _carrier(network: LungNetwork, images: Tensor, layer: str) -> _Carrier:
     """Where to cut a layer out."""
     if layer == FEATURES:
+        if network.classifier is None:
+            raise UserError(f"layer: {FEATURES!r} is read by the classifier, which this network has not")
         return _Carrier(network.classifier.dropout)
     if layer.startswith("decoder."):
         return _Carrier(_holder(network, layer))

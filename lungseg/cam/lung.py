@@ -66,9 +66,14 @@ class Evidence(NamedTuple):
     evidence_image_right: Tensor  # float32 in [0, 1]: the rest of it.
 
 
-def describe_evidence(cam: Tensor, lung: Tensor) -> Evidence:
-    """Say how much of the evidence of raw maps (B, H, W) float32 lies in the lungs (B, H, W) bool, and where."""
+def describe_evidence(cam: Tensor, lung: Tensor, known: Tensor | None = None) -> Evidence:
+    """Say how much of the evidence of raw maps (B, H, W) float32 lies in the lungs (B, H, W) bool, and where.
+
+    Where the lungs are not `known` (B,), neither true ones nor predicted ones, nothing is said: as without evidence.
+    """
     positive = cam.float().clamp_min(0)
+    if known is not None:
+        positive = positive * known.view(-1, 1, 1)
     share = evidence_in_lungs(positive, lung)
     found = share.isfinite()
     peak = positive.flatten(1).argmax(1)

@@ -195,13 +195,17 @@ def _activation_and_gradient(network: nn.Module, images: Tensor, target: Target,
 
 
 def _of_class(class_maps: Tensor, target: Tensor) -> Tensor:
-    """(B, C, h, w), (B,) int64 -> (B, h, w): each image's map of its class."""
+    """(B, C, h, w), (B,) int64 -> (B, h, w): each image's map of its class; without classes all 0."""
+    if not class_maps.shape[1]:
+        return class_maps.new_zeros(len(class_maps), *class_maps.shape[2:])
     return class_maps.gather(1, target.view(-1, 1, 1, 1).expand(-1, 1, *class_maps.shape[-2:]))[:, 0]
 
 
 def _classes(class_logits: Tensor, target: Target) -> Tensor:
     """(B,) int64 class of each image."""
     count, known = class_logits.shape
+    if not known:
+        raise UserError("target: this network knows no classes, so there is no class map")
     if target is None:
         return class_logits.argmax(dim=1)
     classes = torch.as_tensor(target, device=class_logits.device)

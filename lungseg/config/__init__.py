@@ -180,7 +180,10 @@ class DataConfig:
     root: str | None = None
     """A data set (configs/README.md says which layouts) or a CSV manifest; null writes and uses the phantom set."""
     classes: list[str] | None = None
-    """Names of the classes, in the order of all outputs; null takes them from the data."""
+    """Names of the classes, in the order of all outputs; null takes them from the data, [] learns masks alone."""
+    multi_label: bool = False
+    """An image may have several of the classes, or none: labels `A|B`, a column a class, or the label files of
+    ChestX-ray14 and CheXpert; each class is then decided by itself."""
     label_map: list[str] = field(default_factory=list)
     """`NAME=CLASS` for what a folder or a manifest calls otherwise; `NAME=` leaves those images out."""
     infection_unknown: list[str] | None = None
@@ -217,8 +220,12 @@ class DataConfig:
         check(self.fold is None or 0 <= self.fold < self.folds, "data.fold", f"in 0..{self.folds - 1}", self.fold)
         check(all(m.count("=") == 1 for m in self.label_map), "data.label_map", "NAME=CLASS each", self.label_map)
         names = [name.strip().casefold() for name in self.classes or ()]
-        unique = self.classes is None or (len(names) > 1 and all(names) and len(set(names)) == len(names))
-        check(unique, "data.classes", "two names or more, none empty or twice (in lower case), or null", self.classes)
+        unique = all(names) and len(set(names)) == len(names) and (len(names) != 1 or self.multi_label)
+        rule = "names, none empty, twice (in lower case) or alone; [] for masks alone; or null"
+        check(unique, "data.classes", rule, self.classes)
+        single = not (self.multi_label and any("|" in name for name in names))
+        check(single, "data.classes", "names without |, which stands between findings", self.classes)
+        check(not (self.multi_label and self.classes == []), "data.multi_label", "false without classes", True)
         known = isinstance(self.cache, bool) or set(self.cache) <= {"train", "val", "test"}
         check(known, "data.cache", "true, false, or a list of train, val and test", self.cache)
         check(0 <= self.test_fraction <= 0.5, "data.test_fraction", "in [0, 0.5]", self.test_fraction)

@@ -40,6 +40,9 @@ class ModelConfig:
     """`average` over the map, or `lung`: weighted by the predicted lung, detached."""
     infection: bool = False
     """Predict the infection mask too; images without one do not enter its loss."""
+    lung: bool = True
+    """Predict the lung mask; false: classes and their maps alone, without a decoder. So it is where no training image
+    has a lung mask."""
 
     def __post_init__(self) -> None:
         depth, channels = self.encoder_depth, self.decoder_channels
@@ -49,6 +52,8 @@ class ModelConfig:
         check(self.map_stride in (None, 4, 8, 16), "model.map_stride", "4, 8, 16 or null", self.map_stride)
         check(0 <= self.dropout < 1, "model.dropout", "in [0, 1)", self.dropout)
         check(0 <= self.drop_path < 1, "model.drop_path", "in [0, 1)", self.drop_path)
+        check(self.lung or not self.infection, "model.infection", "false without model.lung", self.infection)
+        check(self.lung or self.pooling == "average", "model.pooling", "average without model.lung", self.pooling)
 
     def without_paths(self) -> "ModelConfig":
         """The same network, not telling from which file of this machine its encoder's first weights came."""
@@ -71,7 +76,8 @@ class LossConfig:
     """Epochs over which both weights of class maps, `evidence_weight` and `localization_weight`, rise linearly from 0:
     maps and lungs must mean something first."""
     class_weights: Literal["none", "balanced"] = "none"
-    """`balanced` weights each class by the inverse of its share of the training labels."""
+    """`balanced` weights each class by the inverse of its share of the training labels; with `data.multi_label`, images
+    with a finding by how many there are without it for one with it."""
     class_costs: list[str] = field(default_factory=list)
     """What a mistake costs, by the true class, as `Normal=0.5`; 1 where not named. They multiply `class_weights`."""
     label_smoothing: float = 0.0

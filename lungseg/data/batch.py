@@ -20,9 +20,11 @@ def to_item(sample: Sample, image: Plane, masks: Plane, is_empty_known: bool = T
 
     Returns:
         `image` and `masks` (1, S, S) uint8, the masks as bits (`decode.LUNG`, `decode.INFECTION`), `label` int, -1
-        where there is none, `has_lung`, `has_infection`, `has_label` bool, `id` str.
+        where there is none, `has_lung`, `has_infection`, `has_label` bool, `id` str; where an image may have several
+        classes also `findings` (C,) int8, 1 there, 0 not there, -1 unknown.
     """
-    return {
+    several = {} if sample.findings is None else {"findings": torch.tensor(sample.findings, dtype=torch.int8)}
+    return several | {
         "image": torch.from_numpy(image)[None],
         "masks": torch.from_numpy(masks)[None],
         "label": -1 if sample.label is None else sample.label,

@@ -19,19 +19,21 @@ def label_samples(reading: Reading, classes: Sequence[str] | None, label_map: Ma
 
     Args:
         reading: As a layout was read.
-        classes: In label order; None: `CLASSES` where the layout is COVID-QU-Ex's or no sample names a class, else
-            all that are there, sorted.
+        classes: In label order, none: labels are left out; None: `CLASSES` where the layout is COVID-QU-Ex's, else all
+            that are there, sorted.
         label_map: Class by what the data set calls it; of several that map to one, one class is made.
 
     Raises:
         UserError: `label_map` names a class that is none of `classes`.
     """
-    meant = {_key(name): target for name, target in label_map.items()}
+    if classes is not None and not classes:
+        return reading._replace(samples=[replace(sample, class_name=None) for sample in reading.samples])
+    meant = {comparable(name): target for name, target in label_map.items()}
     names = {sample.class_name for sample in reading.samples if sample.class_name is not None}
-    targets = {name: meant.get(_key(name), normalize("NFC", name)) for name in sorted(names, key=_in_order)}
+    targets = {name: meant.get(comparable(name), normalize("NFC", name)) for name in sorted(names, key=in_order)}
     chosen = tuple(classes) if classes is not None else _classes_of(reading, list(targets.values()), meant)
     for name, target in label_map.items():
-        if target and _key(target) not in map(_key, chosen):
+        if target and comparable(target) not in map(comparable, chosen):
             raise UserError(f"data.label_map: {name!r} must map to one of {', '.join(chosen)}, got {target!r}")
     label_of = {
         name: _label(reading, name, target, chosen, classes is not None) for name, target in targets.items() if target
@@ -77,14 +79,14 @@ def unknown_infections(names: Sequence[str] | None, classes: Sequence[str]) -> l
 
 def _classes_of(reading: Reading, targets: Sequence[str], meant: Mapping[str, str]) -> tuple[str, ...]:
     """The classes of a data set that the config does not name."""
-    published = [meant.get(_key(name), name) for name in CLASSES]
-    own = set(map(_key, published)) & set(map(_key, targets))
+    published = [meant.get(comparable(name), name) for name in CLASSES]
+    own = set(map(comparable, published)) & set(map(comparable, targets))
     if reading.layout == "COVID-QU-Ex" and (own or not targets):
         targets = published  # in their order, whether all are there or not
     words = [target for target in targets if target and not target.isdecimal()]
     # Numbers beside names could mean anything, and are left unknown.
-    named = {_key(target): target for target in reversed(words or targets) if target}
-    return tuple(sorted(named.values(), key=targets.index)) or CLASSES
+    named = {comparable(target): target for target in reversed(words or targets) if target}
+    return tuple(sorted(named.values(), key=targets.index))
 
 
 def _labelled(sample: Sample, label_of: Mapping[str, int | None], classes: Sequence[str]) -> Sample:
@@ -93,19 +95,19 @@ def _labelled(sample: Sample, label_of: Mapping[str, int | None], classes: Seque
 
 
 def _label(reading: Reading, name: str, target: str, classes: Sequence[str], may_count: bool) -> int | None:
-    labels = {_key(of_class): label for label, of_class in enumerate(classes)}
+    labels = {comparable(of_class): label for label, of_class in enumerate(classes)}
     also = [RADIOGRAPHY_CLASSES.get(name, "")] if reading.layout == RADIOGRAPHY else []
-    found = next((labels[_key(word)] for word in (target, *also) if _key(word) in labels), None)
+    found = next((labels[comparable(word)] for word in (target, *also) if comparable(word) in labels), None)
     if found is None and may_count and target.isdecimal() and int(target) < len(classes):
         return int(target)
     return found
 
 
-def _in_order(name: str) -> tuple[bool, int, str, str]:
+def in_order(name: str) -> tuple[bool, int, str, str]:
     """Numbers as numbers, then names."""
     return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name.casefold(), name)
 
 
-def _key(name: str) -> str:
+def comparable(name: str) -> str:
     """What of a name is compared."""
     return normalize("NFC", name).casefold()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
@@ -111,8 +112,9 @@ class LungDataModule(LightningDataModule):
             folds=config.folds,
             label_map=labels,
             classes=config.classes,
+            multi_label=config.multi_label,
         )
-        if len(reading.classes) < 2:
+        if len(reading.classes) == 1 and not config.multi_label:
             raise DataError(
                 f"{root}: all images are of one class, {reading.classes[0]!r}; data.classes may name others"
             )
@@ -129,7 +131,7 @@ class LungDataModule(LightningDataModule):
         """Training batches: shuffled anew every epoch, and augmented."""
         samples = self.samples["train"]
         sampler = TrainSampler(
-            [sample.label for sample in samples], self.seed, self.config.balanced, *self._rank(), self.always_the_same
+            [sample.stratum for sample in samples], self.seed, self.config.balanced, *self._rank(), self.always_the_same
         )
         sampler.set_epoch(self.first_epoch)
         drop_last = len(sampler) >= self.config.batch_size  # one image alone has no batch statistics
@@ -152,14 +154,21 @@ class LungDataModule(LightningDataModule):
         return LungDataset(samples, size_px, augmentation, self.seed, self.config.keep_aspect, cache, unknown)
 
     def balanced_class_weights(self) -> list[float]:
-        """Inverse of each class's share of the training labels, scaled to a mean of 1 over the labels."""
+        """Inverse of each class's share of the training labels, scaled to a mean of 1 over the labels.
+
+        Of several findings an image: how many images without each there are for one with it.
+        """
+        if self.config.multi_label:
+            marks = np.array([sample.findings for sample in self.samples["train"]], np.int8)
+            there, absent = (np.count_nonzero(marks == mark, axis=0) for mark in (1, 0))
+            return [float(no / yes) if yes and no else 1.0 for yes, no in zip(there, absent, strict=True)]
         counts = Counter(sample.label for sample in self.samples["train"] if sample.label is not None)
         total, classes = sum(counts.values()), len(self.classes)
         return [total / (classes * counts[label]) if counts[label] else 1.0 for label in range(classes)]
 
     def _take(self, index: Sequence[Sample], classes: Sequence[str]) -> None:
         unknown = [classes[label] for label in unknown_infections(self.config.infection_unknown, classes)]
-        self.config = replace(self.config, classes=list(classes) or None, infection_unknown=unknown)
+        self.config = replace(self.config, classes=list(classes), infection_unknown=unknown)
         self.samples = {split: [sample for sample in index if sample.split == split] for split in SPLITS}
         self.fingerprint = fingerprint(index)
 

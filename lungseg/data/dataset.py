@@ -44,7 +44,7 @@ class LungDataset(Dataset[dict[str, Any]]):
         self._packed, self._ends = b"".join(packed), np.cumsum([0, *map(len, packed)])
         self.image_size, self.keep_aspect = image_size, keep_aspect
         self.augmentation, self.seed = augmentation, seed
-        self.cache, self.infection_unknown = cache, infection_unknown
+        self.cache, self.infection_unknown = cache, frozenset(infection_unknown)
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -59,7 +59,7 @@ class LungDataset(Dataset[dict[str, Any]]):
             image, masks = read_sample(sample, self.image_size, self.keep_aspect)
         if self.augmentation is not None:
             image, masks = augment(self.augmentation, image, masks, f"{self.seed}/{epoch}/{sample.id}")
-        return to_item(sample, image, masks, sample.label not in self.infection_unknown)
+        return to_item(sample, image, masks, self.infection_unknown.isdisjoint(sample.labels))
 
 
 class TrainSampler(Sampler[Visit]):

@@ -56,6 +56,9 @@ class Reading(NamedTuple):
     has_splits: bool
     classes: tuple[str, ...] = ()  # In label order; `classes.label_samples` decides on them.
     unknown: tuple[str, ...] = ()  # What the data set calls those of its classes that are none of these.
+    findings: tuple[
+        str, ...
+    ] = ()  # Names of `Sample.findings` as the data set has them, where it has several an image.
 
 
 class Folders:

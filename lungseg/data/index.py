@@ -16,7 +16,9 @@ from typing import Any
 from lungseg.data import layouts
 from lungseg.data.classes import label_samples, refuse_unknown
 from lungseg.data.covidqu import find_covidqu, names_of_classes, read_covidqu
+from lungseg.data.findings import mark_findings
 from lungseg.data.folders import Folders, Reading, lung_files
+from lungseg.data.manifest import COLUMNS, read_manifest
 from lungseg.data.sample import SPLITS, Sample
 from lungseg.data.splits import FRACTIONS, assign_folds, assign_splits, carve_test
 from lungseg.errors import DataError
@@ -38,6 +40,7 @@ def load_data_set(
     folds: int = 5,
     label_map: Mapping[str, str] | None = None,
     classes: Sequence[str] | None = None,
+    multi_label: bool = False,
 ) -> Reading:
     """List the samples of a data set, sorted by id, and its classes; its layout is found by looking.
 
@@ -52,19 +55,18 @@ def load_data_set(
         folds: How many folds.
         label_map: Class by what a folder or a manifest calls it; see `classes.label_samples`.
         classes: Their names in label order; None: as the data set has them.
+        multi_label: An image may have several of them, or none; see `findings.mark_findings`.
 
     Raises:
         FileNotFoundError: There is no such root.
         DataError: One line with every fault of the data: how many, the first three files, what to do.
     """
-    reading = read_index(root, label_map, classes)
+    reading = read_index(root, label_map, classes, multi_label)
     if problems := [*reading.problems, *refuse_unknown(reading)]:
         raise DataError(f"{root}: {'; '.join(problems)}; more: `python -m lungseg.audit {str(root)!r}`")
     if not reading.has_splits:  # then Test is divided off along with Val
         return reading._replace(samples=_divide(root, reading, test_fraction, seed, fold, folds))
     samples = reading.samples
-    if all(sample.lung is None for sample in samples):
-        _log.warning("%s: %s without any lung mask: only the class can be learned from it", root, reading.layout)
     if test_fraction and any(sample.split == "test" for sample in samples):
         _log.warning("%s has a Test split: test_fraction=%r is ignored", root, test_fraction)
     else:
@@ -72,7 +74,12 @@ def load_data_set(
     return reading._replace(samples=samples if fold is None else assign_folds(samples, fold, folds, seed=seed))
 
 
-def read_index(root: Path, label_map: Mapping[str, str] | None = None, classes: Sequence[str] | None = None) -> Reading:
+def read_index(
+    root: Path,
+    label_map: Mapping[str, str] | None = None,
+    classes: Sequence[str] | None = None,
+    multi_label: bool = False,
+) -> Reading:
     """Read what is there, sorted by id; faults are listed, not raised, so samples may lack masks they should have.
 
     Of a class that is none of the `classes`, they have no label.
@@ -89,13 +96,14 @@ def read_index(root: Path, label_map: Mapping[str, str] | None = None, classes: 
     if is_folder:
         reading = _read_folder(root, label_map)
     elif root.suffix.casefold() == ".csv":
-        reading = layouts.read_manifest(root)
+        reading = read_manifest(root, multi_label)
     else:
         raise DataError(f"{root} is a file; data.root must be a folder or a manifest whose name ends in .csv")
     if not (reading.samples or reading.problems):
-        header = ",".join(layouts.COLUMNS)
+        header = ",".join(COLUMNS)
         raise DataError(f"{root}: no images in it; a manifest names one a line, under the header {header}")
-    return label_samples(reading._replace(samples=sorted(reading.samples, key=attrgetter("id"))), classes, label_map)
+    reading = reading._replace(samples=sorted(reading.samples, key=attrgetter("id")))
+    return (mark_findings if multi_label else label_samples)(reading, classes, label_map)
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:
@@ -105,7 +113,8 @@ def fingerprint(samples: Iterable[Sample]) -> str:
         sizes = [os.stat(sample.image).st_size]  # noqa: PTH116 (this is called for every file)
         for mask in (sample.lung, sample.infection):
             sizes.append(sum(os.stat(file).st_size for file in lung_files(mask)) if mask else -1)  # noqa: PTH116
-        lines.append(repr((sample.id, sample.split, sample.label, sizes)))
+        known = sample.label if sample.findings is None else sample.findings
+        lines.append(repr((sample.id, sample.split, known, sizes)))
     return hashlib.sha256("\n".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
@@ -143,7 +152,7 @@ def _divide(root: Path, reading: Reading, test_share: float, seed: int, fold: in
     counts = Counter(sample.split for sample in samples)
     shares = ", ".join(f"{counts[split]} {split}" for split in SPLITS)
     masks = sum(sample.lung is not None for sample in samples)
-    labels = sum(sample.label is not None for sample in samples)
+    labels = sum(sample.label is not None or any(m >= 0 for m in sample.findings or ()) for sample in samples)
     line = "%s: %s without splits, divided by hash with seed %d into %s; %d of %d have a lung mask, %d a class"
     _log.warning(line, root, reading.layout, seed, shares, masks, len(samples), labels)
     return samples

@@ -40,11 +40,12 @@ def draw_pairs(batch: Batch, alpha: float, key: str) -> Batch:
 def mix(batch: Batch) -> Batch:
     """Lay the partners of a batch from `draw_pairs` over its images, `share * image + (1 - share) * image[partner]`.
 
-    Only where both have a label, or neither: half a label is none, and the one that is there would be lost. The `share`
-    of others becomes 1. Targets stay as they are, each with its own image.
+    Only where both have a label, or neither, or the same findings known: half a label is none, and the one that is
+    there would be lost. The `share` of others becomes 1. Targets stay as they are, each with its own image.
     """
-    partner, known, image = batch["partner"], batch["has_label"], batch["image"]
-    share = batch["share"].where(known == known[partner], 1.0)
+    partner, image = batch["partner"], batch["image"]
+    known = batch["findings"] >= 0 if "findings" in batch else batch["has_label"].view(-1, 1)
+    share = batch["share"].where((known == known[partner]).all(dim=1), 1.0)
     return {**batch, "image": torch.lerp(image[partner], image, share.view(-1, 1, 1, 1)), "share": share}
 
 

@@ -99,10 +99,16 @@ def _check_classes(before: Sequence[Sample], after: Sequence[Sample], filled: Sp
 
 
 def _classes(samples: Sequence[Sample], split: Split) -> dict[int | None, str]:
-    """Labels of a split, each with a name that it has there."""
-    return {
-        s.label: "no class" if s.label is None else s.class_name or str(s.label) for s in samples if s.split == split
-    }
+    """Labels, or findings, of a split, each with a name that it has there."""
+    found: dict[int | None, str] = {}
+    for sample in (sample for sample in samples if sample.split == split):
+        if sample.findings is None:
+            name = "no class" if sample.label is None else sample.class_name or str(sample.label)
+            found.setdefault(sample.label, name)
+            continue
+        there = [place for place, mark in enumerate(sample.findings) if mark == 1]
+        found |= dict(zip(there, (sample.class_name or "").split("|"), strict=False))
+    return found
 
 
 def _missing(wanted: Mapping[int | None, str], there: Mapping[int | None, str]) -> str:

@@ -33,7 +33,7 @@ def _broken(measured: Measured) -> list[str]:
             f"{measured.broken_masks} of {images} images have mask outputs that are not finite: what is not above zero "
             "there counts as no lung; check the network"
         )
-    maps = max(results.broken for results in measured.maps.values())
+    maps = max((results.broken for results in measured.maps.values()), default=0)
     if maps:
         caveats.append(
             f"{maps} of {images} images have a class map that is not finite: left out of every score of maps"
@@ -48,7 +48,7 @@ def _masks(target: EvaluationTarget, measured: Measured) -> list[str]:
         result = measured.masks.get(kind)
         if result is None:
             why = f"no image has a {kind} mask"
-            if kind == "infection" and not target.config.model.infection:
+            if not (target.config.model.infection if kind == "infection" else target.network.has_lung):
                 why = "the network predicts none"
             caveats.append(f"{kind} masks are not measured: {why}")
             continue
@@ -100,9 +100,16 @@ def _tuned(target: EvaluationTarget, tuned: Tuned, why_not: str) -> list[str]:
 
 
 def _maps(measured: Measured) -> list[str]:
-    first = next(iter(measured.maps.values()))
+    first = next(iter(measured.maps.values()), None)
+    if first is None:
+        return []
     two = any(len(values) == 2 for values in first.threshold.values())
     caveats = ["the map threshold of iou_tuned was tuned on each half of the images for the other"] if two else []
+    if measured.multi_label:
+        caveats.append(
+            "class maps are of the likeliest finding of each image; they show evidence for it against its absence, "
+            "whatever else is there, and are not centred over the classes; shortcuts are not tested for"
+        )
     empty = first.evidence["all"].no_evidence
     if empty:
         caveats.append(f"{empty} images have a class map without positive evidence: no share in the lungs, no peak")

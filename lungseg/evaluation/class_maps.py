@@ -84,13 +84,14 @@ def measure_maps(
         cam, lung = read(batch), batch.lung()
         found = {name: _localise(cam, *_target_of(name, batch), _limits(thresholds, name, half)) for name in TARGETS}
         share = infected_share(batch.mask("infection"), lung)
-        return found, describe_evidence(cam, lung), share, int((~cam.isfinite().flatten(1).all(1)).sum())
+        evidence_of = describe_evidence(cam, lung, torch.from_numpy(batch.lung_known))
+        return found, evidence_of, share, int((~cam.isfinite().flatten(1).all(1)).sum())
 
     with ThreadPoolExecutor(cores()) as pool:
         done = pool.map(of_batch, outputs, _parted(halves, outputs))
         for batch, (found, evidence_of, share, bad) in zip(outputs, target.track(done, len(outputs)), strict=True):
             for name in TARGETS:
-                scores[name].update(found[name], torch.from_numpy(batch.label), share)
+                scores[name].update(found[name], torch.from_numpy(batch.single_label), share)
             evidence.append(evidence_of)
             broken += bad
     localisation = {

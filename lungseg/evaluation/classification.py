@@ -1,7 +1,8 @@
 """Scores of the classifier from its probabilities: the confusion matrix, areas under curves, and operating points.
 
-Everywhere `probs` is (N, C) in [0, 1], `label` (N,) with -1 where unknown, and `classes` are the C names.
-Rules: images without a label, and images whose probabilities are not all finite, are left out and counted. The
+Everywhere `probs` is (N, C) in [0, 1], `label` (N,) with -1 where unknown, and `classes` are the C names. Where an
+image may have several classes, or none, `label` is (N, C): 1 there, 0 not there, -1 unknown, and there is no confusion
+matrix. Rules: images without a label, and images whose probabilities are not all finite, are left out and counted. The
 prediction is the most probable class, the first of equals. A score whose denominator is zero is undefined (NaN); AUROC
 and average precision of a class need images of it and of another class.
 """
@@ -17,12 +18,21 @@ from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic, di
 
 def usable(probs: Floats, label: Integers) -> Flags:
     """Images (N,) that count: a label, and probabilities that are all finite."""
-    return (label >= 0) & np.isfinite(probs).all(axis=1)
+    known = label >= 0 if label.ndim == 1 else (label >= 0).any(axis=1)
+    return np.asarray(known & np.isfinite(probs).all(axis=1))
+
+
+def truth_of(label: Integers, classes: int) -> Integers:
+    """(N, C): 1 where an image is of the class, 0 where it is not, -1 where that is unknown."""
+    if label.ndim == 2:
+        return label
+    return np.where(label[:, None] >= 0, label[:, None] == np.arange(classes), -1).astype(np.int64)
 
 
 def images_by_class(label: Integers, classes: Sequence[str]) -> dict[str, Flags]:
     """Which images (N,) are of each true class."""
-    return {name: label == index for index, name in enumerate(classes)}
+    truth = truth_of(label, len(classes))
+    return {name: truth[:, index] == 1 for index, name in enumerate(classes)}
 
 
 def present(groups: dict[str, Flags]) -> dict[str, Flags]:
@@ -31,8 +41,10 @@ def present(groups: dict[str, Flags]) -> dict[str, Flags]:
 
 
 def confusion_matrix(probs: Floats, label: Integers) -> Integers:
-    """Counts (C, C) of usable images, rows true, columns predicted."""
+    """Counts (C, C) of usable images, rows true, columns predicted; all 0 where an image may have several classes."""
     size, known = probs.shape[1], usable(probs, label)
+    if label.ndim == 2 or not size:
+        return np.zeros((size, size), np.int64)
     cells = label[known] * size + probs[known].argmax(axis=1)
     return np.bincount(cells, minlength=size * size).reshape(size, size).astype(np.int64)
 
@@ -60,8 +72,11 @@ def class_scores(probs: Floats, label: Integers, classes: Sequence[str]) -> Stat
 def class_caveats(probs: Floats, label: Integers, classes: Sequence[str]) -> list[str]:
     """What was left out or is undefined, a sentence each."""
     known, images = usable(probs, label), len(label)
-    unlabelled, broken = int((label < 0).sum()), int((~np.isfinite(probs).all(axis=1)).sum())
+    without = label < 0 if label.ndim == 1 else (label < 0).all(axis=1)
+    unlabelled, broken = int(without.sum()), int((~np.isfinite(probs).all(axis=1)).sum())
     caveats = []
+    if not classes:
+        return ["the network knows no classes: neither they nor class maps are measured"]
     if unlabelled:
         caveats.append(f"{unlabelled} of {images} images have no label: left out of every classification score")
     if broken:
@@ -71,6 +86,8 @@ def class_caveats(probs: Floats, label: Integers, classes: Sequence[str]) -> lis
         )
     if not known.any():
         return [*caveats, "no image has both a label and finite probabilities: classification is not measured"]
+    if label.ndim == 2:
+        return [*caveats, *_finding_caveats(label[known], classes)]
     matrix = confusion_matrix(probs, label)
     never = [name for index, name in enumerate(classes) if not matrix[:, index].any()]
     for index, name in enumerate(classes):
@@ -86,6 +103,18 @@ def class_caveats(probs: Floats, label: Integers, classes: Sequence[str]) -> lis
     if len(never) > 3:  # of many classes a network names few at first
         more = f"{', '.join(never[:3])} and {len(never) - 3} more classes"
         caveats.append(f"{more}: never predicted; precision is undefined")
+    return caveats
+
+
+def _finding_caveats(findings: Integers, classes: Sequence[str]) -> list[str]:
+    caveats = []
+    for index, name in enumerate(classes):
+        there, absent, unknown = (int((findings[:, index] == mark).sum()) for mark in (1, 0, -1))
+        if unknown:
+            caveats.append(f"{name}: unknown in {unknown} of {len(findings)} images, which are left out of its scores")
+        if not there or not absent:
+            lacking = "no image has it" if not there else "every image has it"
+            caveats.append(f"{name}: {lacking}; AUROC and average precision are undefined")
     return caveats
 
 
@@ -126,12 +155,12 @@ def ranking_scores(probs: Floats, label: Integers, classes: Sequence[str]) -> St
 
     `AUROC = P(s+ > s-) + P(s+ = s-) / 2`; `AP = sum_k (R_k - R_(k-1)) P_k` over the distinct scores.
     """
-    known = usable(probs, label)
-    rankings = [_rank(probs[known, index], label[known] == index) for index in range(len(classes))]
+    truth, finite = truth_of(label, len(classes)), np.asarray(np.isfinite(probs).all(axis=1))
+    members = [np.flatnonzero(finite & (truth[:, index] >= 0)) for index in range(len(classes))]
+    rankings = [_rank(probs[of, index], truth[of, index] == 1, of) for index, of in enumerate(members)]
 
     def statistic(weights: Floats) -> dict[str, Floats]:
-        counted = weights[:, known]
-        areas = np.stack([_areas(ranked, counted) for ranked in rankings], axis=1)  # (2, C, R)
+        areas = np.stack([_areas(ranked, weights) for ranked in rankings], axis=1)  # (2, C, R)
         scores = {}
         for score, values in zip(("auroc", "average_precision"), areas, strict=True):
             scores[score] = mean_defined(values.T)
@@ -159,46 +188,60 @@ def ranking_curves(score: Floats, positive: Flags, points: int = 200) -> tuple[C
     return _thin(fallout, recall, threshold, points), _thin(recall, precision, threshold, points)
 
 
-def operating_thresholds(probs: Floats, label: Integers, sensitivity: float) -> Floats:
+def operating_thresholds(probs: Floats, label: Integers, sensitivity: float | None) -> Floats:
     """For each class (C,) the highest threshold that a share `sensitivity` of its images reaches; NaN without images.
 
-    Chosen on the images it is measured on, a threshold flatters; choose it on validation images.
+    None: the threshold of the highest F1. Chosen on the images it is measured on, a threshold flatters; choose it on
+    validation images.
     """
-    known, thresholds = usable(probs, label), np.full(probs.shape[1], np.nan)
+    truth, finite = truth_of(label, probs.shape[1]), np.isfinite(probs).all(axis=1)
+    thresholds = np.full(probs.shape[1], np.nan)
     for index in range(len(thresholds)):
-        scores = np.sort(probs[known & (label == index), index])[::-1]
-        if len(scores):
+        scores = np.sort(probs[finite & (truth[:, index] == 1), index])[::-1]
+        if len(scores) and sensitivity is None:
+            called = np.sort(probs[finite & (truth[:, index] >= 0), index])
+            f1 = 2 * np.arange(1, len(scores) + 1) / (len(called) - np.searchsorted(called, scores) + len(scores))
+            # Of equal scores the last counts: all of them are called.
+            thresholds[index] = scores[len(f1) - 1 - int(f1[::-1].argmax())]
+        elif len(scores) and sensitivity is not None:
             # less a hair: a product that should be a whole number may come out just above it in floating point
             thresholds[index] = scores[max(0, int(np.ceil(sensitivity * len(scores) - 1e-9)) - 1)]
     return thresholds
 
 
 def operating_scores(probs: Floats, label: Integers, classes: Sequence[str], thresholds: Floats) -> Statistic:
-    """`sensitivity_at_threshold_X`, `specificity_...`, `precision_...` (positive predictive value) of fixed thresholds.
+    """`sensitivity_at_threshold_X`, `specificity_...`, `precision_...`, `f1_...` of fixed thresholds.
+
+    Precision is the positive predictive value; `f1_at_threshold` is the mean of the classes.
 
     Intervals hold for the thresholds (C,) as they are, not for the choice of them; NaN leaves all three undefined.
     """
-    known = usable(probs, label)[:, None]
-    positive = (label[:, None] == np.arange(len(classes))) & known
-    called = (probs >= thresholds) & known
-    size, set_aside = len(classes), np.isnan(thresholds)
-    counts = np.concatenate([positive, called, positive & called, np.repeat(known, size, axis=1)], axis=1)
+    truth = truth_of(label, len(classes))
+    known = (truth >= 0) & np.isfinite(probs).all(axis=1, keepdims=True)
+    positive, called = (truth == 1) & known, (probs >= thresholds) & known
+    set_aside = np.isnan(thresholds)
+    counts = np.concatenate([positive, called, positive & called, known], axis=1).astype(np.float64)
 
     def statistic(weights: Floats) -> dict[str, Floats]:
-        truth, guesses, hits, total = np.split(weights @ counts.astype(np.float64), 4, axis=1)
-        return {
-            f"{score}_at_threshold_{name}": np.where(set_aside[i], np.nan, values[:, i])
-            for score, values in _one_against_rest(hits, truth, guesses, total).items()
+        there, guesses, hits, total = np.split(weights @ counts, 4, axis=1)
+        of_class = _one_against_rest(hits, there, guesses, total)
+        of_class["f1"] = np.where(there > 0, divide(2 * hits, there + guesses), np.nan)
+        of_class = {score: np.where(set_aside, np.nan, values) for score, values in of_class.items()}
+        named = {
+            f"{score}_at_threshold_{name}": values[:, i]
+            for score, values in of_class.items()
             for i, name in enumerate(classes)
         }
+        return {"f1_at_threshold": mean_defined(of_class["f1"])} | named
 
     return statistic
 
 
-def _rank(score: Floats, positive: Flags) -> _Ranked:
+def _rank(score: Floats, positive: Flags, images: Integers | None = None) -> _Ranked:
+    """Rank the images of these numbers; None: those from 0 on."""
     order = np.argsort(-score, kind="stable")
     ends = np.flatnonzero(np.diff(score[order], append=np.nan) != 0)
-    return _Ranked(order, positive[order], ends)
+    return _Ranked(order if images is None else images[order], positive[order], ends)
 
 
 def _areas(ranked: _Ranked, weights: Floats) -> Floats:

@@ -107,7 +107,10 @@ def _same_images(runs: Sequence[SavedEvaluation], shared: bool) -> list[SavedEva
     first, *others = kept = [run.only([key for key in first.keys if key in in_all]) for run in runs]
     for run in others:
         # A label that only one of them has contradicts nothing: classes are compared where both have it.
-        differ = np.flatnonzero((run.label != first.label) & (run.label >= 0) & (first.label >= 0))
+        if run.label.shape != first.label.shape:
+            raise UserError(f"{run.folder}: only one of it and {first.folder} has several classes an image")
+        contrary = (run.label != first.label) & (run.label >= 0) & (first.label >= 0)
+        differ = np.flatnonzero(contrary.reshape(len(contrary), -1).any(axis=1))
         if len(differ):
             row, other = first.rows[differ[0]], run.rows[differ[0]]
             raise UserError(
@@ -119,7 +122,7 @@ def _same_images(runs: Sequence[SavedEvaluation], shared: bool) -> list[SavedEva
 
 def _values(run: SavedEvaluation, replicates: int) -> dict[str, dict[str, float]]:
     """Every number of a run with its interval."""
-    statistics, counts = _statistics(run, image_values(run), run.label >= 0)
+    statistics, counts = _statistics(run, image_values(run), usable(run.probs, run.label))
     return _defined(bootstrap(statistics, len(run.rows), run.groups, replicates), counts)
 
 
@@ -134,9 +137,11 @@ def _differences(run: SavedEvaluation, first: SavedEvaluation, replicates: int) 
         {name: column for name, column in values.items() if not name.startswith(skipped)}
         for values in defined_in_both(image_values(run), image_values(first))
     )
-    known = ~np.isnan(run.probs + first.probs).any(axis=1) & (run.label >= 0) & (first.label >= 0)
+    known = usable(run.probs, run.label) & usable(first.probs, first.label)
     # Both by the classes of the baseline: a difference of means over other images would be no paired one.
-    run = replace(run, rows=[row | {"label": base["label"]} for row, base in zip(run.rows, first.rows, strict=True)])
+    told = [name for name in ("label", *(f"true_{each}" for each in run.classes)) if name in first.rows[0]]
+    pairs = zip(run.rows, first.rows, strict=True)
+    run = replace(run, rows=[row | {name: base[name] for name in told} for row, base in pairs])
     statistics, counts = _statistics(run, own, known)
     differences = bootstrap_differences(
         statistics, _statistics(first, baseline, known)[0], len(first.rows), first.groups, replicates
@@ -173,10 +178,12 @@ def _statistics(
         pixels = {name: run.column(prefix + name) for name in PIXEL_COUNTS}
         if not np.isnan(pixels["pixels_true"]).all():
             statistics.append(_named_in(f"segmentation/{prefix}", global_scores(pixels)))
-    probs, label = run.probs, np.where(known, run.label, -1)
+    label = run.label
+    probs, label = run.probs, np.where(known if label.ndim == 1 else known[:, None], label, -1)
     if usable(probs, label).any():
+        of_classes = [class_scores(probs, label, run.classes)] if label.ndim == 1 else []
         statistics += [
-            _named_in("classification/", class_scores(probs, label, run.classes)),
+            *(_named_in("classification/", statistic) for statistic in of_classes),
             _named_in("classification/", ranking_scores(probs, label, run.classes)),
             _named_in("calibration/", calibration_scores(probs, label)),
         ]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lungseg.data.covidqu import CLASSES
+from lungseg.data.sample import Sample
 from lungseg.errors import check
 from lungseg.evaluation.caveats import list_caveats
 from lungseg.evaluation.classification import confusion_matrix
@@ -48,7 +49,8 @@ class Options:
     map_class: MapClass = "predicted"
     faithfulness: int = 60  # Images for deletion, insertion and weight randomisation; 0 leaves them out.
     bootstraps: int = REPLICATES
-    sensitivity: float = 0.95  # Of the operating points, in (0, 1].
+    sensitivity: float | None = None
+    """Of the operating points, in (0, 1]; None: 0.95, or the highest F1 where an image may have several classes."""
     shortcuts: int = 1_000
     """Images of which it is also shown parts, spread over the classes: `shortcut.PASSES` forward passes each; or 0."""
     robustness: int = 200  # Images for the perturbations; 0 leaves them out.
@@ -58,7 +60,18 @@ class Options:
         for name in ("faithfulness", "shortcuts", "robustness"):
             check(getattr(self, name) >= 0, f"--{name}", "0 or more", getattr(self, name))
         check(self.bootstraps >= 1, "--bootstraps", "1 or more", self.bootstraps)
-        check(0 < self.sensitivity <= 1, "--sensitivity", "in (0, 1]", self.sensitivity)
+        check(self.sensitivity is None or 0 < self.sensitivity <= 1, "--sensitivity", "in (0, 1]", self.sensitivity)
+
+    def possible(self, target: EvaluationTarget) -> "Options":
+        """What of it this network can be asked: without classes no maps, without one class an image no shortcuts."""
+        sensitivity = self.sensitivity
+        if sensitivity is None and not target.network.multi_label:
+            sensitivity = 0.95
+        methods = self.cam_methods if target.classes else ()
+        # The test asks how well one class is told from the others with the lungs hidden, so it needs both.
+        testable = target.classes and target.network.has_lung and not target.network.multi_label
+        shortcuts = self.shortcuts if testable else 0
+        return replace(self, sensitivity=sensitivity, cam_methods=methods, shortcuts=shortcuts)
 
 
 def evaluate(
@@ -78,6 +91,7 @@ def evaluate(
     Raises:
         UserError: Unknown method or layer.
     """
+    options = options.possible(target)
     measured = measure(target, options.cam_methods, options.map_class, show, say)
     tuned, why = _tune(target, measured, options)
     say("statistics")
@@ -87,7 +101,7 @@ def evaluate(
     results = replace(results, class_maps=maps, caveats=list_caveats(target, measured, tuned, why), **studies)
     # JSON has no NaN: what is undefined becomes None, in memory as in the file
     plain = without_nan(to_plain(results))
-    columns = image_columns(measured, options.cam_methods[0], tuned)
+    columns = image_columns(measured, options.cam_methods[0] if options.cam_methods else None, tuned)
     write_text(output / ROWS_FILE, to_csv([columns, *zip(*columns.values(), strict=True)]))
     ends = ("value", "low", "high", "undefined", "images")
     numbers = ([section, name, *map(number.get, ends)] for section, name, number in _walk_numbers(plain, ""))
@@ -101,6 +115,7 @@ def assist(target: EvaluationTarget, options: Options) -> None:
     from lungseg.evaluation.robustness import show_perturbed
     from lungseg.evaluation.shortcut_study import show_views
 
+    options = options.possible(target)
     run_network(target, options.cam_methods, options.map_class)
     if options.shortcuts:
         show_views(target, images=options.shortcuts)
@@ -113,8 +128,12 @@ def _tune(target: EvaluationTarget, measured: Measured, options: Options) -> tup
     images, classes = measured.logits.shape
     if target.data_origin == "other":
         # What a user gets on such images is the temperature kept with the model, so that is what is measured.
-        choice, words = read_calibration(target.run, measured.classes, options.sensitivity)
-        return (nothing(images, classes), words) if choice is None else (apply(choice, images, words), "")
+        choice, words = read_calibration(target.run, measured.classes)
+        if choice is None:
+            return nothing(images, classes), words
+        if choice.sensitivity != options.sensitivity:
+            choice = choice._replace(thresholds=np.full(classes, np.nan))
+        return apply(choice, images, words), ""
     if target.split == "val":
         tuned = cross_fit(measured.logits, measured.label, measured.halves, options.sensitivity)
     elif measured.val_logits is None or measured.val_label is None:
@@ -126,7 +145,6 @@ def _tune(target: EvaluationTarget, measured: Measured, options: Options) -> tup
         return nothing(images, classes), "no image of Val has both a label and finite class outputs"
     if target.data_origin == "own":
         about = {
-            "sensitivity": options.sensitivity,
             "split": "val",
             "images": len(target.data.samples["val"]),
             "data_fingerprint": target.data.fingerprint,
@@ -140,6 +158,10 @@ def _sections(target: EvaluationTarget, measured: Measured, tuned: Tuned, option
     draws = options.bootstraps
     segmentation = segmentation_section(measured, draws)
     classification = classification_section(measured, draws)
+    operating = operating_section(measured, tuned, options.sensitivity, draws)
+    if operating and measured.multi_label:  # what a finding is called by
+        ends = {name: number for name, number in operating.scores.items() if "_at_threshold" in name}
+        classification |= {name.replace("_at_threshold", ""): number for name, number in ends.items()}
     data = f"{target.split_name} of {target.data_name}, {len(measured.samples)} images"
     return EvaluationResults(
         setup=_setup(target, options),
@@ -149,7 +171,7 @@ def _sections(target: EvaluationTarget, measured: Measured, tuned: Tuned, option
         calibration=calibration_section(measured, tuned, draws),
         confusion=confusion_matrix(measured.probs, measured.label).tolist(),
         curves=curves_section(measured),
-        operating_points=operating_section(measured, tuned, options.sensitivity, draws),
+        operating_points=operating,
         map_baselines=baseline_numbers(measured, draws),
         scoreboard=scoreboard(segmentation, classification, data) if target.classes == CLASSES else [],
     )
@@ -157,7 +179,6 @@ def _sections(target: EvaluationTarget, measured: Measured, tuned: Tuned, option
 
 def _setup(target: EvaluationTarget, options: Options) -> EvaluationSetup:
     found = environment(target.data.fingerprint)
-    labels = [sample.label for sample in target.samples]
     parameters = sum(parameter.numel() for parameter in target.network.parameters())
     return EvaluationSetup(
         checkpoint=str(target.run.model),
@@ -169,7 +190,7 @@ def _setup(target: EvaluationTarget, options: Options) -> EvaluationSetup:
         data=dataclasses.asdict(target.config.data),
         data_fingerprint=target.data.fingerprint,
         classes=list(target.classes),
-        class_images={name: labels.count(index) for index, name in enumerate(target.classes)},
+        class_images={name: _count(target.samples, index) for index, name in enumerate(target.classes)},
         network=dataclasses.asdict(target.config.model) | {"parameters": parameters},
         map_class=options.map_class,
         bootstraps=options.bootstraps,
@@ -179,6 +200,11 @@ def _setup(target: EvaluationTarget, options: Options) -> EvaluationSetup:
         lungseg=found["lungseg"],
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
+
+
+def _count(samples: Sequence[Sample], index: int) -> int:
+    """Images of a class, or with a finding."""
+    return sum(s.label == index if s.findings is None else s.findings[index] == 1 for s in samples)
 
 
 def _map_section(

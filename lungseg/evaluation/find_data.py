@@ -65,7 +65,8 @@ def find_data(run: Run, config: Config, split: str | None) -> EvaluationData:
 def _elsewhere(run: Run, config: Config, root: Path, split: str | None) -> EvaluationData:
     """The run's own data moved, or another data set as it is."""
     section = config.data
-    found = read_other_data_set(root, dict(pair.split("=") for pair in section.label_map), section.classes)
+    labels = dict(pair.split("=") for pair in section.label_map)
+    found = read_other_data_set(root, labels, section.classes, section.multi_label)
     divided = not found.has_splits or section.fold is not None or section.test_fraction > 0
     moved = _divided_as_trained(run, config) if divided and split != "all" else None
     if moved is not None:
@@ -93,12 +94,15 @@ def _caveats_of(found: OtherDataSet, section: DataConfig, whole: bool) -> list[s
     count, caveats = len(found.samples), [_OTHER]
     if whole:
         caveats.append(f"all {count} images of it are measured, whatever split they are of")
-    if found.unknown_images:
+    if found.unknown_classes:
         names = ", ".join(map(repr, found.unknown_classes[:5])) + (", ..." if len(found.unknown_classes) > 5 else "")
-        caveats.append(
-            f"{found.unknown_images} of its {count} images are of classes that the network does not know ({names}): "
-            "they count as without a label; data.label_map=[NAME=CLASS] gives them one"
+        unknown = (
+            f"it names findings that the network does not know ({names}): nothing is measured of them"
+            if section.multi_label
+            else f"{found.unknown_images} of its {count} images are of classes that the network does not know "
+            f"({names}): they count as without a label; data.label_map=[NAME=CLASS] gives them one"
         )
+        caveats.append(unknown)
     if section.fold is not None or section.test_fraction:
         caveats.append("data.fold and data.test_fraction divide the data of the training; this set is taken as it is")
     return caveats
@@ -119,19 +123,21 @@ class OtherDataSet(NamedTuple):
     unknown_images: int  # Images of such a class: they have no label here.
 
 
-def read_other_data_set(root: Path, label_map: Mapping[str, str], classes: Sequence[str] | None = None) -> OtherDataSet:
+def read_other_data_set(
+    root: Path, label_map: Mapping[str, str], classes: Sequence[str] | None = None, multi_label: bool = False
+) -> OtherDataSet:
     """Read a data set, a folder or a manifest, in any layout that `index` knows, with the classes of the network.
 
     Raises:
         FileNotFoundError: There is no such root.
         DataError: One line with every fault of the data but names that are no class.
     """
-    reading = read_index(root, label_map, classes)
+    reading = read_index(root, label_map, classes, multi_label)
     # A Train split that lacks a class is no fault where nothing is trained.
     if problems := [problem for problem in reading.problems if not problem.startswith(LACKING)]:
         raise DataError(f"{root}: {'; '.join(problems)}; more: `python -m lungseg.audit {str(root)!r}`")
     samples = reading.samples
     if not reading.has_splits:
         samples = [replace(sample, split="test") for sample in samples]
-    without = sum(sample.label is None and sample.class_name is not None for sample in samples)
+    without = sum(s.label is None and s.findings is None and s.class_name is not None for s in samples)
     return OtherDataSet(samples, reading.has_splits, list(reading.unknown), without)

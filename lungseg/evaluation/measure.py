@@ -30,7 +30,7 @@ from lungseg.evaluation.outputs import (
 from lungseg.evaluation.segmentation import measure_masks
 from lungseg.evaluation.statistics import Flags, Floats, Integers
 from lungseg.evaluation.target import EvaluationTarget
-from lungseg.evaluation.temperature import Tuned, softmax
+from lungseg.evaluation.temperature import Tuned, to_probabilities
 from lungseg.runs.progress import cores, no_word
 from lungseg.runs.whole_files import digest
 
@@ -50,7 +50,8 @@ class Measured:
     classes: tuple[str, ...]
     samples: list[Sample]
     logits: Floats  # (N, C).
-    label: Integers  # (N,), -1 where unknown.
+    label: Integers
+    """(N,), -1 where unknown; (N, C) 1 there, 0 not there, -1 unknown where an image may have several classes."""
     masks: dict[str, MaskResults]
     """`lung`, and `infection` if the network predicts it; only kinds of which there is a true mask."""
     infection_known: Flags  # (N,) whether an infection mask, empty or not, says what there is.
@@ -59,13 +60,18 @@ class Measured:
     baselines: dict[str, dict[str, Floats]]  # What `measure_baselines` gives.
     val_logits: Floats | None
     """(M, C) of Val; None if that is the split itself, is not there, or belongs to another data set."""
-    val_label: Integers | None  # (M,).
+    val_label: Integers | None  # (M,) or (M, C).
     halves: Integers  # (N,) `EvaluationTarget.halves`.
 
     @property
     def probs(self) -> Floats:
         """(N, C) in [0, 1], as the network gives them; NaN where it does not."""
-        return softmax(self.logits)
+        return to_probabilities(self.logits, self.multi_label)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several classes, or none."""
+        return self.label.ndim == 2
 
     @property
     def groups(self) -> list[str | None]:
@@ -106,7 +112,7 @@ def measure(
         infection_known=np.concatenate([batch.known["infection"] for batch in outputs]),
         broken_masks=sum(int(np.count_nonzero(~batch.finite_masks)) for batch in outputs),
         maps=maps,
-        baselines=measure_baselines(target, outputs, tuning, halves),
+        baselines=measure_baselines(target, outputs, tuning, halves) if maps else {},
         val_logits=np.concatenate([batch.logits for batch in val]) if val else None,
         val_label=np.concatenate([batch.label for batch in val]) if val else None,
         halves=halves,
@@ -175,34 +181,62 @@ def read_spacings(samples: Sequence[Sample], config: DataConfig) -> Floats:
     return spacings
 
 
-def image_columns(measured: Measured, method: CamMethod, tuned: Tuned) -> dict[str, list[Any]]:
+def image_columns(measured: Measured, method: CamMethod | None, tuned: Tuned) -> dict[str, list[Any]]:
     """The columns of per_image.csv, a value an image, in the order of the split.
 
     `id`, `digest` (of the image's file: runs are compared on the same images), `group`, `label`, `predicted` (both
     empty where unknown), `correct`, `confidence` (probability of the class predicted) and `confidence_scaled` (after
     temperature scaling), `prob_CLASS`; scores of the lung mask under their own names (`dice`, ...) and of the infection
-    mask as `infection_...`; then those of one CAM method. NaN marks what is not known or undefined.
+    mask as `infection_...`; then those of one CAM method. NaN marks what is not known or undefined. Where an image may
+    have several classes, `label` and `predicted` (those from their operating points on) are names with `|` between them
+    or `none`, `true_CLASS` is 1, 0 or empty, and there is no confidence.
     """
-    probs, label, samples = measured.probs, measured.label, measured.samples
-    scaled = softmax(measured.logits / tuned.temperature[:, None])
-    known, names = ~np.isnan(probs).any(axis=1), [*measured.classes, ""]
-    predicted = np.where(known, np.nan_to_num(probs).argmax(axis=1), -1)
-    columns = {
-        "correct": np.where(known & (label >= 0), predicted == label, np.nan),
-        "confidence": probs.max(axis=1),
-        "confidence_scaled": scaled.max(axis=1),
-        **{f"prob_{name}": probs[:, index] for index, name in enumerate(measured.classes)},
-    }
+    probs, samples = measured.probs, measured.samples
+    words, columns = (_finding_columns if measured.multi_label else _class_columns)(measured, tuned)
+    columns |= {f"prob_{name}": probs[:, index] for index, name in enumerate(measured.classes)}
     for kind, result in measured.masks.items():
         for name, values in result.scores.items():
             column = columns[name if kind == "lung" else f"{kind}_{name}"] = np.full(len(samples), np.nan)
             column[result.index] = values
     columns["has_infection_mask"] = measured.infection_known
-    words: dict[str, list[Any]] = {
+    about: dict[str, list[Any]] = {
         "id": [sample.id for sample in samples],
         "digest": [digest(sample.image) for sample in samples],
         "group": [sample.group for sample in samples],
-        "label": [names[index] for index in label],
-        "predicted": [names[index] for index in predicted],
     }
-    return words | {name: values.tolist() for name, values in (columns | measured.maps[method].per_image).items()}
+    columns |= {} if method is None else measured.maps[method].per_image
+    return about | words | {name: values.tolist() for name, values in columns.items()}
+
+
+Columns = tuple[dict[str, list[Any]], dict[str, NDArray[Any]]]  # Words and numbers.
+
+
+def _class_columns(measured: Measured, tuned: Tuned) -> Columns:
+    """What is known and predicted of one class an image."""
+    probs, label = measured.probs, measured.label
+    scaled = to_probabilities(measured.logits / tuned.temperature[:, None], False)
+    known, names = ~np.isnan(probs).any(axis=1) & bool(measured.classes), [*measured.classes, ""]
+    predicted, most = np.full(len(label), -1), [np.full(len(label), np.nan)] * 2
+    if measured.classes:
+        predicted = np.where(known, np.nan_to_num(probs).argmax(axis=1), -1)
+        most = [probs.max(axis=1), scaled.max(axis=1)]
+    words = {"label": [names[index] for index in label], "predicted": [names[index] for index in predicted]}
+    correct = np.where(known & (label >= 0), predicted == label, np.nan)
+    return words, {"correct": correct, "confidence": most[0], "confidence_scaled": most[1]}
+
+
+def _finding_columns(measured: Measured, tuned: Tuned) -> Columns:
+    """What is known and called of several findings an image; without an operating point from one half on."""
+    probs, label = measured.probs, measured.label
+    called = probs >= np.nan_to_num(tuned.thresholds, nan=0.5)
+    broken, known = np.isnan(probs).any(axis=1), label >= 0
+
+    def named(flags: Flags, unknown: Flags) -> list[str]:
+        rows = [[name for name, flag in zip(measured.classes, row, strict=True) if flag] for row in flags]
+        return ["" if lacking else "|".join(row) or "none" for row, lacking in zip(rows, unknown, strict=True)]
+
+    words = {"label": named(label == 1, np.asarray(~known.any(axis=1))), "predicted": named(called, np.asarray(broken))}
+    right = np.where(known, called == (label == 1), True).all(axis=1)
+    marks = np.where(known, label, np.nan)
+    columns = {f"true_{name}": marks[:, index] for index, name in enumerate(measured.classes)}
+    return words, {"correct": np.where(known.any(axis=1) & ~broken, right, np.nan)} | columns

@@ -20,7 +20,7 @@ from lungseg.cam.layers import FEATURES, layer_stride
 from lungseg.cam.lung import evidence_in_lungs, resize_map
 from lungseg.cam.methods import METHODS, class_activation_map, class_map_of
 from lungseg.data.batch import Batch
-from lungseg.data.sample import Split
+from lungseg.data.sample import Sample, Split
 from lungseg.errors import UserError
 from lungseg.evaluation.statistics import Flags, Floats, Integers
 from lungseg.evaluation.target import EvaluationTarget
@@ -58,7 +58,8 @@ class BatchOutputs:
     """What is kept of the network's outputs for a batch of B images."""
 
     logits: Floats  # (B, C) of the classes.
-    label: Integers  # (B,), -1 where unknown.
+    label: Integers
+    """(B,), -1 where unknown; (B, C) 1 there, 0 not there, -1 unknown where an image may have several classes."""
     known: dict[str, Flags]  # (B,) whether there is a true mask: `lung`, `infection`.
     finite_masks: Flags
     """(B,): no NaN or infinity in the mask logits; where there is, what is not above zero is no mask."""
@@ -66,6 +67,16 @@ class BatchOutputs:
     size: tuple[int, int]  # Height and width of the images, pixels.
     packed: dict[str, bytes]  # Masks by name, one bit a pixel, compressed; `mask` unpacks them.
     packed_probs: bytes | None = None  # What `infection_probs` unpacks.
+
+    @property
+    def single_label(self) -> Integers:
+        """(B,) class of each image, -1 where it is unknown or there may be several."""
+        return self.label if self.label.ndim == 1 else np.full(len(self.label), -1, np.int64)
+
+    @property
+    def lung_known(self) -> Flags:
+        """(B,) whether `lung` gives lungs: true ones, or predicted ones."""
+        return self.known["lung"] | ("predicted_lung" in self.packed)
 
     def mask(self, name: str) -> Tensor:
         """(B, H, W) bool, one of `MASKS`; all False where there is none."""
@@ -95,10 +106,11 @@ class Picture(NamedTuple):
     number: int  # Place in the split, from 0.
     image: NDArray[np.float32]  # (H, W) in [0, 1].
     lung: Flags | None  # (H, W) true lungs; None where they are not known.
-    predicted_lung: Flags  # (H, W).
+    predicted_lung: Flags | None  # (H, W); None if the network predicts none.
     infection: Flags | None  # (H, W); None where it is not known.
     predicted_infection: Flags | None  # (H, W); None if the network predicts none.
-    cam: NDArray[np.float32]  # (H, W) raw map of the first CAM method, any sign; NaN if the network's output is.
+    cam: NDArray[np.float32] | None
+    """(H, W) raw map of the first CAM method, any sign; NaN if the network's output is, None if it knows no classes."""
 
 
 def check_cam_methods(target: EvaluationTarget, cam_methods: Sequence[CamMethod]) -> None:
@@ -150,8 +162,13 @@ def _outputs_of(
     network, images = target.network, batch["image"]
     with torch.no_grad():
         output = network(images)
-    predicted = output.class_logits.argmax(1)
-    classes = torch.where(batch["has_label"], batch["label"], predicted) if map_class == "label" else predicted
+    classes = output.top_class()
+    if map_class == "label" and target.network.multi_label:  # of the findings that are there, the likeliest
+        there = batch["findings"] == 1
+        likeliest = output.class_logits.masked_fill(~there, -torch.inf).argmax(1)
+        classes = torch.where(there.any(1), likeliest, classes)
+    elif map_class == "label":
+        classes = torch.where(batch["has_label"], batch["label"], classes)
     maps = {
         method: class_map_of(output, classes)
         if method == CLOSED_FORM
@@ -168,7 +185,7 @@ def _outputs_of(
         probs = zlib.compress(levels.round().byte().cpu().numpy().tobytes(), 1)
     return BatchOutputs(
         logits=output.class_logits.double().cpu().numpy(),
-        label=torch.where(batch["has_label"], batch["label"], -1).cpu().numpy(),
+        label=label_of(batch).cpu().numpy(),
         known={name: here.cpu().numpy() for name, here in known.items()},
         finite_masks=output.mask_logits.isfinite().flatten(1).all(1).cpu().numpy(),
         maps={method: cam.float().cpu() for method, cam in maps.items()},
@@ -180,24 +197,40 @@ def _outputs_of(
 
 def _pictures(target: EvaluationTarget, batch: Batch, batch_outputs: BatchOutputs, first: int) -> Iterator[Picture]:
     """Every image of a batch with what is shown of it."""
-    method = next(iter(batch_outputs.maps))
-    cam = resize_map(batch_outputs.maps[method], layer_stride(target.network, method.layer), batch_outputs.size).numpy()
+    method, cam = next(iter(batch_outputs.maps), None), None
+    if method is not None:
+        stride = layer_stride(target.network, method.layer)
+        cam = resize_map(batch_outputs.maps[method], stride, batch_outputs.size).numpy()
     image = batch["image"][:, 0].cpu().numpy()
     masks = {name: batch_outputs.mask(name).numpy() for name in MASKS}
     for i in range(len(image)):
         true = {name: masks[name][i] if batch_outputs.known[name][i] else None for name in ("lung", "infection")}
-        infection = masks["predicted_infection"][i] if "predicted_infection" in batch_outputs.packed else None
-        yield Picture(
-            first + i, image[i], true["lung"], masks["predicted_lung"][i], true["infection"], infection, cam[i]
-        )
+        found = [masks[name][i] if name in batch_outputs.packed else None for name in MASKS[1::2]]
+        shown = None if cam is None else cam[i]
+        yield Picture(first + i, image[i], true["lung"], found[0], true["infection"], found[1], shown)
+
+
+def label_of(batch: Batch) -> Tensor:
+    """(B,) int64, -1 where unknown; the findings (B, C) int64 where an image may have several classes."""
+    if "findings" in batch:
+        findings: Tensor = batch["findings"]
+        return findings.long()
+    return torch.where(batch["has_label"], batch["label"], -1)
+
+
+def labels_of(samples: Sequence[Sample]) -> Integers:
+    """The same of samples: (N,), or (N, C) where an image may have several classes."""
+    if samples and samples[0].findings is not None:
+        return np.array([sample.findings for sample in samples], np.int64)
+    return np.array([-1 if sample.label is None else sample.label for sample in samples], np.int64)
 
 
 def lungs_of(batch: Batch, output: LungOutput) -> Tensor:
     """(B, H, W) bool: the true lungs of a batch where they are known, else those that the network predicts."""
-    return torch.where(batch["has_lung"].view(-1, 1, 1), batch["lung"][:, 0] > 0.5, output.mask_logits[:, 0] > 0)
+    return torch.where(batch["has_lung"].view(-1, 1, 1), batch["lung"][:, 0] > 0.5, output.lung())
 
 
 def evidence_shares(output: LungOutput, lung: Tensor, stride: int) -> Tensor:
     """Share (B,) float64 of the evidence for the predicted class that lies in the lungs (B, H, W) bool."""
-    cam = class_map_of(output, output.class_logits.argmax(1))
+    cam = class_map_of(output, output.top_class())
     return evidence_in_lungs(resize_map(cam, stride, (lung.shape[-2], lung.shape[-1])), lung).double()

@@ -38,6 +38,11 @@ class EvaluationSetup:
     lungseg: str  # Version.
     date: str  # ISO 8601, in UTC.
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several of the classes, or none."""
+        return bool(self.data.get("multi_label"))
+
 
 @dataclass(frozen=True)
 class MaskCounts:
@@ -96,10 +101,10 @@ class Curves:
 class OperatingPoints:
     """Each class against the rest at the thresholds that reach a sensitivity on other images."""
 
-    sensitivity_wanted: float
+    sensitivity_wanted: float | None  # None: the thresholds of the highest F1.
     chosen_on: str  # Images that the thresholds were chosen on, in words.
     thresholds: dict[str, list[float | None]]  # By class; two where Val is measured by halves.
-    scores: Numbers  # `sensitivity_at_threshold_CLASS`, and so for `specificity` and `precision`.
+    scores: Numbers  # `sensitivity_at_threshold_CLASS`, and so for `specificity`, `precision` and `f1`.
 
 
 @dataclass(frozen=True)

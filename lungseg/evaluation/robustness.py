@@ -17,17 +17,17 @@ from torch import Tensor
 
 from lungseg.data.batch import Batch
 from lungseg.data.sample import Sample
-from lungseg.evaluation.classification import class_scores
+from lungseg.evaluation.classification import class_scores, ranking_scores
 from lungseg.evaluation.intervals import Numbers, bootstrap, numbers_of
-from lungseg.evaluation.outputs import evidence_shares, lungs_of
+from lungseg.evaluation.outputs import evidence_shares, labels_of, lungs_of
 from lungseg.evaluation.results import RobustnessCurve, RobustnessPoint, RobustnessResults
 from lungseg.evaluation.statistics import Flags, Integers, means
 from lungseg.evaluation.target import EvaluationTarget, show_images
 from lungseg.models.metrics import mask_dice
-from lungseg.models.network import LungOutput
+from lungseg.models.network import LungNetwork, LungOutput
 from lungseg.runs.progress import no_word
 
-SCORES = ("accuracy", "balanced_accuracy", "dice", "evidence_in_lungs", "flipped")
+SCORES = ("accuracy", "balanced_accuracy", "auroc", "dice", "evidence_in_lungs", "flipped")
 Rows = dict[tuple[str, float, str], NDArray[Any]]
 """By perturbation, strength and what is measured of N images: `class_probs` (N, C) in [0, 1], `dice` (N,) of the
 predicted lungs with the true ones, rotated with the image, NaN where these are not known, and `evidence_in_lungs` (N,),
@@ -136,7 +136,7 @@ def measure_robustness(
     # One set of images for all points: a curve must not change because other images are behind its next point.
     finite = np.all([np.isfinite(v).all(axis=1) for (*_, what), v in rows.items() if what == "class_probs"], axis=0)
     samples = [sample for sample, use in zip(samples, finite, strict=True) if use]
-    before = rows[*_UNCHANGED, "class_probs"][finite].argmax(axis=1)
+    before = _predicted(rows[*_UNCHANGED, "class_probs"][finite])
 
     def point(name: str, strength: float) -> RobustnessPoint:
         measured = {what: rows[name, strength, what][finite] for what in _MEASURED}
@@ -159,25 +159,26 @@ def show_perturbed(
 
 
 def _measure(target: EvaluationTarget, batch: Batch) -> dict[tuple[str, float, str], Tensor]:
-    images, known = batch["image"], batch["has_lung"]
+    images, known, network = batch["image"], batch["has_lung"], target.network
     with torch.no_grad():
-        output = target.network(images)
+        output = network(images)
         # Lungs predicted on a changed image would hide that the map has left them: those of strength 0 hold for all.
         lung = lungs_of(batch, output)
-        rows = _rows(_UNCHANGED, output, lung, known, target.network.stride)
+        rows = _rows(_UNCHANGED, network, output, lung, known)
         for name, perturbation in PERTURBATIONS.items():
             for strength in perturbation.strengths:
                 changed, moved = perturbation.change(images, lung, strength, batch["id"])
-                rows |= _rows((name, strength), target.network(changed), moved, known, target.network.stride)
+                rows |= _rows((name, strength), network, network(changed), moved, known)
     return rows
 
 
 def _rows(
-    key: tuple[str, float], output: LungOutput, lung: Tensor, known: Tensor, stride: int
+    key: tuple[str, float], network: LungNetwork, output: LungOutput, lung: Tensor, known: Tensor
 ) -> dict[tuple[str, float, str], Tensor]:
     """Of one pass; lung (B, H, W) bool is the mask to hold it against, the true one where known (B,) bool."""
-    dice = mask_dice(output.mask_logits[:, 0] > 0, lung).where(known, torch.nan)
-    values = output.class_logits.double().softmax(1), dice, evidence_shares(output, lung, stride)
+    dice = mask_dice(output.lung(), lung).where(known & (output.mask_logits.shape[1] > 0), torch.nan)
+    class_probs = network.probabilities(output.class_logits.double())
+    values = class_probs, dice, evidence_shares(output, lung, network.stride)
     return {(*key, what): value for what, value in zip(_MEASURED, values, strict=True)}
 
 
@@ -189,17 +190,25 @@ def _point(
     classes: tuple[str, ...],
 ) -> RobustnessPoint:
     """A point of a curve from the rows of all images; before (N,) is the class predicted at strength 0."""
-    now = rows["class_probs"].argmax(axis=1)
+    now = _predicted(rows["class_probs"])
     flipped = now != before
     counts = np.bincount(now[flipped], minlength=len(classes))
     scores: Numbers = {}
     if samples:
-        label = np.array([-1 if sample.label is None else sample.label for sample in samples], np.int64)
-        values = {"dice": rows["dice"], "evidence_in_lungs": rows["evidence_in_lungs"], "flipped": flipped}
-        statistics = class_scores(rows["class_probs"], label, classes), means(values)
-        intervals = bootstrap(statistics, len(samples), [sample.group for sample in samples], REPLICATES)
-        scores = numbers_of({name: intervals[name] for name in SCORES})
+        label = labels_of(samples)
+        values = {"dice": rows["dice"]}
+        values |= {"evidence_in_lungs": rows["evidence_in_lungs"], "flipped": flipped} if classes else {}
+        of_classes = class_scores if label.ndim == 1 else ranking_scores
+        statistics = [of_classes(rows["class_probs"], label, classes)] if classes else []
+        groups = [sample.group for sample in samples]
+        intervals = bootstrap([*statistics, means(values)], len(samples), groups, REPLICATES)
+        scores = numbers_of({name: intervals[name] for name in SCORES if name in intervals})
     return RobustnessPoint(strength, scores, dict(zip(classes, counts.tolist(), strict=True)))
+
+
+def _predicted(class_probs: NDArray[Any]) -> Integers:
+    """(N,) class of the highest probability; 0 without classes."""
+    return class_probs.argmax(axis=1) if class_probs.shape[1] else np.zeros(len(class_probs), np.int64)
 
 
 def _generator(name: str, purpose: str) -> np.random.Generator:

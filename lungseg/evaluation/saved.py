@@ -72,7 +72,10 @@ class SavedEvaluation:
 
     @property
     def label(self) -> Integers:
-        """(N,), -1 where unknown."""
+        """(N,), -1 where unknown; (N, C) 1, 0 or -1 where an image may have several classes."""
+        if self.setup.multi_label:
+            marks = np.stack([self.column(f"true_{name}") for name in self.classes], axis=1)
+            return np.nan_to_num(marks, nan=-1).astype(np.int64)
         index = {name: number for number, name in enumerate(self.classes)}
         return np.array([index.get(row["label"], -1) for row in self.rows], np.int64)
 

@@ -25,6 +25,7 @@ from lungseg.evaluation.classification import (
     present,
     ranking_curves,
     ranking_scores,
+    truth_of,
     usable,
 )
 from lungseg.evaluation.infection_scores import correlations
@@ -35,7 +36,7 @@ from lungseg.evaluation.results import CalibrationResults, Curves, FaithfulnessR
 from lungseg.evaluation.segmentation import global_scores
 from lungseg.evaluation.statistics import Flags, Statistic, count_defined, means
 from lungseg.evaluation.target import EvaluationTarget
-from lungseg.evaluation.temperature import Tuned, calibration_scores, reliability, softmax
+from lungseg.evaluation.temperature import Tuned, calibration_scores, reliability, to_probabilities
 
 
 def segmentation_section(measured: Measured, replicates: int) -> Numbers:
@@ -62,7 +63,8 @@ def classification_section(measured: Measured, replicates: int) -> Numbers:
     if not usable(measured.probs, measured.label).any():
         return {}
     arguments = measured.probs, measured.label, measured.classes
-    return _numbers([class_scores(*arguments), ranking_scores(*arguments)], measured, replicates)
+    of_classes = [] if measured.multi_label else [class_scores(*arguments)]
+    return _numbers([*of_classes, ranking_scores(*arguments)], measured, replicates)
 
 
 def calibration_section(measured: Measured, tuned: Tuned, replicates: int) -> CalibrationResults | None:
@@ -71,7 +73,7 @@ def calibration_section(measured: Measured, tuned: Tuned, replicates: int) -> Ca
     if not usable(probs, label).any():
         return None
     after, reliability_after = None, None
-    scaled = softmax(measured.logits / tuned.temperature[:, None])
+    scaled = to_probabilities(measured.logits / tuned.temperature[:, None], measured.multi_label)
     if usable(scaled, label).any():
         after = _numbers([calibration_scores(scaled, label)], measured, replicates)
         reliability_after = reliability(scaled, label)
@@ -86,7 +88,9 @@ def calibration_section(measured: Measured, tuned: Tuned, replicates: int) -> Ca
     )
 
 
-def operating_section(measured: Measured, tuned: Tuned, sensitivity: float, replicates: int) -> OperatingPoints | None:
+def operating_section(
+    measured: Measured, tuned: Tuned, sensitivity: float | None, replicates: int
+) -> OperatingPoints | None:
     """Each class against the rest at the thresholds chosen for a sensitivity; None where no threshold is known."""
     probs, label, classes = measured.probs, measured.label, measured.classes
     missing = np.isnan(tuned.thresholds).any(axis=0)
@@ -107,10 +111,11 @@ def operating_section(measured: Measured, tuned: Tuned, sensitivity: float, repl
 def curves_section(measured: Measured) -> Curves:
     """ROC and precision-recall curves of each class against the rest, where they are defined."""
     known = usable(measured.probs, measured.label)
-    probs, label = measured.probs[known], measured.label[known]
+    probs, truth = measured.probs[known], truth_of(measured.label[known], len(measured.classes))
     curves = Curves()
     for index, name in enumerate(measured.classes):
-        if found := ranking_curves(probs[:, index], label == index):
+        told = truth[:, index] >= 0
+        if told.any() and (found := ranking_curves(probs[told, index], truth[told, index] == 1)):
             curves.roc[name], curves.precision_recall[name] = found
     return curves
 
@@ -123,6 +128,8 @@ def map_numbers(measured: Measured, method: CamMethod, replicates: int) -> Numbe
 
 def baseline_numbers(measured: Measured, replicates: int) -> dict[str, Numbers]:
     """Means of what `measure_baselines` found, over all images, each true class and each size of lesion."""
+    if not measured.baselines:
+        return {}
     share = next(iter(measured.maps.values())).per_image["infected_share"].astype(np.float64)
     groups = present(images_by_class(measured.label, measured.classes) | images_by_lesion(share))
     return {name: _numbers([means(v, groups)], measured, replicates) for name, v in measured.baselines.items()}
@@ -161,7 +168,7 @@ def measure_faithfulness(target: EvaluationTarget, method: CamMethod, images: in
     curves = []
     for part in torch.split(batch, BATCH_SIZE):
         with torch.no_grad():
-            classes = target.network(part).class_logits.argmax(1)
+            classes = target.network(part).top_class()
         cam = class_activation_map(target.network, part, classes, *method)
         cam = resize_map(cam, layer_stride(target.network, method.layer), (part.shape[-2], part.shape[-1]))
         curves.append(faithfulness(target.network, part, cam, classes, batch_size=BATCH_SIZE))

@@ -115,6 +115,10 @@ def load_target(
         raise UserError(f"{run}: an exported model does not say what data it is measured on; give its run folder")
     network, classes = load_network(opened.model)
     config = _with_own_places(opened.config(words), words)
+    if config.data.multi_label != network.multi_label:
+        raise UserError(
+            f"data.multi_label: the checkpoint's is {str(network.multi_label).lower()}, and cannot be changed"
+        )
     config = replace(config, data=replace(config.data, classes=list(classes)))  # the network's, whatever the data's are
     data, data_origin, all_images, caveats = find_data(opened, config, split)
     config = replace(config, data=data.config)

@@ -5,6 +5,7 @@ the other.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ import scipy.special
 
 from lungseg.evaluation.classification import operating_thresholds, usable
 from lungseg.evaluation.results import ReliabilityBin
-from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic, divide
+from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic, divide, mean_defined
 from lungseg.runs.calibration import Calibration
 
 BINS = 15  # Equal-width bins of the confidence, closed above: (0, 1/15], ..., (14/15, 1].
@@ -28,9 +29,12 @@ def calibration_scores(probs: Floats, label: Integers) -> Statistic:
       NeurIPS 2019).
     - `brier`: `mean_i sum_c (p_ic - y_ic)^2`, in [0, 2] (Brier, 1950).
 
-    All are undefined without a usable image.
+    All are undefined without a usable image. Of several findings an image, each known one is a probability and an
+    outcome: `ece` is that of all of them, and `brier` the mean of `(p - y)^2`, in [0, 1].
     """
     known, size = usable(probs, label), probs.shape[1]
+    if label.ndim == 2:
+        return _finding_scores(probs, label)
     probs, label = np.where(known[:, None], probs, 0.0), np.where(known, label, 0)
     truth = np.eye(size)[label]
     confidence, correct = probs.max(axis=1), probs.argmax(axis=1) == label
@@ -49,10 +53,16 @@ def calibration_scores(probs: Floats, label: Integers) -> Statistic:
 
 
 def reliability(probs: Floats, label: Integers) -> list[ReliabilityBin]:
-    """The reliability diagram of the predicted class, with NaN for None; arguments as of `calibration_scores`."""
+    """The reliability diagram of the predicted class, or of all findings, with NaN for None.
+
+    Arguments as of `calibration_scores`.
+    """
     known = usable(probs, label)
     probs, label = probs[known], label[known]
-    confidence, correct = probs.max(axis=1), probs.argmax(axis=1) == label
+    if label.ndim == 2:
+        confidence, correct = probs[label >= 0], label[label >= 0] == 1
+    else:
+        confidence, correct = probs.max(axis=1), probs.argmax(axis=1) == label
     bins = _bins(confidence)
     images = np.bincount(bins, minlength=BINS)
     sums = [np.bincount(bins, weights=values, minlength=BINS) for values in (confidence, correct)]
@@ -66,18 +76,13 @@ def fit_temperature(logits: Floats, label: Integers) -> float:
     logits are (N, C) of validation images, label is (N,), -1 where unknown. The likelihood is convex in 1 / T: its
     slope is halved down to zero. The prediction never changes. The result lies within `TEMPERATURES`: at its lower end
     if every image is classified right, at its upper one if the logits are worse than chance. 1 if the logits do not
-    tell the classes apart at all, NaN if no image has a label and finite logits.
+    tell the classes apart at all, NaN if no image has a label and finite logits. Of findings (N, C), of which an image
+    may have several, it is the likelihood of all that are known under `sigmoid(logits / T)`.
     """
     known = usable(logits, label)
     if not known.any():
         return math.nan
-    scores, label = logits[known] - logits[known].max(axis=1, keepdims=True), label[known]
-    true = scores[np.arange(len(label)), label]
-
-    def slope(inverse: float) -> float:
-        share = np.exp(scores * inverse)
-        return float(((share * scores).sum(axis=1) / share.sum(axis=1) - true).mean())
-
+    slope = (_finding_slope if label.ndim == 2 else _class_slope)(logits[known], label[known])
     if slope(1.0) == 0:
         return 1.0
     low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
@@ -85,6 +90,43 @@ def fit_temperature(logits: Floats, label: Integers) -> float:
         middle = (low * high) ** 0.5
         low, high = (middle, high) if slope(middle) < 0 else (low, middle)
     return float(np.clip(1 / (low * high) ** 0.5, *TEMPERATURES))
+
+
+def _class_slope(logits: Floats, label: Integers) -> Callable[[float], float]:
+    """Slope of the mean negative log-likelihood over 1 / T."""
+    scores = logits - logits.max(axis=1, keepdims=True)
+    true = scores[np.arange(len(label)), label]
+
+    def slope(inverse: float) -> float:
+        share = np.exp(scores * inverse)
+        return float(((share * scores).sum(axis=1) / share.sum(axis=1) - true).mean())
+
+    return slope
+
+
+def _finding_slope(logits: Floats, findings: Integers) -> Callable[[float], float]:
+    """The same of findings that are decided one by one."""
+    scores, truth = logits[findings >= 0], findings[findings >= 0]
+    return lambda inverse: float(((scipy.special.expit(scores * inverse) - truth) * scores).mean())
+
+
+def _finding_scores(probs: Floats, findings: Integers) -> Statistic:
+    """`calibration_scores` of findings (N, C), of which an image may have several."""
+    known = (findings >= 0) & np.isfinite(probs).all(axis=1, keepdims=True)
+    probs, size = np.where(known, probs, 0.0), probs.shape[1]
+    gaps = [_gaps_by_bin(probs[:, index], findings[:, index] == 1, known[:, index]) for index in range(size)]
+    error = np.where(known, np.square(probs - (findings == 1)), 0.0).sum(axis=1)
+    table = np.concatenate([*gaps, known, error[:, None]], axis=1)
+
+    def statistic(weights: Floats) -> dict[str, Floats]:
+        sums = weights @ table
+        bins, counts, error = sums[:, : size * BINS].reshape(-1, size, BINS), sums[:, size * BINS : -1], sums[:, -1]
+        total = counts.sum(axis=1)
+        of_class = divide(np.abs(bins).sum(axis=2), counts)
+        ece = divide(np.abs(bins.sum(axis=1)).sum(axis=1), total)
+        return {"ece": ece, "ece_classwise": mean_defined(of_class), "brier": divide(error, total)}
+
+    return statistic
 
 
 def _bins(confidence: Floats) -> Integers:
@@ -111,18 +153,22 @@ class Tuned:
     stored: Calibration | None = None  # What is kept with the model: chosen on the whole of Val.
 
 
-def softmax(logits: Floats) -> Floats:
-    """Probabilities (N, C) of logits (N, C); NaN in a row that is not finite."""
+def to_probabilities(logits: Floats, multi_label: bool) -> Floats:
+    """Probabilities (N, C) of logits (N, C), by a softmax or each by itself; NaN in a row that is not finite."""
+    if not logits.shape[1]:
+        return logits
     finite = np.isfinite(logits).all(axis=1, keepdims=True)
-    return np.where(finite, scipy.special.softmax(np.where(finite, logits, 0.0), axis=1), np.nan)
+    clean = np.where(finite, logits, 0.0)
+    return np.where(finite, scipy.special.expit(clean) if multi_label else scipy.special.softmax(clean, axis=1), np.nan)
 
 
-def choose(logits: Floats, label: Integers, sensitivity: float) -> Calibration:
+def choose(logits: Floats, label: Integers, sensitivity: float | None) -> Calibration:
     """Fit the temperature to logits (N, C) and label (N,), and find for each class the threshold of a sensitivity.
 
-    The thresholds (`operating_thresholds`) are of `softmax(logits)`, not scaled by the temperature.
+    The thresholds (`operating_thresholds`) are of probabilities that are not scaled by the temperature.
     """
-    return Calibration(fit_temperature(logits, label), operating_thresholds(softmax(logits), label, sensitivity))
+    probs = to_probabilities(logits, label.ndim == 2)
+    return Calibration(fit_temperature(logits, label), operating_thresholds(probs, label, sensitivity), sensitivity)
 
 
 def apply(choice: Calibration, images: int, on: str) -> Tuned:
@@ -131,7 +177,7 @@ def apply(choice: Calibration, images: int, on: str) -> Tuned:
     return Tuned(np.full(images, choice.temperature), thresholds, [choice], on, choice)
 
 
-def cross_fit(logits: Floats, label: Integers, halves: Integers, sensitivity: float) -> Tuned:
+def cross_fit(logits: Floats, label: Integers, halves: Integers, sensitivity: float | None) -> Tuned:
     """Use on each half (`halves`: (N,) 0 or 1) what is chosen on the other; other arguments as of `choose`."""
     choices = [choose(logits[halves != half], label[halves != half], sensitivity) for half in (0, 1)]
     temperature = np.array([choice.temperature for choice in choices])[halves]

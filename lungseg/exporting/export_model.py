@@ -58,7 +58,7 @@ def export(
         raise UserError(f"{source.model}: exported already; give the run folder or the .safetensors file it came from")
     backend = load_torch(source, "cpu")
     network, info = backend.network, _described(backend.info, source, licence)
-    yield f"model    {source.model}  ({', '.join(info.classes)}; {info.image_size} px)"
+    yield f"model    {source.model}  ({', '.join(info.classes) or 'no classes'}; {info.image_size} px)"
     if output.suffix == ".safetensors":
         yield from _export_tensors(network, info, output, precision)
         return

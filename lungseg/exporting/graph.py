@@ -27,18 +27,23 @@ _NOISY = ("torch.onnx", "torch.export", "torch._dynamo", "onnxscript", "onnx_ir"
 
 
 class GraphOutputs(NamedTuple):
-    """What an exported file gives for B images of H x W pixels; S is the network's size, C the number of classes."""
+    """What an exported file gives for B images of H x W pixels; S is the network's size, C the number of classes.
 
-    mask_probs: Tensor  # (B, S, S) float32 in [0, 1]: probability of lung.
-    class_probs: Tensor  # (B, C) float32, rows summing to 1, calibrated by the temperature.
-    class_maps: Tensor  # (B, C, h, w) float32 raw maps, any sign.
-    label: Tensor  # (B,) int64: index of the predicted class.
-    lung_map: Tensor  # (B, S, S) float32 in [0, 1]: map of the predicted class inside the lungs, by its maximum there.
-    evidence_in_lungs: Tensor
+    A file has no output that its network does not predict: those of masks, of classes, or of both (`lung_map`, ...).
+    """
+
+    mask_probs: Tensor | None = None  # (B, S, S) float32 in [0, 1]: probability of lung.
+    class_probs: Tensor | None = None
+    """(B, C) float32, calibrated by the temperature; rows sum to 1, unless an image may have several classes."""
+    class_maps: Tensor | None = None  # (B, C, h, w) float32 raw maps, any sign.
+    label: Tensor | None = None  # (B,) int64: index of the class of the highest probability.
+    lung_map: Tensor | None = None
+    """(B, S, S) float32 in [0, 1]: map of that class inside the lungs, by its maximum there."""
+    evidence_in_lungs: Tensor | None = None
     """(B,) float32 in [0, 1]: share of the map's positive evidence in the lungs, before the crop; NaN without any."""
-    mask_probs_full: Tensor  # (B, H, W) float32: `mask_probs` at the image's own size.
-    lung_map_full: Tensor  # (B, H, W) float32: `lung_map` at the image's own size.
-    square: Tensor  # (B, S, S) uint8: what the network saw.
+    mask_probs_full: Tensor | None = None  # (B, H, W) float32: `mask_probs` at the image's own size.
+    lung_map_full: Tensor | None = None  # (B, H, W) float32: `lung_map` at the image's own size.
+    square: Tensor | None = None  # (B, S, S) uint8: what the network saw.
     infection_probs: Tensor | None = None
     """(B, S, S) float32 in [0, 1]: probability of infection; a file of a network that does not predict it has none."""
     infection_probs_full: Tensor | None = None  # (B, H, W) float32: `infection_probs` at the image's own size.
@@ -66,23 +71,27 @@ class DeployedNetwork(nn.Module):
         # Rounded as OpenCV rounds, so that the network sees the very pixels that it sees in `predict`.
         square = torch.where(fit.halves, (exact + 0.5).floor(), exact.round()).clamp(0, 255)
         output = self.network(square[:, None] / 255)
-        mask_probs = output.mask_logits[:, 0].sigmoid()
-        lung = mask_probs > 0.5
-        label = output.class_logits.argmax(dim=1)
-        chosen = label[:, None] == torch.arange(output.class_maps.shape[1])
-        cam = resize_map((output.class_maps * chosen[:, :, None, None]).sum(dim=1), info.map_stride, size)
-        lung_map = mask_to_lung(cam, lung)
-        outputs = GraphOutputs(
-            mask_probs=mask_probs,
-            class_probs=(output.class_logits / info.temperature).softmax(dim=1),
-            class_maps=output.class_maps,
-            label=label,
-            lung_map=lung_map,
-            evidence_in_lungs=evidence_in_lungs(cam, lung),
-            mask_probs_full=fit.rows_back @ mask_probs @ fit.columns_back.T,
-            lung_map_full=fit.rows_back @ lung_map @ fit.columns_back.T,
-            square=square.to(torch.uint8),
-        )
+        outputs = GraphOutputs(square=square.to(torch.uint8))
+        if self.network.has_lung:
+            mask_probs = output.mask_logits[:, 0].sigmoid()
+            full = fit.rows_back @ mask_probs @ fit.columns_back.T
+            outputs = outputs._replace(mask_probs=mask_probs, mask_probs_full=full)
+        if info.classes:
+            outputs = outputs._replace(
+                class_probs=self.network.probabilities(output.class_logits / info.temperature),
+                class_maps=output.class_maps,
+                label=output.class_logits.argmax(dim=1),
+            )
+        if outputs.mask_probs is not None and outputs.label is not None:
+            lung = outputs.mask_probs > 0.5
+            chosen = outputs.label[:, None] == torch.arange(output.class_maps.shape[1])
+            cam = resize_map((output.class_maps * chosen[:, :, None, None]).sum(dim=1), info.map_stride, size)
+            lung_map = mask_to_lung(cam, lung)
+            outputs = outputs._replace(
+                lung_map=lung_map,
+                evidence_in_lungs=evidence_in_lungs(cam, lung),
+                lung_map_full=fit.rows_back @ lung_map @ fit.columns_back.T,
+            )
         if output.mask_logits.shape[1] > 1:
             infection_probs = output.mask_logits[:, 1].sigmoid()
             full = fit.rows_back @ infection_probs @ fit.columns_back.T
@@ -157,12 +166,23 @@ def to_pt2(program: ExportedProgram, info: ModelInfo) -> bytes:
     return content.getvalue()
 
 
+def _output_names(info: ModelInfo) -> list[str]:
+    """Fields of `GraphOutputs` that the file of a model has, in their order."""
+    classes = {"class_probs", "class_maps", "label"} if info.classes else set()
+    masks = {"mask_probs", "mask_probs_full"} if info.has_lung else set()
+    both = {"lung_map", "evidence_in_lungs", "lung_map_full"} if classes and masks else set()
+    infected = info.description.get("model", {}).get("infection")
+    infection = {"infection_probs", "infection_probs_full"} if infected else set()
+    there = {"square", *classes, *masks, *both, *infection}
+    return [name for name in GraphOutputs._fields if name in there]
+
+
 def to_onnx(program: ExportedProgram, info: ModelInfo) -> Any:
     """Translate to an `onnx.ModelProto`, with names for open dimensions and what is known of the model."""
     import onnx
 
-    # The last of them are those of infection, which a network may lack.
-    given = GraphOutputs._fields[: len(program.graph_signature.user_outputs)]
+    given = _output_names(info)
+    assert len(given) == len(program.graph_signature.user_outputs)
     names: dict[str, Any] = {"input_names": [INPUT], "output_names": list(given)}
     with only_errors(*_NOISY):
         translated = torch.onnx.export(program, (), dynamo=True, verbose=False, opset_version=OPSET, **names)

@@ -145,7 +145,8 @@ def compare(models: Mapping[str, ExportedModel], batches: Iterable[Batch]) -> di
                 # torchmetrics warns of a metric that never had an update.
                 if output in outputs and known.any():
                     masks[name, kind].update((outputs[output] > 0.5)[known], true[kind][known])
-            right[name] += (outputs["label"] == batch["label"])[batch["has_label"]].tolist()
+            if "label" in outputs:
+                right[name] += (outputs["label"] == batch["label"])[batch["has_label"]].tolist()
     scores = {}
     for name in models:
         lung, infection = (_computed(masks[name, kind]) for kind in ("lung", "infection"))

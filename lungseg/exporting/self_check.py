@@ -76,22 +76,22 @@ def _expected(network: LungNetwork, info: ModelInfo, outputs: Arrays, box: Lette
     What rests on lungs and class takes the file's own, which are checked by themselves: a probability of 0.5 to the
     last bit may fall on either side, and would change everything after it.
     """
-    output = network(torch.from_numpy(outputs["square"])[:, None].float() / 255)
-    lung = torch.from_numpy(outputs["mask_probs"]) > 0.5
-    label = torch.from_numpy(outputs["label"])
-    chosen = output.class_maps[torch.arange(len(label)), label]
-    cam = resize_map(chosen, info.map_stride, (info.image_size, info.image_size))
-    mask_probs, lung_map = output.mask_logits[:, 0].sigmoid().numpy(), mask_to_lung(cam, lung).numpy()
-    expected = {
-        "mask_probs": mask_probs,
-        "class_probs": (output.class_logits / info.temperature).softmax(dim=1).numpy(),
-        "class_maps": output.class_maps.numpy(),
-        "label": output.class_logits.argmax(dim=1).numpy(),
-        "lung_map": lung_map,
-        "evidence_in_lungs": evidence_in_lungs(cam, lung).numpy(),
-        "mask_probs_full": np.stack([box.invert_map(probs) for probs in mask_probs]),
-        "lung_map_full": np.stack([box.invert_map(one) for one in lung_map]),
-    }
+    output, expected = network(torch.from_numpy(outputs["square"])[:, None].float() / 255), dict[str, NDArray[Any]]()
+    if network.has_lung:
+        mask_probs = output.mask_logits[:, 0].sigmoid().numpy()
+        full = np.stack([box.invert_map(probs) for probs in mask_probs])
+        expected |= {"mask_probs": mask_probs, "mask_probs_full": full}
+    if info.classes:
+        class_probs = network.probabilities(output.class_logits / info.temperature).numpy()
+        label = output.class_logits.argmax(dim=1).numpy()
+        expected |= {"class_probs": class_probs, "class_maps": output.class_maps.numpy(), "label": label}
+    if network.has_lung and info.classes:
+        lung, chosen = torch.from_numpy(outputs["mask_probs"]) > 0.5, torch.from_numpy(outputs["label"])
+        cam = output.class_maps[torch.arange(len(chosen)), chosen]
+        cam = resize_map(cam, info.map_stride, (info.image_size, info.image_size))
+        lung_map = mask_to_lung(cam, lung).numpy()
+        expected |= {"lung_map": lung_map, "evidence_in_lungs": evidence_in_lungs(cam, lung).numpy()}
+        expected |= {"lung_map_full": np.stack([box.invert_map(one) for one in lung_map])}
     if output.mask_logits.shape[1] > 1:
         infection_probs = output.mask_logits[:, 1].sigmoid().numpy()
         full = np.stack([box.invert_map(probs) for probs in infection_probs])

@@ -12,8 +12,9 @@ from lungseg.runs.model_info import ModelInfo
 class Outputs(NamedTuple):
     """What one pass gives for B images of side S and C classes."""
 
-    mask_probs: NDArray[np.float32]  # (B, S, S) float32 in [0, 1]: probability of lung.
-    class_probs: NDArray[np.float32]  # (B, C) float32, rows summing to 1, calibrated by the temperature.
+    mask_probs: NDArray[np.float32]  # (B, S, S) float32 in [0, 1]: probability of lung; 0 of a model of classes alone.
+    class_probs: NDArray[np.float32]
+    """(B, C) float32, calibrated by the temperature; rows sum to 1, unless an image may have several classes."""
     class_maps: NDArray[np.float32]
     """(B, C, h, w) float32 raw maps, any sign; each pixel covers `map_stride` x `map_stride` of the input, of which
     h * map_stride - S rows and as many columns are padding below and to the right."""

@@ -143,13 +143,13 @@ def predict_files(predictor: Predictor, files: Sequence[Input], write: Writer) -
 
 
 def write_prediction(output: Path, file: Input, prediction: Prediction, dicom: bool = False) -> Row:
-    """Write `masks/NAME.png` (0 and 255) and `overlays/NAME.png`, and give the row of the image.
+    """Write `masks/NAME.png` (0 and 255), if lungs are predicted, and `overlays/NAME.png`; give the row of the image.
 
     Where infection is predicted, `infection_masks/NAME.png` too, like the mask.
     With `dicom`, of an input that is DICOM, `dicom/NAME.seg.dcm` and `dicom/NAME.overlay.dcm` too; a DataError where
     its header lacks what they need.
     """
-    mask, overlay = f"masks/{file.png}", f"overlays/{file.png}"
+    mask, overlay = f"masks/{file.png}" if prediction.has_lung else None, f"overlays/{file.png}"
     infection_mask = None if prediction.infection is None else f"infection_masks/{file.png}"
     if dicom:
         write_dicom(output / "dicom", file, prediction)
@@ -157,7 +157,8 @@ def write_prediction(output: Path, file: Input, prediction: Prediction, dicom: b
     if prediction.infection is not None:
         write_whole(output / f"infection_masks/{file.png}", mask_png(prediction.infection))
     # The mask comes last: where it is there, so is everything else, and a rerun need not do the image again.
-    write_whole(output / mask, mask_png(prediction.mask))
+    if mask is not None:
+        write_whole(output / mask, mask_png(prediction.mask))
     return {**prediction.row(), "mask": mask, "infection_mask": infection_mask, "overlay": overlay}
 
 
@@ -176,7 +177,7 @@ def _predict_into(journal: Journal, options: Options, files: Sequence[Input], se
     predictor = Predictor.load(options.checkpoint, options.device, options.backend, **chosen)
     keep_settings(options.output, settings)  # not before: a wrong model must not take the folder for itself
     calibration = str(predictor.info.description.get("calibration", ""))
-    if calibration.startswith("none"):
+    if calibration.startswith("none") and predictor.info.classes:
         print(f"note: probabilities are not calibrated ({calibration})", file=sys.stderr)
     rows = predict_files(predictor, files, partial(write_prediction, options.output, dicom=options.dicom_out))
     title = f"predict {options.shard}" if options.shard else "predict"

@@ -105,12 +105,15 @@ def done_ids(folder: Path, files: Sequence[Input]) -> set[str]:
     """Ids of files whose results are there, of whatever shard, and that have not changed since."""
     paths = (folder / JSONL, *sorted(folder.glob(SHARDS)))
     rows = (row for path in paths for line in _read(path) if (row := _row_of(line)))
-    stamps = {row["id"]: row["stamp"] if row["error"] is None else "" for row in rows}
-    return {
-        file.id
-        for file in files
-        if file.id in stamps and stamps[file.id] == file.stamp() and (folder / "masks" / file.png).exists()
-    }
+    results = {row["id"]: ("" if row["error"] else row["stamp"], row.get("mask", "")) for row in rows}
+
+    def is_done(file: Input) -> bool:
+        stamp, mask = results.get(file.id, ("", ""))
+        # A model of classes alone writes no mask; the overlay then is what was written last.
+        last = folder / ("overlays" if mask is None else "masks") / file.png
+        return stamp == file.stamp() and last.exists()
+
+    return {file.id for file in files if is_done(file)}
 
 
 def settings_agree(folder: Path, settings: Row) -> None:

@@ -13,7 +13,7 @@ from lungseg.errors import UserError
 from lungseg.inference.backend import Outputs
 from lungseg.runs.model_info import KEY, ModelInfo, info_from_json
 
-Session = Callable[[NDArray[np.uint16]], list[NDArray[Any]]]  # Images (B, H, W) to the outputs asked for.
+Session = Callable[[NDArray[np.uint16]], dict[str, NDArray[Any]]]  # Images (B, H, W) to the outputs that are there.
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "mps": "CoreMLExecutionProvider"}
 
 
@@ -26,7 +26,13 @@ class OnnxBackend:
     def __call__(self, images: NDArray[np.uint8]) -> Outputs:
         """Run the network on images (B, S, S) uint8."""
         # The graph takes 16 bit, so that one file serves deeper images in other programs too.
-        return Outputs(*self._run(images.astype(np.uint16)))
+        count = len(images)
+        lacking = {
+            "mask_probs": np.zeros(images.shape, np.float32),
+            "class_probs": np.zeros((count, 0), np.float32),
+            "class_maps": np.zeros((count, 0, 1, 1), np.float32),
+        }
+        return Outputs(**lacking | self._run(images.astype(np.uint16)))
 
 
 def load_onnx(path: Path, device: str = "auto", threads: int = 0) -> OnnxBackend:
@@ -46,7 +52,7 @@ def load_onnx(path: Path, device: str = "auto", threads: int = 0) -> OnnxBackend
     session = open_session(path, device, threads)
     info = _info(path, dict(session.get_modelmeta().custom_metadata_map))
     names = _names_of({output.name for output in session.get_outputs()})
-    return OnnxBackend(lambda images: list(session.run(names, {"image": images})), info)
+    return OnnxBackend(lambda images: dict(zip(names, session.run(names, {"image": images}), strict=True)), info)
 
 
 def open_session(model: Path | bytes, device: str = "auto", threads: int = 0) -> Any:
@@ -105,16 +111,16 @@ def _load_openvino(path: Path, threads: int) -> OnnxBackend:
     hints = {"INFERENCE_PRECISION_HINT": "f32"} | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
     compiled = core.compile_model(wanted, "CPU", hints)
 
-    def run(images: NDArray[np.uint16]) -> list[NDArray[Any]]:
+    def run(images: NDArray[np.uint16]) -> dict[str, NDArray[Any]]:
         results = compiled.create_infer_request().infer([images])  # a request each: they are not shared by threads
-        return [np.array(results[index]) for index in range(len(names))]
+        return {name: np.array(results[index]) for index, name in enumerate(names)}
 
     return OnnxBackend(run, info)
 
 
 def _names_of(outputs: set[str]) -> list[str]:
-    """The fields of `Outputs` that a file has, in their order; the last one, the infection, may be missing."""
-    return [name for name in Outputs._fields if name in outputs or name != Outputs._fields[-1]]
+    """The fields of `Outputs` that a file has, in their order."""
+    return [name for name in Outputs._fields if name in outputs]
 
 
 def _info(path: Path, metadata: dict[str, str]) -> ModelInfo:

@@ -35,8 +35,9 @@ class Prediction:
 
     classes: tuple[str, ...]
     probabilities: NDArray[np.float32]
-    """(C,) float32, summing to 1, calibrated by the temperature; NaN if the network gave none that is finite: then
-    there is neither a class nor a mask nor a map, and the flag `not_finite` says so."""
+    """(C,) float32, calibrated by the temperature; they sum to 1, unless an image may have several classes. NaN if the
+    network gave none that is finite: then there is neither a class nor a mask nor a map, and the flag `not_finite` says
+    so."""
     image: NDArray[np.uint8]  # (H, W) uint8, as it was read: 0 black to 255 white.
     mask: NDArray[np.bool_]  # (H, W) bool: the lungs.
     class_map: NDArray[np.float32]  # (H, W) float32: raw class map of the predicted class, any sign.
@@ -51,16 +52,24 @@ class Prediction:
     severity: Severity | None = None  # Infected shares of `mask`; None where `infection` is.
     is_extrapolated: bool = False
     """Infection is predicted, but there were no infection masks of the predicted class to learn from."""
+    has_lung: bool = True  # Lungs are predicted; false of a model of classes alone: the mask is empty then.
+    called: tuple[int, ...] | None = None
+    """Indices of the classes called, the surest first, where an image may have several or none; else None."""
+    finding_maps: tuple[NDArray[np.float32], ...] = ()  # (H, W) each: their raw class maps.
 
     @property
     def label(self) -> int:
-        """Index of the predicted class; -1 where there is none."""
-        return -1 if np.isnan(self.probabilities).any() else int(self.probabilities.argmax())
+        """Index of the predicted class, of several the surest; -1 where there is none."""
+        if np.isnan(self.probabilities).any() or not self.classes or self.called == ():
+            return -1
+        return int(self.probabilities.argmax()) if self.called is None else self.called[0]
 
     @property
     def name(self) -> str:
-        """Name of the predicted class; empty where there is none."""
-        return self.classes[self.label] if self.label >= 0 else ""
+        """Name of the predicted class; empty where there is none. Of several, with `|` between them; or `none`."""
+        if self.called is None or np.isnan(self.probabilities).any():
+            return self.classes[self.label] if self.label >= 0 else ""
+        return "|".join(self.classes[label] for label in self.called) or "none"
 
     @property
     def severity_words(self) -> str:
@@ -74,7 +83,8 @@ class Prediction:
     def overlay(self, longest_px: int | None = None, opacity: float = 0.75, crop: bool = True) -> NDArray[np.uint8]:
         """Draw the class map, inside the lungs or all of it, and the outlines of the lungs over the image.
 
-        Where infection is predicted its outline is drawn too, and `severity_words` stand at the lower edge.
+        Where infection is predicted its outline is drawn too, and `severity_words` stand at the lower edge. Of several
+        findings each has a picture, beside each other, with its name and probability at the lower edge.
 
         Colour is in units of the map's maximum inside the lungs (`drawing.in_lung_units`), transparent without
         evidence. What a crop hides is not lost: `evidence_in_lungs` says how much that was.
@@ -82,25 +92,38 @@ class Prediction:
         Args:
             longest_px: A larger image is scaled down to this, its longer side; None keeps its size.
             opacity: Of the strongest evidence, in [0, 1]; 0 shows image and outlines alone.
-            crop: Show the map inside the lungs only.
+            crop: Show the map inside the lungs only, if lungs are predicted.
 
         Returns:
-            (H, W, 3) uint8 RGB.
+            (H, W, 3) uint8 RGB; (H, K * W, 3) of K findings.
         """
-        side_px = longest_px or max(self.image.shape)
-        image, cam = drawing.shrink(self.image, side_px), drawing.shrink(self.class_map, side_px)
+        side_px, words = longest_px or max(self.image.shape), self.severity_words
+        if self.called is None:
+            return self._picture(self.class_map, words, side_px, opacity, crop)
+        if not self.called:
+            nothing = np.zeros_like(self.class_map)
+            return self._picture(nothing, f"no finding called\n{words}".strip(), side_px, opacity, crop)
+        named = [f"{self.classes[label]} {self.probabilities[label]:.2f}\n{words}".strip() for label in self.called]
+        pairs = zip(self.finding_maps, named, strict=True)
+        return np.concatenate([self._picture(cam, text, side_px, opacity, crop) for cam, text in pairs], axis=1)
+
+    def _picture(
+        self, cam: NDArray[np.float32], words: str, side_px: int, opacity: float, crop: bool
+    ) -> NDArray[np.uint8]:
+        """One map over the image, with words at its lower edge."""
+        image, cam = drawing.shrink(self.image, side_px), drawing.shrink(cam, side_px)
         mask = drawing.shrink(self.mask.astype(np.float32), side_px) > 0.5
         strength = drawing.in_lung_units(cam, mask)
         grey = np.repeat(image[..., None], 3, axis=2)
-        mapped = drawing.draw_map(grey, strength * mask if crop else strength, opacity)
+        mapped = drawing.draw_map(grey, strength * mask if crop and self.has_lung else strength, opacity)
         # Thicker in a large picture, or it could not be seen when that is scaled to a screen.
         width_px = max(1, max(image.shape) // 512)
         picture = drawing.draw_outline(mapped, mask, drawing.PREDICTED_COLOUR, width_px)
-        if self.infection is None:
-            return picture
-        infection = drawing.shrink(self.infection.astype(np.float32), side_px) > 0.5
-        outlined = drawing.draw_outline(picture, infection, drawing.INFECTION_COLOUR, width_px)
-        return drawing.write_below(outlined, self.severity_words, drawing.INFECTION_COLOUR)
+        if self.infection is not None:
+            infection = drawing.shrink(self.infection.astype(np.float32), side_px) > 0.5
+            picture = drawing.draw_outline(picture, infection, drawing.INFECTION_COLOUR, width_px)
+        colour = drawing.INK if self.infection is None else drawing.INFECTION_COLOUR
+        return drawing.write_below(picture, words, colour) if words else picture
 
     def row(self) -> dict[str, Any]:
         """All but the arrays as plain values: what `predictions.jsonl` holds of an image."""
@@ -112,7 +135,7 @@ class Prediction:
             "predicted": self.name or None,
             **{f"prob_{name}": round(float(p), 6) if self.name else None for name, p in probabilities},
             "evidence_in_lungs": None if self.evidence_in_lungs is None else round(self.evidence_in_lungs, 6),
-            **{f"lung_{side}_px": int(getattr(px, side)) for side in LungAreas._fields},
+            **{f"lung_{side}_px": int(getattr(px, side)) if self.has_lung else None for side in LungAreas._fields},
             **{f"lung_{side}_cm2": None if cm2 is None else round(getattr(cm2, side), 2) for side in LungAreas._fields},
             **{f"infected_{part}": None if share is None else round(share, 6) for part, share in shares.items()},
             "infection_extrapolated": None if self.severity is None else self.is_extrapolated,
@@ -125,11 +148,12 @@ class Prediction:
     def save(self, folder: str | Path, name: str = "prediction") -> None:
         """Write `NAME_mask.png` (0 and 255), `NAME_overlay.png` and `NAME.json` into a folder, made if need be.
 
-        And `NAME_infection_mask.png` where infection is predicted.
+        And `NAME_infection_mask.png` where infection is predicted; no mask where lungs are not.
         """
         folder = Path(folder)
         if self.infection is not None:
             write_whole(folder / f"{name}_infection_mask.png", drawing.mask_png(self.infection))
-        write_whole(folder / f"{name}_mask.png", drawing.mask_png(self.mask))
+        if self.has_lung:
+            write_whole(folder / f"{name}_mask.png", drawing.mask_png(self.mask))
         write_whole(folder / f"{name}_overlay.png", drawing.png(self.overlay()))
         write_json(folder / f"{name}.json", self.row())

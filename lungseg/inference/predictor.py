@@ -13,7 +13,7 @@ from lungseg.data.lungs_apart import part_lungs
 from lungseg.data.severity import severity_of
 from lungseg.errors import UserError, check
 from lungseg.inference.backend import Backend, all_finite
-from lungseg.inference.input_checks.checks import check_input
+from lungseg.inference.input_checks.checks import check_image, check_input
 from lungseg.inference.prediction import Flag, LungAreas, Prediction
 from lungseg.inference.preprocess import Picture, enlarge_map, evidence_in_lungs, letterbox_of, read_picture, to_picture
 from lungseg.runs.model_info import ModelInfo
@@ -29,8 +29,10 @@ class SquarePrediction(NamedTuple):
 
     mask_probs: NDArray[np.float32]  # (S, S) float32 in [0, 1].
     class_probs: NDArray[np.float32]  # (C,) float32.
-    class_map: NDArray[np.float32]  # (S, S) float32, of the class with the highest probability.
+    class_map: NDArray[np.float32]  # (S, S) float32, of the class with the highest probability; 0 without classes.
     infection_probs: NDArray[np.float32] | None = None  # (S, S) float32 in [0, 1]; None if the network predicts none.
+    finding_maps: NDArray[np.float32] | None = None
+    """(K, S, S) float32 class maps of the findings that are called, where an image may have several, else None."""
 
 
 class Predictor:
@@ -121,13 +123,26 @@ class Predictor:
         class_probs = np.stack([each.class_probs for each in passes]).mean(axis=0, dtype=np.float32)
         predicted = []
         for i, probs in enumerate(class_probs):
-            label = int(probs.argmax())
             masks = [each.mask_probs[i] for each in passes]
-            maps = [enlarge_map(each.class_maps[i, label], self.info) for each in passes]
+
+            def map_of(label: int, i: int = i) -> NDArray[np.float32]:
+                return _mean_of_mirrors([enlarge_map(each.class_maps[i, label], self.info) for each in passes])
+
+            class_map = map_of(int(probs.argmax())) if len(probs) else np.zeros_like(masks[0])
+            called = [map_of(label) for label in self.called(probs)]
+            found = np.stack(called) if called else np.zeros((0, *masks[0].shape), np.float32)
             infections = [each.infection_probs[i] for each in passes if each.infection_probs is not None]
             infection = _mean_of_mirrors(infections) if infections else None
-            predicted.append(SquarePrediction(_mean_of_mirrors(masks), probs, _mean_of_mirrors(maps), infection))
+            findings = found if self.info.multi_label else None
+            predicted.append(SquarePrediction(_mean_of_mirrors(masks), probs, class_map, infection, findings))
         return predicted
+
+    def called(self, probs: NDArray[np.float32]) -> tuple[int, ...]:
+        """Findings whose probability (C,) reaches their threshold, the surest first; none of exclusive classes."""
+        if not self.info.multi_label:
+            return ()
+        above = [label for label, least in enumerate(self.info.thresholds) if probs[label] >= least]
+        return tuple(sorted(above, key=lambda label: -probs[label]))
 
     def finish(self, picture: Picture, predicted: SquarePrediction) -> Prediction:
         """Bring what is predicted in the square back to the image, measure it, and check the input."""
@@ -138,6 +153,9 @@ class Predictor:
         sides, probs = part_lungs(mask), predicted.infection_probs
         infection = None if probs is None else box.invert_map(probs) > INFECTION_THRESHOLD
         without_masks = self.info.description.get("training", {}).get("infection_unknown", ())
+        called = self.called(predicted.class_probs) if self.info.multi_label else None
+        top = () if not self.info.classes else (int(predicted.class_probs.argmax()),) if called is None else called
+        has_lung, maps = self.info.has_lung, predicted.finding_maps
         left, right = (float(np.count_nonzero(side)) for side in sides)
         area = LungAreas(left=right, right=left)  # the image's right is the patient's left
         pixel_cm2 = None if picture.spacing_mm is None else picture.spacing_mm[0] * picture.spacing_mm[1] / 100
@@ -148,13 +166,16 @@ class Predictor:
             mask,
             box.invert_map(predicted.class_map),
             # In the network's square, as in a training and an evaluation, not in the map as it is enlarged here.
-            evidence_in_lungs(predicted.class_map, predicted.mask_probs > self.threshold),
+            evidence_in_lungs(predicted.class_map, predicted.mask_probs > self.threshold) if has_lung else None,
             area,
             None if pixel_cm2 is None else LungAreas(area.left * pixel_cm2, area.right * pixel_cm2),
-            check_input(picture.pixels, mask),
+            check_input(picture.pixels, mask) if has_lung else check_image(picture.pixels),
             infection,
             None if infection is None else severity_of(sides, infection),
-            infection is not None and self.info.classes[int(predicted.class_probs.argmax())] in without_masks,
+            infection is not None and any(self.info.classes[label] in without_masks for label in top),
+            has_lung,
+            called,
+            () if maps is None else tuple(map(box.invert_map, maps)),
         )
 
     def _nothing_in(self, picture: Picture) -> Prediction:
@@ -163,7 +184,9 @@ class Predictor:
         zeros, probs = np.zeros(picture.pixels.shape, np.float32), np.full(len(self.info.classes), np.nan, np.float32)
         flags = (Flag("not_finite", reason, 1.0),)
         mask, area = zeros.astype(bool), LungAreas(0.0, 0.0)
-        return Prediction(self.info.classes, probs, picture.pixels, mask, zeros, None, area, None, flags)
+        has_lung, called = self.info.has_lung, () if self.info.multi_label else None
+        nothing = (zeros, None, area, None, flags, None, None, False, has_lung, called)
+        return Prediction(self.info.classes, probs, picture.pixels, mask, *nothing)
 
     def _predict(self, images: Sequence[One]) -> list[Prediction]:
         prepared = [self.prepare(image) for image in images]  # of any sizes: the squares are of one

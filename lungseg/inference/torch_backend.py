@@ -30,8 +30,11 @@ class TorchBackend:
             pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)[:, None]
             output = self.network(pixels.float().div_(255))
             # The lung, and the infection where the network has it.
-            mask_probs, *infection_probs = output.mask_logits.sigmoid().unbind(dim=1)
-            class_probs = (output.class_logits / self.info.temperature).softmax(dim=1)
+            masks = (
+                output.mask_logits.sigmoid() if self.network.has_lung else torch.zeros_like(pixels, dtype=torch.float32)
+            )
+            mask_probs, *infection_probs = masks.unbind(dim=1)
+            class_probs = self.network.probabilities(output.class_logits / self.info.temperature)
             found = (mask_probs, class_probs, output.class_maps, *infection_probs)
             return Outputs(*(one.float().cpu().numpy() for one in found))
 

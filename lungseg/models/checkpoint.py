@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from lungseg import __version__
@@ -13,7 +14,7 @@ from lungseg.data.classes import unknown_infections
 from lungseg.errors import UserError
 from lungseg.models.model_file import build_network, read_model_file, read_model_section
 from lungseg.models.network import LungNetwork
-from lungseg.runs.calibration import read_calibration
+from lungseg.runs.calibration import Calibration, read_calibration
 from lungseg.runs.model_info import ModelInfo, check_classes
 from lungseg.runs.run import Run
 
@@ -34,7 +35,7 @@ def load_model(run: Run) -> tuple[LungNetwork, ModelInfo]:
     network, classes = load_network(run.model)
     content = read_checkpoint(run.model)
     plain = content["lungseg"]
-    calibration, where = read_calibration(run, classes, sensitivity=0.95)
+    calibration, where = read_calibration(run, classes)
     temperature = calibration.temperature if calibration is not None else math.nan
     fitted = math.isfinite(temperature)
     description = {
@@ -57,7 +58,17 @@ def load_model(run: Run) -> tuple[LungNetwork, ModelInfo]:
         temperature if fitted else 1.0,
         str(environment.get("lungseg", __version__)),
         description,
+        network.multi_label,
+        _thresholds(calibration, len(classes), temperature if fitted else 1.0) if network.multi_label else (),
     )
+
+
+def _thresholds(calibration: Calibration | None, classes: int, temperature: float) -> tuple[float, ...]:
+    """From which calibrated probability each finding is called: what Val chose, one half where it could not."""
+    chosen = [0.5] * classes if calibration is None else np.nan_to_num(calibration.thresholds, nan=0.5).tolist()
+    # They were chosen among probabilities before the temperature.
+    odds = [max(threshold, 1e-9) / max(1 - threshold, 1e-9) for threshold in chosen]
+    return tuple(float(ratio / (1 + ratio)) for ratio in (each ** (1 / temperature) for each in odds))
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -86,4 +97,5 @@ def load_network(path: Path) -> tuple[LungNetwork, list[str]]:
         raise UserError(f"{path}: not a model of this version of lungseg: {error}") from error
     # The training module holds more than its network, such as the weights of classes.
     tensors = {k.removeprefix("network."): v for k, v in content["state_dict"].items() if k.startswith("network.")}
-    return build_network(path, model, len(classes), tensors), list(classes)
+    several = content["lungseg"].get("multi_label", False) is True  # which older checkpoints do not say
+    return build_network(path, model, len(classes), tensors, several), list(classes)

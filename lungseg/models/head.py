@@ -12,7 +12,9 @@ class MapClassifier(nn.Module):
 
     `class_logits = pool(class_maps) + bias`, exactly. A softmax does not see what all classes share, so the weights are
     centred over the classes before use: the maps of one pixel sum to zero, and a class map shows the evidence *for this
-    class against the others*, never a part that cancels out of the decision.
+    class against the others*, never a part that cancels out of the decision. With `multi_label` each class has a
+    sigmoid of its own, nothing cancels, and the weights are as they are: a map shows the evidence *for this finding
+    against its absence*, whatever the others are.
 
     Class activation mapping as pooling after the convolution: Zhou et al., "Learning Deep Features for Discriminative
     Localization", CVPR 2016. The CNN module of `head="conv"`: Schraut et al., doi 10.1007/s44163-022-00045-1.
@@ -22,10 +24,17 @@ class MapClassifier(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, classes: int, head: Head, head_channels: int, dropout: float, pooling: Pooling
+        self,
+        in_channels: int,
+        classes: int,
+        head: Head,
+        head_channels: int,
+        dropout: float,
+        pooling: Pooling,
+        multi_label: bool = False,
     ):
         super().__init__()
-        self.pooling = pooling
+        self.pooling, self.multi_label = pooling, multi_label
         self.module = _cnn_module(in_channels, head_channels) if head == "conv" else nn.Identity()
         channels = head_channels if head == "conv" else in_channels
         self.dropout = nn.Dropout2d(dropout)
@@ -53,7 +62,8 @@ class MapClassifier(nn.Module):
         # Whole channels are dropped: neighbours in a feature map say the same, and would stand in for each other.
         features: Tensor = self.dropout(self.module(deep))
         # Centred at each use rather than once after training: so the optimiser trains what is shown.
-        weight = self.project.weight - self.project.weight.mean(dim=0, keepdim=True)
+        weight = self.project.weight
+        weight = weight if self.multi_label else weight - weight.mean(dim=0, keepdim=True)
         return F.conv2d(features, weight).float(), features
 
     def pool_weights(self, class_maps: Tensor, lung_probs: Tensor) -> Tensor:

@@ -65,6 +65,27 @@ def cross_entropy_term(
     return Term(loss, class_weights[label] * known.float())
 
 
+def binary_cross_entropy_term(
+    class_logits: Tensor, findings: Tensor, class_weights: Tensor, label_smoothing: float
+) -> Term:
+    """Binary cross-entropy of each image, mean over its known findings; its weight is their number.
+
+    So `Term.mean` is the mean over all that is known. `-w y log p - (1 - y) log(1 - p)`: the weight w is with those
+    that are there alone.
+
+    Args:
+        class_logits: (B, C) float32.
+        findings: (B, C) int8: 1 there, 0 not there, -1 unknown, which counts for nothing.
+        class_weights: (C,) float32, positive.
+        label_smoothing: Share of the target that is moved to one half, in [0, 1).
+    """
+    known = findings >= 0
+    target = findings.clamp_min(0).float() * (1 - label_smoothing) + label_smoothing / 2
+    losses = F.binary_cross_entropy_with_logits(class_logits, target, reduction="none", pos_weight=class_weights)
+    count = known.float().sum(dim=1)
+    return Term((losses * known).sum(dim=1) / count.clamp_min(1), count)
+
+
 def evidence_term(class_maps: Tensor, lung: Tensor, stride: int) -> Term:
     """Share of the positive evidence, over all classes, that lies outside the lungs, of each image.
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAUROC, MulticlassConfusionMatrix
 
+from lungseg.models.finding_scores import FindingScores
 from lungseg.models.losses import Term
 
 
@@ -152,38 +153,33 @@ def confusion_scores(matrix: Tensor, classes: Sequence[str]) -> dict[str, Tensor
     return scores
 
 
-def score_names(classes: Sequence[str], infection: bool) -> list[str]:
+def score_names(classes: Sequence[str], infection: bool, multi_label: bool = False, lung: bool = True) -> list[str]:
     """Every name that a stage may log, without the stage: what can be monitored and swept for."""
     mask = ["dice", "dice_global", "iou", "pixel_accuracy", "empty_truth", "empty_prediction", "dice_loss", "bce_loss"]
     of_infection = [f"infection_{name}" for name in (*mask, "dice_infected", "iou_infected")]
-    names = mask + (of_infection if infection else [])
-    names += [
-        "loss",
-        "score",
-        "cross_entropy",
-        "evidence_loss",
-        "localization_loss",
-        "accuracy",
-        "balanced_accuracy",
-        "f1",
-        "auroc",
-    ]
+    names = ["loss", "score"] + (mask if lung else []) + (of_infection if infection else [])
+    if not classes:
+        return names
+    of_class = ["sensitivity", "specificity", "f1", "auroc"]
+    of_class += ["average_precision"] if multi_label else ["evidence_in_lungs"]
+    names += ["average_precision"] if multi_label else ["accuracy", "balanced_accuracy", "localization_loss"]
+    names += ["cross_entropy", "evidence_loss", "f1", "auroc"]
     names += ["evidence_in_lungs", "evidence_undefined", "hit", "evidence_on_infection"]
-    of_class = ("sensitivity", "specificity", "f1", "auroc", "evidence_in_lungs")
     return names + [f"{score}_{name}" for score in of_class for name in classes]
 
 
 class StageScores(nn.Module):
     """Everything logged for one stage, val or test, by name without the stage; of infection masks if there are any."""
 
-    def __init__(self, classes: Sequence[str], infection: bool):
+    def __init__(self, classes: Sequence[str], infection: bool, multi_label: bool = False):
         super().__init__()
-        self.classes = tuple(classes)
+        self.classes, self.multi_label, size = tuple(classes), multi_label, max(2, len(classes))
         self.lung = MaskScores()
         self.infection = MaskScores() if infection else None
         self.infected = MaskScores()  # Of infection masks that are not empty.
-        self.confusion = MulticlassConfusionMatrix(len(classes), validate_args=False)
-        self.auroc = MulticlassAUROC(len(classes), average="none", validate_args=False)
+        self.confusion = MulticlassConfusionMatrix(size, validate_args=False)
+        self.auroc = MulticlassAUROC(size, average="none", validate_args=False)
+        self.findings = FindingScores(classes)
         self.evidence = EvidenceShares(classes)
         self.localization = Localization()
         self.terms = nn.ModuleDict()
@@ -211,6 +207,10 @@ class StageScores(nn.Module):
             self.confusion.update(class_probs[known], label[known])
             self.auroc.update(class_probs[known], label[known])
 
+    def add_findings(self, probs: Tensor, findings: Tensor) -> None:
+        """Add probabilities (B, C) float32 and findings (B, C) int8: 1 there, 0 not there, -1 unknown."""
+        self.findings.update(probs, findings)
+
     def add_evidence(self, share: Tensor, label: Tensor) -> None:
         """Add shares of evidence inside the lungs (B,), NaN where there is none, and labels (B,), -1 where unknown."""
         self.evidence.update(share, label)
@@ -233,6 +233,8 @@ class StageScores(nn.Module):
             matrix = self.confusion.compute()
             if matrix.sum() > 0:
                 scores |= confusion_scores(matrix, self.classes) | self._aurocs(matrix)
+            if self.multi_label:
+                scores |= self.findings.compute()
             scores |= self.evidence.compute() | self.localization.compute()
         # A loss of images that have its target must be seen even where it is not finite.
         losses = {name for name, term in self.terms.items() if cast(TermMean, term).sums[1] > 0}

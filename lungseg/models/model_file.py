@@ -57,7 +57,7 @@ def read_model_file(path: Path) -> tuple[LungNetwork, ModelInfo]:
         config = read_model_section(info.description.get("model"))
     except UserError as error:
         raise UserError(f"{path}: not a model of this version of lungseg: {error}") from error
-    network = build_network(path, config, len(info.classes), tensors)
+    network = build_network(path, config, len(info.classes), tensors, info.multi_label)
     check(
         info.map_stride == network.stride,
         f"{path}: map_stride",
@@ -82,14 +82,16 @@ def read_model_section(values: Any) -> ModelConfig:
     return ModelConfig(**read)
 
 
-def build_network(path: Path, config: ModelConfig, classes: int, tensors: dict[str, Any]) -> LungNetwork:
+def build_network(
+    path: Path, config: ModelConfig, classes: int, tensors: dict[str, Any], multi_label: bool = False
+) -> LungNetwork:
     """The network of a config, in evaluation mode on the CPU, with tensors of a file; a UserError if they misfit."""
     config = dataclasses.replace(config, encoder_weights=None)  # those of the file replace them; nothing is downloaded
     broken = next((n for n, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()), None)
     if broken is not None:
         raise UserError(f"{path}: its weights hold NaN or infinity (first in {broken}); train it anew")
     _check_shapes(path, config, classes, tensors)
-    network = LungNetwork(config, classes)
+    network = LungNetwork(config, classes, multi_label)
     try:
         network.load_state_dict(tensors)  # copies, so float16 becomes float32 here
     except RuntimeError as error:
@@ -156,6 +158,7 @@ def _card(info: ModelInfo) -> str:
     licence = str(info.description.get("licence", "not stated"))
     # The Hub knows licences by identifiers of its own, such as `cc-by-sa-4.0`; a sentence is for readers alone.
     known = licence if re.fullmatch(r"[a-z0-9.-]+", licence) else None
+    several = " (an image may have several, or none)" if info.multi_label else ""
     tags = ["chest-x-ray", "image-segmentation", "class-activation-map"]
     return f"""---
 {ModelCardData(library_name="lungseg", tags=tags, license=known).to_yaml()}
@@ -163,7 +166,7 @@ def _card(info: ModelInfo) -> str:
 
 # Lung mask, class and class map of a chest X-ray
 
-Classes: {", ".join(info.classes)}. Image side: {info.image_size} px. Licence: {licence}.
+Classes: {", ".join(info.classes) or "none"}{several}. Image side: {info.image_size} px. Licence: {licence}.
 {_about_infection(info)}Not a medical device.
 
 ```python

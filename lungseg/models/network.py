@@ -26,11 +26,23 @@ class LungOutput(NamedTuple):
     """All that one pass gives; every field is always present."""
 
     mask_logits: Tensor
-    """(B, M, H, W) float32; channel 0 is the lung, channel 1 the infection where the network has it."""
-    class_logits: Tensor  # (B, C) float32.
+    """(B, M, H, W) float32; channel 0 is the lung, channel 1 the infection where the network has it. M is 0 without
+    masks."""
+    class_logits: Tensor  # (B, C) float32; C is 0 without classes.
     class_maps: Tensor
-    """(B, C, h, w) float32, any sign, summing to zero over the classes; h = ceil(H / multiple) * multiple / stride."""
+    """(B, C, h, w) float32, any sign, summing to zero over the classes where an image has one of them;
+    h = ceil(H / multiple) * multiple / stride."""
     features: Tensor  # (B, K, h, w): what the classifier's 1x1 convolution reads.
+
+    def lung(self) -> Tensor:
+        """(B, H, W) bool: predicted lungs; all False of a network that predicts none."""
+        masks = self.mask_logits
+        return masks[:, 0] > 0 if masks.shape[1] else masks.new_zeros(len(masks), *masks.shape[2:], dtype=torch.bool)
+
+    def top_class(self) -> Tensor:
+        """(B,) int64: class of the highest logit; 0 without classes, where there is no such map."""
+        logits = self.class_logits
+        return logits.argmax(dim=1) if logits.shape[1] else logits.new_zeros(len(logits), dtype=torch.int64)
 
 
 class LungNetwork(nn.Module):
@@ -40,7 +52,8 @@ class LungNetwork(nn.Module):
 
     Args:
         config: The section `model`.
-        classes: Number of classes C.
+        classes: Number of classes C; 0: masks alone.
+        multi_label: Classes do not exclude each other: probabilities are sigmoids, not a softmax.
         head: Class of the classifier.
 
     Raises:
@@ -50,9 +63,21 @@ class LungNetwork(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: ModelConfig, classes: int, *, head: type[MapClassifier] = MapClassifier):
+    def __init__(
+        self,
+        config: ModelConfig,
+        classes: int,
+        multi_label: bool = False,
+        *,
+        head: type[MapClassifier] = MapClassifier,
+    ):
         super().__init__()
+        if not classes and not config.lung:
+            raise UserError("model.lung: must be true without classes (data.classes=[]), or nothing is left to learn")
+        self.multi_label, self.has_lung = multi_label, config.lung
         self.segmenter = _segmenter(config)
+        if not config.lung:
+            self.segmenter.decoder = self.segmenter.segmentation_head = None
         encoder = self.segmenter.encoder
         # smp gives None where an encoder does not say its stride; 32 is that of every classic one.
         self.multiple = int(encoder.output_stride) if isinstance(encoder.output_stride, int) else 2**5
@@ -65,13 +90,15 @@ class LungNetwork(nn.Module):
         self.register_buffer("std", torch.tensor(normalisation.std))
         deep_channels = int(encoder.out_channels[-1])
         self.merge: FeatureMerge | None = None
-        if config.map_stride is not None and config.map_stride != self.multiple:
+        if classes and config.map_stride is not None and config.map_stride != self.multiple:
             self._merged = stages_to_merge(encoder.out_channels, self.multiple, config.map_stride)
             deep_channels = config.head_channels
             self.merge = FeatureMerge([int(encoder.out_channels[i]) for i in self._merged], deep_channels)
-        self.classifier = head(
-            deep_channels, classes, config.head, config.head_channels, config.dropout, config.pooling
-        )
+        self.classifier: MapClassifier | None = None
+        if classes:
+            self.classifier = head(
+                deep_channels, classes, config.head, config.head_channels, config.dropout, config.pooling, multi_label
+            )
         self._freeze_unreached()
         self.to(memory_format=torch.channels_last)  # half the time on CPUs; AMP wants it on GPUs
 
@@ -83,12 +110,21 @@ class LungNetwork(nn.Module):
         """
         height, width = image.shape[-2:]
         encoded = self._encode(image)
-        decoded = self.segmenter.decoder(*encoded)
+        mask_logits, deep = image[:, :0], self._deep(*encoded)  # none
         # Padding is cut off the masks, which have the image's size, and stays in the maps, which have the features'.
         # Under autocast the rest is half precision; losses and scores want float32.
-        mask_logits = self.segmenter.segmentation_head(decoded)[..., :height, :width].float()
-        class_logits, class_maps, features = self.classifier(self._deep(*encoded), mask_logits[:, :1].sigmoid())
+        if self.has_lung:
+            decoded = self.segmenter.decoder(*encoded)
+            mask_logits = self.segmenter.segmentation_head(decoded)[..., :height, :width].float()
+        if self.classifier is None:
+            class_maps = deep[:, :0].float()
+            return LungOutput(mask_logits, class_maps[..., 0, 0], class_maps, deep)
+        class_logits, class_maps, features = self.classifier(deep, mask_logits[:, :1].sigmoid())
         return LungOutput(mask_logits, class_logits, class_maps, features)
+
+    def probabilities(self, class_logits: Tensor) -> Tensor:
+        """Class logits (B, C) -> probabilities in [0, 1]: a softmax, or of findings each its own sigmoid."""
+        return class_logits.sigmoid() if self.multi_label else class_logits.softmax(dim=1)
 
     def class_maps(self, image: Tensor) -> Tensor:
         """The class maps alone, without the cost of the decoder, which they do not depend on.
@@ -99,7 +135,8 @@ class LungNetwork(nn.Module):
         Returns:
             (B, C, h, w) float32, as `LungOutput.class_maps`.
         """
-        return self.classifier.class_maps(self._deep(*self._encode(image)))[0]
+        deep = self._deep(*self._encode(image))
+        return deep[:, :0].float() if self.classifier is None else self.classifier.class_maps(deep)[0]
 
     def _encode(self, image: Tensor) -> tuple[Any, ...]:
         """What the decoder takes: the encoder's stages; vision transformers (DPT) hand prefix tokens on too."""

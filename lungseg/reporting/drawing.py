@@ -32,8 +32,8 @@ class Tile:
 
     image: Array  # (H, W) float in [0, 1].
     true_lung: Array | None  # (H, W) bool.
-    predicted_lung: Array  # (H, W) bool.
-    cam: Array  # (H, W) float, raw class map of the predicted class, any sign.
+    predicted_lung: Array | None  # (H, W) bool; None if the network predicts none.
+    cam: Array | None  # (H, W) float, raw class map of the predicted class, any sign; None if it knows no classes.
     caption: str
     warning: str = ""  # Shown in the warning colour when not empty.
 
@@ -116,20 +116,31 @@ def draw_colour_bar(height: int, width: int, opacity: float = 0.75) -> Array:
 
 
 def draw_tile(tile: Tile, side_px: int = 256) -> Array:
-    """One sample as four panels: image; lung outlines; class map; the map inside the predicted lungs; one bar."""
+    """One sample as panels: image; lung outlines; class map; the map inside the predicted lungs; one bar.
+
+    Panels of what the network does not give are left out.
+    """
     size = fit_size(tile.image.shape, side_px)
-    lung = resize_mask(tile.predicted_lung, size)
     plain = grey_to_rgb(resize(tile.image, size))
-    outlined = plain
-    if tile.true_lung is not None:
-        outlined = draw_outline(outlined, resize_mask(tile.true_lung, size), TRUE_COLOUR)
-    outlined = draw_outline(outlined, lung, PREDICTED_COLOUR)
-    strength = in_lung_units(resize(tile.cam, size), lung)
-    whole = draw_outline(draw_map(plain, strength), lung, PREDICTED_COLOUR)
-    inside = draw_map(plain, strength * lung)
-    panels = [centre(panel, side_px) for panel in (plain, outlined, whole, inside)]
+    drawn, lung = [plain], None
+    if tile.predicted_lung is not None:
+        lung, outlined = resize_mask(tile.predicted_lung, size), plain
+        if tile.true_lung is not None:
+            outlined = draw_outline(outlined, resize_mask(tile.true_lung, size), TRUE_COLOUR)
+        drawn.append(draw_outline(outlined, lung, PREDICTED_COLOUR))
+    if tile.cam is not None:
+        inside = np.ones(plain.shape[:2], np.bool_) if lung is None else lung
+        strength = in_lung_units(resize(tile.cam, size), inside)
+        whole = draw_map(plain, strength)
+        drawn += (
+            [whole] if lung is None else [draw_outline(whole, lung, PREDICTED_COLOUR), draw_map(plain, strength * lung)]
+        )
+    panels = [centre(panel, side_px) for panel in drawn]
     bar = np.concatenate([np.full((side_px, 4, 3), PAPER, np.uint8), draw_colour_bar(side_px, 10)], axis=1)
-    row = np.concatenate([*_with_gaps(panels, axis=1), bar, _bar_labels(side_px)], axis=1)
+    bar_parts = (
+        [] if tile.cam is None else [bar, _bar_labels(side_px, "lung\nmaximum" if lung is not None else "maximum")]
+    )
+    row = np.concatenate([*_with_gaps(panels, axis=1), *bar_parts], axis=1)
     return np.concatenate([row, _text_strip(tile.caption, tile.warning, row.shape[1])], axis=0)
 
 
@@ -137,10 +148,16 @@ def draw_sheet(tiles: Sequence[Tile], title: str, side_px: int = 256) -> Array:
     """A contact sheet of one sample or more, one a row, with a title and a key. uint8 (H, W, 3)."""
     rows = [draw_tile(tile, side_px) for tile in tiles]
     width = rows[0].shape[1]
-    names = ["X-ray", "", "class map of the predicted class", "the same, inside the predicted lungs"]
+    with_lung, with_map = tiles[0].predicted_lung is not None, tiles[0].cam is not None
+    names = ["X-ray", *[""] * with_lung, *["class map of the predicted class"] * with_map]
+    names += ["the same, inside the predicted lungs"] * (with_lung and with_map)
     start = side_px + 12
-    texts = [Text(8, 5, title, 17), Text(start, 33, "lung: true", 12, TRUE_COLOUR)]
-    texts += [Text(start + 64, 33, "predicted", 12, PREDICTED_COLOUR)]
+    texts = [Text(8, 5, title, 17)]
+    if with_lung:
+        texts += [
+            Text(start, 33, "lung: true", 12, TRUE_COLOUR),
+            Text(start + 64, 33, "predicted", 12, PREDICTED_COLOUR),
+        ]
     texts += [Text(column * (side_px + 4) + 8, 33, name, 12) for column, name in enumerate(names)]
     head = write_texts(np.full((54, width, 3), PAPER, np.uint8), texts)
     return np.concatenate([head, *_with_gaps(rows, axis=0, gap_px=6)], axis=0)
@@ -262,9 +279,9 @@ def _with_gaps(parts: Sequence[Array], axis: int, gap_px: int = 4) -> list[Array
     return [piece for part in parts for piece in (part, gap)][:-1]
 
 
-def _bar_labels(side_px: int) -> Array:
-    """Labels of the colour bar: the maximum inside the lungs is 1, and what exceeds it outside looks like 1."""
-    texts = [Text(4, 0, "1 = lung\nmaximum\nor above", 11), Text(4, side_px // 2 - 7, "0.5", 11)]
+def _bar_labels(side_px: int, unit: str) -> Array:
+    """Labels of the colour bar: the maximum (inside the lungs) is 1, and what exceeds it outside looks like 1."""
+    texts = [Text(4, 0, f"1 = {unit}\nor above", 11), Text(4, side_px // 2 - 7, "0.5", 11)]
     texts += [Text(4, side_px - 28, "0 = no\nevidence", 11)]
     return write_texts(np.full((side_px, 56, 3), PAPER, np.uint8), texts)
 

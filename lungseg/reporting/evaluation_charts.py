@@ -19,7 +19,12 @@ VIEWS = {
     "box": "outside the lungs' box",
     "border": "border alone",
 }
-CURVES = {"balanced_accuracy": "balanced accuracy", "dice": "lung dice", "evidence_in_lungs": "evidence in lungs"}
+CURVES = {
+    "balanced_accuracy": "balanced accuracy",
+    "auroc": "AUROC",
+    "dice": "lung dice",
+    "evidence_in_lungs": "evidence in lungs",
+}
 """Scores of a robustness chart."""
 
 
@@ -101,6 +106,8 @@ def _map_charts(content: Content) -> list[Chart]:
     names = {"all": "evidence_in_lungs"} | {name: f"evidence_in_lungs_{name}" for name in list(groups)[1:]}
     numbers = {group: first.intervals[name] for group, name in names.items() if name in first.intervals}
     reference = None if area is None else (area, f"uniform map {area:.2f}")
+    if all(number.value is None for number in numbers.values()):
+        return drawn
     drawing = _draw_numbers(numbers, "mean share of evidence in the lungs", reference)
     return [*drawn, Chart("evidence_by_class", "By true class", "With 95 % intervals.", drawing)]
 
@@ -129,6 +136,7 @@ def _robustness_charts(results: EvaluationResults) -> list[Chart]:
         series = {
             words: [(point.strength, point.scores[score]) for point in curve.points if score in point.scores]
             for score, words in CURVES.items()
+            if any((number := point.scores.get(score)) and number.value is not None for point in curve.points)
         }
         drawing = charts.draw_series(series, f"{name}: {curve.unit}", "", chance_of(results))
         title = "JPEG" if name == "jpeg" else name.capitalize()

@@ -48,7 +48,12 @@ class Content:
 
     def column(self, name: str, of_class: str | None = None) -> list[float]:
         """The known values of a column of per_image.csv, of all images or of those of a true class."""
-        rows = [row for row in self.rows if of_class is None or row["label"] == of_class]
+        several = self.results.setup.multi_label
+        rows = [
+            row
+            for row in self.rows
+            if of_class is None or of_class in (row["label"].split("|") if several else [row["label"]])
+        ]
         return [value for row in rows if (value := to_float(row.get(name))) is not None]
 
     def by_class(self, name: str) -> dict[str, list[float]]:
@@ -95,7 +100,9 @@ class PictureWriter:
 
     def add(self, image: ShownImage) -> None:
         """Write the pictures of one image; several threads may."""
-        strength = drawing.in_lung_units(image.cam, image.predicted_lung)
+        inside = np.ones(image.image.shape, np.bool_) if image.predicted_lung is None else image.predicted_lung
+        cam = np.zeros(image.image.shape, np.float32) if image.cam is None else image.cam
+        strength = drawing.in_lung_units(cam, inside)
         grey = (drawing.shrink(image.image, SIDE_PX).clip(0, 1) * 255 + 0.5).astype(np.uint8)
         size = (grey.shape[1], grey.shape[0])
         stem = f"{image.number:04d}"
@@ -128,5 +135,7 @@ def _thumbnail(image: ShownImage, strength: drawing.Array) -> drawing.Array:
     """Image, map and outline of the predicted lungs, uint8 (h, w, 3)."""
     grey = drawing.grey_to_rgb(drawing.shrink(image.image, THUMB_PX))
     picture = drawing.draw_map(grey, drawing.shrink(strength, THUMB_PX))
+    if image.predicted_lung is None:
+        return picture
     lung = drawing.resize_mask(image.predicted_lung, (picture.shape[1], picture.shape[0]))
     return drawing.draw_outline(picture, lung, drawing.PREDICTED_COLOUR)

@@ -113,7 +113,9 @@ def _calibration(calibration: CalibrationResults) -> list[str]:
 def _maps(results: EvaluationResults) -> list[str]:
     """The CAM methods side by side, evidence by class, and whether the maps say what the network does."""
     class_maps, rows = results.class_maps, localisation_rows(results)
-    first = next(iter(class_maps.values()))
+    first = next(iter(class_maps.values()), None)
+    if first is None:
+        return []
     evidence = first.evidence["all"]
     by_class = [
         f"{name} {format_interval(first.intervals.get(f'evidence_in_lungs_{name}'), 3, '-')}"
@@ -180,12 +182,15 @@ def _verdict(results: EvaluationResults) -> list[str]:
 
 
 def _robustness(robustness: RobustnessResults) -> list[str]:
-    """Balanced accuracy from the image as it is to the strongest change of each kind."""
-    if not robustness.images:
+    """The first score there is, from the image as it is to the strongest change of each kind."""
+    scores = {name for curve in robustness.curves.values() for point in curve.points for name in point.scores}
+    score = next((name for name in ("balanced_accuracy", "auroc", "dice") if name in scores), None)
+    if not robustness.images or score is None:
         return []
-    lines = ["", f"balanced accuracy as images get worse ({robustness.images} images; intervals: metrics.json)"]
+    title = {"balanced_accuracy": "balanced accuracy", "auroc": "AUROC"}.get(score, score)
+    lines = ["", f"{title} as images get worse ({robustness.images} images; intervals: metrics.json)"]
     for name, curve in robustness.curves.items():
-        values = [(point.strength, point.scores["balanced_accuracy"].value) for point in curve.points]
+        values = [(point.strength, point.scores[score].value) for point in curve.points]
         cells = ", ".join(f"{strength:g}: {_number(value)}" for strength, value in values)
         lines.append(f"  {name:<9} {cells}   ({curve.unit})")
     return lines

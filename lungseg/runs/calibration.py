@@ -18,33 +18,32 @@ class Calibration(NamedTuple):
     temperature: float  # NaN where none could be fitted.
     thresholds: NDArray[np.float64]
     """(C,) probability from which on an image counts as of the class; NaN for a class without images."""
+    sensitivity: float | None = 0.95
+    """That the thresholds reach; None: those of the highest F1."""
 
 
 def write_calibration(run: Run, chosen: Calibration, classes: Sequence[str], about: dict[str, Any]) -> None:
     """Keep with a run's `model` what was chosen on the whole of Val.
 
-    `about` tells of it: `split`, `data_fingerprint`, `images`, `sensitivity`.
+    `about` tells of it: `split`, `data_fingerprint`, `images`.
     """
     thresholds = dict(zip(classes, chosen.thresholds.tolist(), strict=True))
-    content = {"temperature": chosen.temperature, "thresholds": thresholds, **about}
+    content = {"temperature": chosen.temperature, "thresholds": thresholds, "sensitivity": chosen.sensitivity, **about}
     content |= {"checkpoint": run.model.name, "checkpoint_digest": digest(run.model)}
     write_json(run.calibration_file, without_nan(content))
 
 
-def read_calibration(run: Run, classes: Sequence[str], sensitivity: float) -> tuple[Calibration | None, str]:
-    """What was kept with a run's `model`, and where it was chosen; None, and why, if it cannot be used.
-
-    Thresholds that were chosen for another sensitivity are NaN.
-    """
+def read_calibration(run: Run, classes: Sequence[str]) -> tuple[Calibration | None, str]:
+    """What was kept with a run's `model`, and where it was chosen; None, and why, if it cannot be used."""
     path = run.calibration_file
     if not path.is_file():
         return None, f"the run has no {path.name} yet; evaluate it on its own data first"
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         temperature = math.nan if kept["temperature"] is None else float(kept["temperature"])
-        # The temperature does not depend on the sensitivity wanted, the thresholds do.
-        there = kept["thresholds"] if kept.get("sensitivity") == sensitivity else {}
+        there, sensitivity = kept["thresholds"], kept.get("sensitivity")
         found = [math.nan if there.get(name) is None else float(there[name]) for name in classes]
+        sensitivity = None if sensitivity is None else float(sensitivity)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return None, f"{path.name} cannot be read ({type(error).__name__}); evaluate the run on its own data again"
     if not (math.isnan(temperature) or 0 < temperature < math.inf):
@@ -52,4 +51,5 @@ def read_calibration(run: Run, classes: Sequence[str], sensitivity: float) -> tu
     # A run that was resumed has another best checkpoint under the same name; its old temperature would mislead.
     if kept.get("checkpoint_digest") != digest(run.model):
         return None, f"{path.name} was made for another checkpoint; evaluate this one on its own data first"
-    return Calibration(temperature, np.array(found, np.float64)), f"{kept.get('split')} of the data of the training"
+    chosen = Calibration(temperature, np.array(found, np.float64), sensitivity)
+    return chosen, f"{kept.get('split')} of the data of the training"

@@ -7,6 +7,7 @@ from typing import Any
 
 from lungseg.errors import UserError, check
 
+_FORMAT, _NEWER = 2, ("multi_label", "thresholds")  # Format 1 has neither.
 KEY = "lungseg"
 """Under which a model file holds what `info_to_json` gives."""
 
@@ -23,6 +24,15 @@ class ModelInfo:
     version: str = ""  # Of lungseg, when the model was written.
     description: dict[str, Any] = field(default_factory=dict)
     """Plain values for a reader: `licence`, `training`, `model` (the config section), `source`, ..."""
+    multi_label: bool = False  # An image may have several of the classes, or none: each has a probability of its own.
+    thresholds: tuple[float, ...] = ()
+    """(C,) probability in (0, 1] from which on each class is called, where an image may have several; else empty."""
+
+    @property
+    def has_lung(self) -> bool:
+        """Whether lungs are predicted; false of a model of classes alone."""
+        section = self.description.get("model")
+        return bool(section.get("lung", True)) if isinstance(section, dict) else True
 
     def __post_init__(self) -> None:
         # Checked by type too: the values may come from a file of anyone's.
@@ -33,6 +43,10 @@ class ModelInfo:
         check(type(stride) is int and 0 < stride <= size, "map_stride", "a whole number in 1..image_size", stride)
         check(type(heat) in (int, float) and 0 < heat < math.inf, "temperature", "above 0 and finite", heat)
         check(isinstance(self.version, str), "version", "text", self.version)
+        check(type(self.multi_label) is bool, "multi_label", "true or false", self.multi_label)
+        right = all(type(each) is float and 0 <= each <= 1 for each in self.thresholds)
+        right = right and len(self.thresholds) == (len(self.classes) if self.multi_label else 0)
+        check(right, "thresholds", "a number in [0, 1] a class where several may be there, else none", self.thresholds)
         training = self.description.get("training", {})
         unknown = training.get("infection_unknown", []) if isinstance(training, dict) else None
         plain = isinstance(unknown, list) and all(isinstance(name, str) for name in unknown)
@@ -40,9 +54,9 @@ class ModelInfo:
 
 
 def check_classes(names: Any) -> None:
-    """Raise a UserError unless these are the names of at least one class, as a list or tuple, none of them twice."""
+    """Raise a UserError unless these are names of classes, as a list or tuple, none of them twice."""
     plain = isinstance(names, list | tuple) and all(isinstance(name, str) and name for name in names)
-    check(plain and 0 < len(names) == len(set(names)), "classes", "names, none of them twice", names)
+    check(plain and len(names) == len(set(names)), "classes", "names, none of them twice", names)
 
 
 def info_from_json(text: str) -> ModelInfo:
@@ -58,14 +72,14 @@ def info_from_json(text: str) -> ModelInfo:
         raise UserError(f"what it says of itself is no JSON ({type(error).__name__})") from error
     if not isinstance(stored, dict) or "format" not in stored:
         raise UserError("another program wrote it, for it names no format")
-    if (found := stored["format"]) != 1:
-        raise UserError(f"its format is {found!r:.40}, and this version of lungseg reads 1; a newer one may read it")
+    if (found := stored["format"]) not in (1, _FORMAT):
+        raise UserError(f"its format is {found!r:.40}, this version of lungseg reads 1 and {_FORMAT}; a newer one may")
     names = [each.name for each in fields(ModelInfo) if each.name != "description"]
+    names = [name for name in names if found == _FORMAT or name not in _NEWER]
     if missing := [name for name in names if name not in stored]:
         raise UserError(f"it does not say its {missing[0]}")
     known = {name: stored.pop(name) for name in names}
-    if isinstance(known["classes"], list):
-        known["classes"] = tuple(known["classes"])
+    known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
     return ModelInfo(**known, description={name: value for name, value in stored.items() if name != "format"})
 
 
@@ -73,4 +87,7 @@ def info_to_json(info: ModelInfo) -> str:
     """The inverse of `info_from_json`."""
     known = asdict(info)
     description = known.pop("description")
-    return json.dumps({"format": 1, **known, **description})
+    plain = not info.multi_label and info.classes and description.get("model", {}).get("lung", True)
+    if plain:  # what versions that know nothing else can read
+        known = {name: value for name, value in known.items() if name not in _NEWER}
+    return json.dumps({"format": 1 if plain else _FORMAT, **known, **description})

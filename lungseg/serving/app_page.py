@@ -73,7 +73,8 @@ def about_model(info: ModelInfo, name: str) -> str:
     """One line on a model."""
     licence = str(info.description.get("licence") or "not stated")
     calibrated = "" if info.temperature != 1 else ", probabilities not calibrated"
-    return f"Model {name}: {', '.join(info.classes)}; {info.image_size} px{calibrated}; licence: {licence}"
+    classes = ", ".join(info.classes) or "lungs alone, no classes"
+    return f"Model {name}: {classes}; {info.image_size} px{calibrated}; licence: {licence}"
 
 
 def _lay_out(gr: Any, reader: Reader, about: str) -> SimpleNamespace:
@@ -153,7 +154,8 @@ class _Handlers:
             prediction = self._reader.predict(case, method, label)
         except ValueError as error:
             raise self._gr.Error(str(error), title="No map") from None
-        name = self._reader.classes[case.label if label is None else label]
+        classes = self._reader.classes
+        name = classes[case.label if label is None else label] if classes else ""
         facts = render("app_facts.html.jinja", found=prediction, of_class=name)
         return draw_viewer(prediction, case.name, name), facts
 
@@ -167,7 +169,8 @@ class _Handlers:
         return base64.b64encode(pack(results, info, method, label, opacity / 100, crop)).decode()
 
     def _taken(self, cases: list[Case], notices: list[str]) -> tuple[Any, ...]:
-        choices = [(f"{case.name}: {self._reader.classes[case.label]}", i) for i, case in enumerate(cases)]
+        names = [f"{case.name}: {self._reader.name_of(case)}".removesuffix(": ") for case in cases]
+        choices = [(name, i) for i, name in enumerate(names)]
         images = self._gr.update(choices=choices, value=0 if cases else None, visible=len(cases) > 1)
         return cases, images, render("app_notices.html.jinja", notices=notices)
 

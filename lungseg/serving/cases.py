@@ -45,8 +45,9 @@ class Case:
 
     @property
     def label(self) -> int:
-        """Index of the predicted class."""
-        return int(self.outputs.class_probs[0].argmax())
+        """Index of the class of the highest probability; 0 without classes."""
+        probs = self.outputs.class_probs[0]
+        return int(probs.argmax()) if len(probs) else 0
 
 
 class Reader:
@@ -85,13 +86,24 @@ class Reader:
         """
         if method not in self.methods:
             raise UserError(f"method: {method!r} is not one of this model's: {', '.join(self.methods)}")
-        key = (method, case.label if label is None else label)
-        if key not in case.maps:
-            case.maps[key] = self._map(case, *key)
         outputs, infection = case.outputs, case.outputs.infection_probs
-        probs = None if infection is None else infection[0]
-        found = SquarePrediction(outputs.mask_probs[0], outputs.class_probs[0], case.maps[key], probs)
+        probs, called = None if infection is None else infection[0], self.predictor.called(outputs.class_probs[0])
+        chosen = case.label if label is None else label
+        for each in (chosen, *called):
+            if (method, each) not in case.maps:
+                case.maps[method, each] = self._map(case, method, each)
+        several = np.stack([case.maps[method, each] for each in called]) if called else None
+        found = SquarePrediction(
+            outputs.mask_probs[0], outputs.class_probs[0], case.maps[method, chosen], probs, several
+        )
         return self.predictor.finish(case.picture, found)
+
+    def name_of(self, case: Case) -> str:
+        """What is predicted of a case: its class, the findings called, or nothing without classes."""
+        called = self.predictor.called(case.outputs.class_probs[0])
+        if self.predictor.info.multi_label:
+            return ", ".join(self.classes[label] for label in called) or "no finding"
+        return self.classes[case.label] if self.classes else ""
 
     def _pass(self, name: str, image: Path | NDArray[np.uint8]) -> Case:
         picture, square = self.predictor.prepare(image)
@@ -102,6 +114,8 @@ class Reader:
         return Case(name, picture, square, outputs)
 
     def _map(self, case: Case, method: str, label: int) -> NDArray[np.float32]:
+        if not self.classes:
+            return np.zeros_like(case.outputs.mask_probs[0])
         if method == CLOSED_FORM:
             cam = case.outputs.class_maps[0, label]
         else:

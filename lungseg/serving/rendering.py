@@ -9,6 +9,7 @@ import json
 import re
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,8 @@ def draw_viewer(prediction: Prediction, name: str, of_class: str) -> str:
     infection = np.zeros_like(prediction.mask) if prediction.infection is None else prediction.infection
     # The map is smooth: half the side is enough, and a quarter of what is sent.
     small = drawing.shrink(prediction.mask.astype(np.float32), MAP_PX) > 0.5
-    strength = drawing.in_lung_units(drawing.shrink(prediction.class_map, MAP_PX), small)
+    inside = small if prediction.has_lung else np.ones_like(small)
+    strength = drawing.in_lung_units(drawing.shrink(prediction.class_map, MAP_PX), inside)
     return render(
         "app_picture.html.jinja",
         name=name,
@@ -75,10 +77,12 @@ def pack(
             stem = f"{number:02d}_{re.sub(r'[^A-Za-z0-9._-]+', '_', name).strip('_')[:80]}"
             of_class = prediction.name if label is None else prediction.classes[label]
             row = {"id": name, "map_method": method, "map_class": of_class, "map_cropped": crop}
-            pngs = {"mask": drawing.mask_png(prediction.mask)}
+            pngs = {"mask": drawing.mask_png(prediction.mask)} if prediction.has_lung else {}
             if prediction.infection is not None:
                 pngs["infection_mask"] = drawing.mask_png(prediction.infection)
-            pngs["overlay"] = drawing.png(prediction.overlay(OVERLAY_PX, opacity, crop))
+            # With a class chosen its map is drawn, not those of the findings called.
+            shown = prediction if label is None else replace(prediction, called=None)
+            pngs["overlay"] = drawing.png(shown.overlay(OVERLAY_PX, opacity, crop))
             files = {kind: f"{stem}_{kind}.png" for kind in pngs}
             for kind, content_of_png in pngs.items():
                 archive.writestr(files[kind], content_of_png)

@@ -84,7 +84,9 @@ def logged_metrics(config: Config) -> list[str]:
     from lungseg.models.metrics import score_names
 
     unused = {name for name, key in _TERMS.items() if getattr(config.loss, key.removeprefix("loss.")) == 0}
-    scores = score_names(config.data.classes or CLASSES, config.model.infection)
+    data, model = config.data, config.model
+    classes = CLASSES if data.classes is None else data.classes
+    scores = score_names(classes, model.infection, data.multi_label, model.lung)
     names = [name for name in scores if name.removeprefix("infection_") not in unused]
     losses = [name for name in names if name.removeprefix("infection_") in ("loss", *_TERMS)]
     return [f"val/{name}" for name in names] + [f"train/{name}" for name in losses]
@@ -150,7 +152,9 @@ def _check_metric(sweep: Sweep, configs: list[Config]) -> None:
     unseen = f"{where} {name!r} would choose by Test, which must stay unseen; take {'val' + name[4:]!r}"
     require(not name.startswith("test/"), unseen)
     # What is logged depends on these alone, so that of a grid's many configs each kind is asked once.
-    for config in {repr((config.loss, config.model.infection)): config for config in configs}.values():
+    for config in {
+        repr((config.loss, config.model.infection, config.model.lung)): config for config in configs
+    }.values():
         if name in logged_metrics(config):
             continue
         own = _with_classes_of_data(config)  # looked for only now: a tree of files is listed for it
@@ -171,7 +175,8 @@ def _with_classes_of_data(config: Config) -> Config:
     data = config.data
     if data.root is None or data.classes is not None or not Path(data.root).expanduser().exists():
         return config
-    found = read_index(Path(data.root), dict(pair.split("=") for pair in data.label_map)).classes
+    label_map = dict(pair.split("=") for pair in data.label_map)
+    found = read_index(Path(data.root), label_map, multi_label=data.multi_label).classes
     return replace(config, data=replace(data, classes=list(found))) if len(found) > 1 else config
 
 

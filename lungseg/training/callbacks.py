@@ -23,6 +23,7 @@ _SHOWN = {
     "val/loss": "val loss",
     "val/dice": "dice",
     "val/accuracy": "accuracy",
+    "val/auroc": "AUROC",
     "val/evidence_in_lungs": "evidence in lungs",
 }
 

@@ -18,7 +18,7 @@ from typing import Any
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import WandbLogger
 
-from lungseg.config import Config, LossConfig
+from lungseg.config import Config, LossConfig, ModelConfig
 from lungseg.config.loading import dump_config
 from lungseg.data.datamodule import LungDataModule
 from lungseg.errors import DataError, UserError, did_you_mean
@@ -77,9 +77,10 @@ class Training:
         with rank_zero_first(probe, rank):
             seed_everything(config.run.seed, workers=True, verbose=False)  # all ranks draw the same first weights
             data = _find_data(config, probe.world_size, rank)
-            config = replace(config, data=data.config)  # which now names the classes
-            weights = class_weights(config.loss, data)
-            module = LungModule(config.model, config.loss, config.optim, data.classes, weights)
+            # Which now names the classes.
+            config = replace(config, data=data.config, model=_outputs(config.model, data, rank))
+            weights, several = class_weights(config.loss, data), config.data.multi_label
+            module = LungModule(config.model, config.loss, config.optim, data.classes, weights, several)
             if rank.is_zero:
                 module.network.check_takes(config.data.image_size, config.data.batch_size)
             resumed = Run.resume(Path(config.run.dir), config.run.name) if config.run.resume else None
@@ -211,10 +212,7 @@ def _say_what_data(config: Config, data: LungDataModule, world_size: int) -> Non
     lungs, infections = (sum(getattr(s, mask) is not None for s in every) for mask in ("lung", "infection"))
     masks = f"{lungs} lung masks" + (f", {infections} infection masks" if infections else "")
     print(f"data: {source} ({data.layout}): {counts}; {masks}{left_out}", flush=True)
-    labels = Counter(sample.label for sample in data.samples["train"])
-    classes = ", ".join(f"{name} {labels[label]}" for label, name in enumerate(data.classes))
-    without = f", of no class {labels[None]}" if labels[None] else ""
-    print(f"classes in train: {classes}{without}", flush=True)
+    print(_class_line(data), flush=True)
     if config.loss.localization_weight > 0 and not any(sample.infection for sample in data.samples["train"]):
         log.warning("loss.localization_weight: no training image has an infection mask, so the term is always 0")
     if world_size > 1:
@@ -227,12 +225,39 @@ def _say_what_data(config: Config, data: LungDataModule, world_size: int) -> Non
         )
 
 
+def _class_line(data: LungDataModule) -> str:
+    """How many training images there are of each class."""
+    train = data.samples["train"]
+    if not data.classes:
+        return "classes: none, masks alone are learned; no class, no class map"
+    if not data.config.multi_label:
+        labels = Counter(sample.label for sample in train)
+        counts = ", ".join(f"{name} {labels[label]}" for label, name in enumerate(data.classes))
+        return f"classes in train: {counts}" + (f", of no class {labels[None]}" if labels[None] else "")
+    marks = [sample.findings or () for sample in train]
+    known = [[image[place] for image in marks if image[place] >= 0] for place in range(len(data.classes))]
+    counts = ", ".join(f"{name} {sum(of)} of {len(of)}" for name, of in zip(data.classes, known, strict=True))
+    return f"findings in train, of the images where they are known: {counts}; none in {sum(not any(m) for m in marks)}"
+
+
+def _outputs(model: ModelConfig, data: LungDataModule, rank: Rank) -> ModelConfig:
+    """The section `model` without an output that no training image has a target for."""
+    if not model.lung or any(sample.lung is not None for sample in data.samples["train"]):
+        return model
+    if rank.is_zero:
+        words = "no training image has a lung mask: classes alone are learned, as with model.lung=false"
+        log.warning(words + " model.pooling=average" * (model.pooling == "lung"))
+    return replace(model, lung=False, infection=False, pooling="average")
+
+
 def _monitor(config: Config, has_val: bool) -> tuple[str, str]:
     """The metric that picks the best checkpoint; without a Val split only the training loss is left."""
     if not has_val:
         log.warning("no Val split: the best checkpoint is the one of the lowest train/loss, which favours overfitting")
         return "train/loss", "min"
-    known = ["train/loss"] + [f"val/{name}" for name in score_names(config.data.classes or (), config.model.infection)]
+    model, data = config.model, config.data
+    names = score_names(data.classes or (), model.infection, data.multi_label, model.lung)
+    known = ["train/loss", *(f"val/{name}" for name in names)]
     if config.run.monitor not in known:
         near = did_you_mean(get_close_matches(config.run.monitor, known, 1))
         hint = near or "; for example 'val/score', 'val/dice', 'val/accuracy'"

@@ -134,6 +134,7 @@ def evaluation_tables(results: EvaluationResults) -> dict[str, tuple[Sequence[st
         for true, row in zip(classes, results.confusion, strict=True)
         for guess, count in zip(classes, row, strict=True)
     ]
+    cells = cells if sum(map(sum, results.confusion)) else []
     diagram = results.calibration.reliability if results.calibration else []
     board = [(row.what, row.value, row.low, row.high, row.data, row.source) for row in results.scoreboard]
     tables: dict[str, tuple[Sequence[str], list[Sequence[Any]]]] = {

@@ -23,6 +23,7 @@ from lungseg.models.losses import (
     MAP_TERMS,
     Term,
     bce_term,
+    binary_cross_entropy_term,
     cross_entropy_term,
     dice_term,
     evidence_term,
@@ -44,7 +45,9 @@ class LungModule(LightningModule):
         loss: Section `loss`, likewise.
         optim: Section `optim`, likewise.
         classes: Class names in label order.
-        class_weights: One positive number a class for the cross-entropy, of which only the ratios matter; None: equal.
+        class_weights: One positive number a class for the cross-entropy, of which only the ratios matter; with
+            `multi_label` the weight of the images that have the finding against those that have not. None: all 1.
+        multi_label: An image may have several of the classes, or none.
 
     A loss of one's own is a method `terms` that adds to what the one here gives, and `weights` that adds its weight; a
     classifier of one's own is a subclass of `MapClassifier`, named as `head`.
@@ -59,12 +62,17 @@ class LungModule(LightningModule):
         optim: OptimConfig | Mapping[str, Any],
         classes: Sequence[str],
         class_weights: Sequence[float] | None = None,
+        multi_label: bool = False,
     ):
         super().__init__()
         model = model if isinstance(model, ModelConfig) else ModelConfig(**model)
         loss = loss if isinstance(loss, LossConfig) else LossConfig(**loss)
         optim = optim if isinstance(optim, OptimConfig) else OptimConfig(**optim)
         class_weights = [1.0] * len(classes) if class_weights is None else class_weights
+        guided = "0 where an image has several findings: whose an infection mask is, is not known"
+        check(
+            not (multi_label and loss.localization_weight), "loss.localization_weight", guided, loss.localization_weight
+        )
         self.loss, self.optim, self.classes = loss, optim, list(classes)
         # Plain values, not save_hyperparameters: the checkpoint must load with weights_only=True, without our classes.
         self.plain: dict[str, Any] = {
@@ -72,13 +80,13 @@ class LungModule(LightningModule):
             "loss": asdict(loss),
             "optim": asdict(optim),
         }
-        self.plain |= {"classes": list(classes), "class_weights": list(class_weights)}
+        self.plain |= {"classes": list(classes), "class_weights": list(class_weights), "multi_label": multi_label}
         self.plain |= {} if self.head is MapClassifier else {"head": self.head.__name__}
-        self.network = LungNetwork(model, len(classes), head=self.head)
+        self.network = LungNetwork(model, len(classes), multi_label, head=self.head)
         self.class_weights: Tensor
         self.register_buffer("class_weights", torch.tensor(class_weights, dtype=torch.float32), persistent=False)
-        self.val_scores = StageScores(classes, model.infection)
-        self.test_scores = StageScores(classes, model.infection)
+        self.val_scores = StageScores(classes, model.infection, multi_label)
+        self.test_scores = StageScores(classes, model.infection, multi_label)
         self.steps_per_epoch = 1.0
         """Optimiser steps; set when training starts."""
 
@@ -98,7 +106,8 @@ class LungModule(LightningModule):
             own == cls.head.__name__, f"{checkpoint_path}: the head of the class that loads it", own, cls.head.__name__
         )
         model = replace(read_model_section(plain["model"]), encoder_weights=None)  # those of the file follow
-        module = cls(model, plain["loss"], plain["optim"], plain["classes"], plain["class_weights"])
+        several = plain.get("multi_label", False)  # which older checkpoints do not say
+        module = cls(model, plain["loss"], plain["optim"], plain["classes"], plain["class_weights"], several)
         module.load_state_dict(content["state_dict"])
         return module.to(map_location)
 
@@ -153,21 +162,25 @@ class LungModule(LightningModule):
                 terms[f"{prefix}dice_loss"] = dice_term(logits, truth, known)
             if self.loss.bce > 0:
                 terms[f"{prefix}bce_loss"] = bce_term(logits, truth, known)
-        if self.loss.cross_entropy > 0:
-            terms["cross_entropy"] = cross_entropy_term(
-                output.class_logits, batch["label"], batch["has_label"], self.class_weights, self.loss.label_smoothing
-            )
-        if self.loss.evidence_weight > 0:
+        if self.loss.cross_entropy > 0 and self.classes:
+            terms["cross_entropy"] = self._class_term(output.class_logits, batch)
+        if self.loss.evidence_weight > 0 and self.classes:
             # Detached: the penalty is to move the evidence, not to draw the lung mask around it.
-            known, lung = batch["has_lung"].view(-1, 1, 1), output.mask_logits[:, 0].detach() > 0
+            known, lung = batch["has_lung"].view(-1, 1, 1), output.lung().detach()
             lung = torch.where(known, batch["lung"][:, 0], lung.float())
             terms["evidence_loss"] = evidence_term(output.class_maps, lung, self.network.stride)
-        if self.loss.localization_weight > 0:
+        if self.loss.localization_weight > 0 and self.classes:
             known, infection = batch["has_label"] & batch["has_infection"], batch["infection"][:, 0]
             terms["localization_loss"] = localization_term(
                 output.class_maps, batch["label"], infection, known, self.network.stride
             )
         return terms
+
+    def _class_term(self, class_logits: Tensor, batch: dict[str, Any]) -> Term:
+        weights, smoothing = self.class_weights, self.loss.label_smoothing
+        if self.network.multi_label:
+            return binary_cross_entropy_term(class_logits, batch["findings"], weights, smoothing)
+        return cross_entropy_term(class_logits, batch["label"], batch["has_label"], weights, smoothing)
 
     def _total(self, means: dict[str, Tensor], ramp: float = 1.0) -> Tensor:
         """Sum of the terms with their weights, of which those of class maps count to the share `ramp`."""
@@ -197,13 +210,19 @@ class LungModule(LightningModule):
         masks = output.mask_logits > 0
         for channel, mask in enumerate(["lung", "infection"][: masks.shape[1]]):
             scores.add_masks(masks[:, channel], batch[mask][:, 0] > 0.5, batch[f"has_{mask}"], infection=channel == 1)
-        class_probs = output.class_logits.softmax(dim=1)
-        scores.add_classes(class_probs, batch["label"], batch["has_label"])
-        lung = torch.where(batch["has_lung"].view(-1, 1, 1), batch["lung"][:, 0] > 0.5, masks[:, 0])
-        cam = class_map_of(output, class_probs.argmax(dim=1))
+        if not self.classes:
+            return
+        class_probs = self.network.probabilities(output.class_logits)
+        if self.network.multi_label:
+            scores.add_findings(class_probs, batch["findings"])
+        else:
+            scores.add_classes(class_probs, batch["label"], batch["has_label"])
+        lung = torch.where(batch["has_lung"].view(-1, 1, 1), batch["lung"][:, 0] > 0.5, output.lung())
+        cam = class_map_of(output, output.top_class())
         cam = resize_map(cam, self.network.stride, (lung.shape[-2], lung.shape[-1]))
         scores.add_localization(cam, batch["infection"][:, 0] > 0.5, batch["has_infection"])
-        scores.add_evidence(evidence_in_lungs(cam, lung), batch["label"].where(batch["has_label"], -1))
+        if self.network.has_lung:
+            scores.add_evidence(evidence_in_lungs(cam, lung), batch["label"].where(batch["has_label"], -1))
 
     def on_validation_epoch_end(self) -> None:
         """Log Val."""
@@ -217,13 +236,17 @@ class LungModule(LightningModule):
         return self.val_scores if stage == "val" else self.test_scores
 
     def _log_scores(self, stage: Stage) -> None:
-        """Log all scores of a stage, its total loss, and `score`, the mean of dice and balanced accuracy."""
+        """Log all scores of a stage, its total loss, and `score`, the mean of dice and balanced accuracy (or AUROC)."""
         scores = self._scores(stage).compute()
         self._scores(stage).reset()
         terms = {name: value for name, value in scores.items() if name.endswith("_loss") or name == "cross_entropy"}
         losses = {name: torch.tensor(value) for name, value in terms.items()}
         scores["loss"] = float(self._total(losses))
-        headline = [scores[name] for name in ("dice", "balanced_accuracy") if name in scores]
+        headline = [
+            scores[name]
+            for name in ("dice", "auroc" if self.network.multi_label else "balanced_accuracy")
+            if name in scores
+        ]
         if headline:
             scores["score"] = sum(headline) / len(headline)
         # Without sync_dist: the scores have been added up over the ranks already, in `compute`.

@@ -85,22 +85,20 @@ class OverlayCallback(Callback):
         network: Any = pl_module.network
         with evaluating(network), torch.no_grad(), trainer.precision_plugin.forward_context():
             output = network(batch["image"].to(pl_module.device))
-        probs = output.class_logits.float().softmax(1)
-        predicted = probs.argmax(1)
-        lung = output.mask_logits[:, 0] > 0
-        cam = resize_map(class_map_of(output, predicted), network.stride, (lung.shape[-2], lung.shape[-1]))
+        probs, lung = network.probabilities(output.class_logits.float()), output.lung()
+        cam = resize_map(class_map_of(output, output.top_class()), network.stride, (lung.shape[-2], lung.shape[-1]))
         truth = batch["lung"][:, 0].to(lung.device) > 0.5
         known = batch["has_lung"].to(lung.device)  # elsewhere the evidence is measured inside the predicted lungs
-        evidence = describe_evidence(cam, torch.where(known.view(-1, 1, 1), truth, lung))
+        evidence = describe_evidence(cam, torch.where(known.view(-1, 1, 1), truth, lung), known | network.has_lung)
         dice = mask_dice(lung, truth)
         classes: Sequence[str] = pl_module.classes  # type: ignore[assignment]
         return [
             Tile(
                 image=batch["image"][i, 0].numpy(),
                 true_lung=truth[i].cpu().numpy() if known[i] else None,
-                predicted_lung=lung[i].cpu().numpy(),
-                cam=cam[i].cpu().numpy(),
-                caption=_caption(i, batch, classes, probs[i], float(dice[i]), evidence),
+                predicted_lung=lung[i].cpu().numpy() if network.has_lung else None,
+                cam=cam[i].cpu().numpy() if classes else None,
+                caption=_caption(i, batch, classes, probs[i], float(dice[i]) if network.has_lung else None, evidence),
                 warning="EVIDENCE MOSTLY OUTSIDE THE LUNGS" if bool(evidence.evidence_outside[i]) else "",
             )
             for i in range(len(lung))
@@ -134,6 +132,8 @@ class OverlayCallback(Callback):
                     [draw_tile(tile) for tile in tiles],
                     caption=[tile.caption + (f" | {tile.warning}" if tile.warning else "") for tile in tiles],
                 )
+                if tiles[0].predicted_lung is None:
+                    continue
                 logger.log_image(
                     "lungs",
                     [(np.clip(tile.image, 0, 1) * 255).astype(np.uint8) for tile in tiles],
@@ -145,13 +145,27 @@ class OverlayCallback(Callback):
 
 
 def _caption(
-    number: int, batch: dict[str, Any], classes: Sequence[str], probs: Tensor, dice: float, evidence: Evidence
+    number: int, batch: dict[str, Any], classes: Sequence[str], probs: Tensor, dice: float | None, evidence: Evidence
 ) -> str:
-    truth = classes[int(batch["label"][number])] if batch["has_label"][number] else "unknown"
-    parts = [f"#{number + 1}", f"true {truth}", f"predicted {classes[int(probs.argmax())]} ({float(probs.amax()):.2f})"]
-    if batch["has_lung"][number]:
+    """A line on one sample; the dice is None if no lung is predicted."""
+    parts = [f"#{number + 1}"]
+    if "findings" in batch:
+        marks, calls = batch["findings"][number].tolist(), probs.tolist()
+        # The likeliest first, whose map it is.
+        ranked = sorted(zip(calls, classes, strict=True), reverse=True)
+        called = [f"{name} ({prob:.2f})" for prob, name in ranked if prob >= 0.5]
+        there = [name for name, mark in zip(classes, marks, strict=True) if mark == 1]
+        parts += [f"true {', '.join(there) or ('none' if 0 in marks else 'unknown')}"]
+        likeliest = f"none, most likely {ranked[0][1]} ({ranked[0][0]:.2f})"
+        parts += [f"predicted {', '.join(called) or likeliest}"]
+    elif classes:
+        truth = classes[int(batch["label"][number])] if batch["has_label"][number] else "unknown"
+        parts += [f"true {truth}", f"predicted {classes[int(probs.argmax())]} ({float(probs.amax()):.2f})"]
+    if batch["has_lung"][number] and dice is not None:
         parts.append(f"dice {dice:.3f}")
     share = float(evidence.evidence_in_lungs[number])
+    if not classes or dice is None:
+        return "  ".join(parts)
     if math.isnan(share):
         return "  ".join([*parts, "no positive evidence"])
     parts.append(f"evidence in lungs before crop {share:.0%}")
@@ -162,6 +176,7 @@ def _caption(
 def _wandb_masks(tile: Tile) -> dict[str, Any]:
     """Mask layers a reader can toggle: 1 is lung."""
     names = {0: "outside", 1: "lung"}
+    assert tile.predicted_lung is not None
     masks = {"predicted": {"mask_data": tile.predicted_lung.astype(np.uint8), "class_labels": names}}
     if tile.true_lung is not None:
         masks["true"] = {"mask_data": tile.true_lung.astype(np.uint8), "class_labels": names}

@@ -31,6 +31,9 @@ class Weighted(nn.Module):
         prob = (images[:, 0] * self.weights).sum((1, 2))
         return Output(torch.stack([prob.logit(1e-6), torch.zeros_like(prob)], 1))
 
+    def probabilities(self, class_logits: Tensor) -> Tensor:
+        return class_logits.softmax(dim=1)
+
 
 FIRST = torch.zeros(1, dtype=torch.int64)
 

@@ -158,5 +158,5 @@ def test_a_class_without_images_has_no_operating_point() -> None:
     assert np.isnan(thresholds).tolist() == [False, False, True]
     found = score_set(operating_scores(probs, label, CLASSES, thresholds), 60)
     assert [name for name, value in found.items() if np.isnan(value)] == [
-        f"{score}_at_threshold_c" for score in ("sensitivity", "specificity", "precision")
+        f"{score}_at_threshold_c" for score in ("sensitivity", "specificity", "precision", "f1")
     ]

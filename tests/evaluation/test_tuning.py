@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lungseg.evaluation.temperature import choose, cross_fit, fit_temperature, softmax
+from lungseg.evaluation.temperature import choose, cross_fit, fit_temperature, to_probabilities
 
 CLASSES = ("a", "b", "c")
 
@@ -22,8 +22,10 @@ def test_softmax_equals_torchs_and_marks_what_is_not_finite() -> None:
     import torch
 
     logits = np.array([[1000.0, 0.0, -5.0], [0.1, 0.2, 0.3], [np.nan, 0.0, 0.0], [np.inf, 0.0, 0.0]])
-    assert softmax(logits)[:2] == pytest.approx(torch.from_numpy(logits[:2]).softmax(1).numpy())
-    assert np.isnan(softmax(logits)[2:]).all()
+    assert to_probabilities(logits, multi_label=False)[:2] == pytest.approx(
+        torch.from_numpy(logits[:2]).softmax(1).numpy()
+    )
+    assert np.isnan(to_probabilities(logits, multi_label=False)[2:]).all()
 
 
 def test_each_half_is_measured_with_what_was_chosen_on_the_other(images) -> None:
@@ -43,7 +45,7 @@ def test_each_half_is_measured_with_what_was_chosen_on_the_other(images) -> None
 def test_thresholds_reach_the_sensitivity_on_the_images_they_are_chosen_on(images) -> None:
     logits, label, _ = images
     choice = choose(logits, label, 0.9)
-    probs = softmax(logits)
+    probs = to_probabilities(logits, multi_label=False)
     for index in range(3):
         assert (probs[label == index, index] >= choice.thresholds[index]).mean() >= 0.9
 

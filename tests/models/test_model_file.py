@@ -66,13 +66,19 @@ def test_half_keeps_what_is_one_dimensional_and_computes_in_float32(
 def test_info_survives_json() -> None:
     info = ModelInfo(("a", "b"), 64, False, 8, 1.25, "0.1", {"licence": "mit", "training": {"epochs": 3}})
     assert info_from_json(info_to_json(info)) == info
+    assert '"format": 1' in info_to_json(info)  # which older versions read
+    several = dataclasses.replace(info, multi_label=True, thresholds=(0.5, 0.25))
+    assert info_from_json(info_to_json(several)) == several
+    assert '"format": 2' in info_to_json(several)  # which they refuse rather than take its sigmoids for a softmax
+    with pytest.raises(UserError, match="thresholds: must be a number in"):
+        dataclasses.replace(several, thresholds=(0.5,))
 
 
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
         (None, "tensors, but not of lungseg"),
-        ({"lungseg": '{"format": 2}'}, "its format is 2, and this version of lungseg reads 1"),
+        ({"lungseg": '{"format": 3}'}, "its format is 3, this version of lungseg reads 1 and 2"),
         ({"lungseg": '{"format": 1, "classes": ["a"]}'}, "it does not say its image_size"),
         ({"lungseg": "[" * 100000}, "what it says of itself is no JSON"),
         ({"lungseg": '{"format": 1}'}, "not a model of this version of lungseg"),
@@ -95,7 +101,8 @@ def test_a_file_of_other_tensors_is_one_line(tmp_path: Path, metadata: dict[str,
         *(("map_stride", value, "map_stride: must be a") for value in (0, 65, "8", None)),
         ("map_stride", 16, "map_stride: must be 8, as its network has, got 16"),
         *(("temperature", value, "temperature: must be above 0 and f") for value in (0, -1.0, float("nan"), "1", None)),
-        *(("classes", value, "classes: must be names, none") for value in ([], ["a", "a"], [1, 2], "abc", {"a": 1})),
+        *(("classes", value, "classes: must be names, none") for value in (["a", "a"], [1, 2], "abc", {"a": 1})),
+        ("classes", [], "its tensors are not those of the network it describes"),
         ("classes", ["a", "b"], "its tensors are not those of the network it describes"),
         *(
             ("keep_aspect", 1, "keep_aspect"),
