@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,8 +63,9 @@ def classification_section(measured: Measured, replicates: int) -> Numbers:
     if not usable(measured.probs, measured.label).any():
         return {}
     arguments = measured.probs, measured.label, measured.classes
-    of_classes = [] if measured.multi_label else [class_scores(*arguments)]
-    return _numbers([*of_classes, ranking_scores(*arguments)], measured, replicates)
+    if measured.multi_label:
+        return _numbers([ranking_scores(*arguments)], measured, replicates, _images_known(measured))
+    return _numbers([class_scores(*arguments), ranking_scores(*arguments)], measured, replicates)
 
 
 def calibration_section(measured: Measured, tuned: Tuned, replicates: int) -> CalibrationResults | None:
@@ -104,7 +105,7 @@ def operating_section(
         sensitivity_wanted=sensitivity,
         chosen_on=tuned.on,
         thresholds={name: chosen[index].tolist() for index, name in enumerate(classes)},
-        scores=_numbers([statistic], measured, replicates),
+        scores=_numbers([statistic], measured, replicates, _images_known(measured) if measured.multi_label else None),
     )
 
 
@@ -151,8 +152,20 @@ def _mask_numbers(measured: Measured, result: MaskResults, groups: dict[str, Fla
     return numbers_of(intervals, counts)
 
 
-def _numbers(statistics: Sequence[Statistic], measured: Measured, replicates: int) -> Numbers:
-    return numbers_of(bootstrap(statistics, len(measured.label), measured.groups, replicates))
+def _numbers(
+    statistics: Sequence[Statistic], measured: Measured, replicates: int, images: Mapping[str, int] | None = None
+) -> Numbers:
+    return numbers_of(bootstrap(statistics, len(measured.label), measured.groups, replicates), images)
+
+
+def _images_known(measured: Measured) -> dict[str, int]:
+    """Images behind each score of several findings: those where the finding is known, or any of them."""
+    scored = usable(measured.probs, measured.label)
+    known = (measured.label >= 0) & scored[:, None]
+    images = {f"_{name}": int(count) for name, count in zip(measured.classes, known.sum(axis=0), strict=True)}
+    at_threshold = ("f1", "sensitivity", "specificity", "precision")
+    scores = ("auroc", "average_precision", *(f"{score}_at_threshold" for score in at_threshold))
+    return {f"{score}{end}": count for score in scores for end, count in {"": int(scored.sum()), **images}.items()}
 
 
 RANDOMISED = 16  # Images on which the weight randomisation is checked.

@@ -27,6 +27,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#882255", "#b07d00")
 """Of the series, told apart by every kind of colour vision; dashes and marks differ as well."""
 INK, SOFT, RULE, BAR, BOX, PAPER = "#1b1f24", "#57606a", "#d1d9e0", "#7f95a8", "#cfe3f1", "#ffffff"
 DASHES, MARKS = ("-", "--", ":", "-."), ("o", "s", "^", "D")
+Bins = Sequence[ReliabilityBin]
 FEW = 10  # Images of a bin of the reliability diagram below which its mark is drawn open, and no line goes to it.
 _REFERENCE: dict[str, Any] = {"color": INK, "linewidth": 0.6, "linestyle": (0, (4, 4))}
 TOOLTIP = "tooltip: "  # Begins the group id of an artist whose words a page shows under the pointer.
@@ -83,7 +84,7 @@ def draw_precision_recall(
 
 
 def draw_reliability(
-    before: Sequence[ReliabilityBin], after: Sequence[ReliabilityBin], errors: Sequence[Measured | None]
+    before: Bins, after: Bins, errors: Sequence[Measured | None], confidence: str, accuracy: str
 ) -> Drawing:
     """Accuracy against confidence in bins, before and after temperature scaling (`errors`: ECE of each); counts."""
     figure, (axes, counts) = _figure(3.6, 4.0, 1.0)
@@ -103,8 +104,8 @@ def draw_reliability(
             _mark(axes, x, y, index, tooltip, size=5.5 - 2 * index, filled=images >= FEW)
     _bars(counts, [b.images for b in before], [*(b.low for b in before), 1.0])
     most = max((b.images for b in before), default=0)
-    _style(axes, "", "accuracy")
-    _style(counts, "confidence (probability of the class predicted)", f"images of each bin (at most {most:,})")
+    _style(axes, "", accuracy)
+    _style(counts, confidence, f"images of each bin (at most {most:,})")
     axes.set(xlim=(low, 1.01), ylim=(0, 1.02))
     counts.set(xlim=(low, 1.01), yticks=[])
     _legend(figure)

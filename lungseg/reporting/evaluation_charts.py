@@ -62,18 +62,24 @@ def _mask_charts(content: Content) -> list[Chart]:
 
 def _class_charts(results: EvaluationResults) -> list[Chart]:
     scores, counts, drawn = results.classification, class_counts(results), []
-    prevalence = {name: count / sum(counts.values()) for name, count in counts.items()}
+    several = results.setup.multi_label
+    images = {name: scores[f"auroc_{name}"].images if several else sum(counts.values()) for name in counts}
+    prevalence = {name: count / (images[name] or 1) for name, count in counts.items()}
+    rest = "Images with each finding against those without" if several else "Each class against the rest"
     if curves := results.curves.roc:
-        caption = "Each class against the rest; dashed diagonal: chance."
+        caption = f"{rest}; dashed diagonal: chance."
         drawn.append(Chart("roc", "ROC", caption, charts.draw_roc(curves, scores)))
     if curves := results.curves.precision_recall:
         drawing = charts.draw_precision_recall(curves, scores, prevalence)
-        caption = "Each class against the rest; thin: precision of guessing."
+        caption = f"{rest}; thin: precision of guessing."
         drawn.append(Chart("precision_recall", "Precision and recall", caption, drawing))
     found = results.calibration
     if found and found.reliability:
         errors = found.before.get("ece"), (found.after or {}).get("ece")
-        drawing = charts.draw_reliability(found.reliability, found.reliability_after or [], errors)
+        axis, of = "probability of a finding", "frequency"
+        if not several:
+            axis, of = "confidence (probability of the class predicted)", "accuracy"
+        drawing = charts.draw_reliability(found.reliability, found.reliability_after or [], errors, axis, of)
         caption = (
             "Below the diagonal the network is too sure. Open marks: fewer than 10 images. Noise can only raise the "
             f"ECE, so that its interval lies high. {_temperature(results)}"

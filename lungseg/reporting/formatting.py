@@ -138,7 +138,7 @@ def headlines(results: EvaluationResults) -> list[Headline]:
     for section, name, title in HEADLINES:
         number = results.headline(section, name)
         if number is not None:
-            images = labelled if section == "classification" else number.images or scored
+            images = number.images or (labelled if section == "classification" else scored)
             found.append(Headline(name, title, number, images))
     return found
 

@@ -20,7 +20,9 @@ def summary_sentences(content: Content) -> list[str]:
 
 
 def chance_of(results: EvaluationResults) -> float | None:
-    """Balanced accuracy of guessing: one by the classes that have an image."""
+    """Balanced accuracy of guessing: one by the classes that have an image; AUROC of guessing for several findings."""
+    if results.setup.multi_label:
+        return 0.5
     present = len(class_counts(results))
     return 1 / present if present else None
 
@@ -68,6 +70,8 @@ def _masks(content: Content) -> str:
 
 
 def _classes(results: EvaluationResults) -> str:
+    if results.setup.multi_label:
+        return _findings(results)
     accuracy, balanced = (results.headline("classification", name) for name in ("accuracy", "balanced_accuracy"))
     if accuracy is None:
         return ""
@@ -81,8 +85,28 @@ def _classes(results: EvaluationResults) -> str:
     return words
 
 
+def _findings(results: EvaluationResults) -> str:
+    """How well findings are told apart, and which one is told worst."""
+    auroc, f1 = (results.headline("classification", name) for name in ("auroc", "f1"))
+    if auroc is None:
+        return ""
+    words = (
+        f"Images with a finding are ranked above those without it with a mean AUROC of {_in_words(auroc)}, chance 0.5"
+    )
+    if f1 is not None:
+        words += f"; called at the operating points, findings reach a mean F1 of {_in_words(f1)}"
+    found = {name: results.headline("classification", f"auroc_{name}") for name in results.setup.classes}
+    values = {name: number.value for name, number in found.items() if number is not None and number.value is not None}
+    if len(values) > 1:
+        name = min(values, key=values.__getitem__)
+        words += f". The weakest is {name} with an AUROC of {values[name]:.3f}"
+    return words
+
+
 def _weakest(results: EvaluationResults) -> str:
     """The class that is recognised least often, or what it means that none is ever wrong."""
+    if results.setup.multi_label:
+        return ""
     found = {name: results.headline("classification", f"sensitivity_{name}") for name in results.setup.classes}
     known = {name: number for name, number in found.items() if number is not None}
     values = {name: number.value for name, number in known.items() if number.value is not None}
@@ -103,7 +127,12 @@ def _calibration(results: EvaluationResults) -> str:
     if found is None or before is None or before.value is None:
         return ""
     after = (found.after or {}).get("ece")
-    words = f"Confidence and accuracy differ by {_in_words(before)} on average (ECE)"
+    what = (
+        "The probabilities of findings and their frequencies"
+        if results.setup.multi_label
+        else "Confidence and accuracy"
+    )
+    words = f"{what} differ by {_in_words(before)} on average (ECE)"
     if tells_nothing(found):
         words += "; no temperature is told from images of which (almost) none is wrong, or (almost) all are"
     elif after is not None and after.value is not None:

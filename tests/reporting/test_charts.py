@@ -58,7 +58,7 @@ def test_precision_is_drawn_in_steps_and_beside_that_of_guessing() -> None:
 
 def test_bins_of_few_images_are_open_and_empty_ones_not_drawn() -> None:
     bins = [ReliabilityBin(0.0, 0, None, None), ReliabilityBin(0.5, 9, 0.6, 0.5), ReliabilityBin(0.75, 10, 0.9, 0.8)]
-    drawing = kinds.draw_reliability(bins, [], [number(0.1), None])
+    drawing = kinds.draw_reliability(bins, [], [number(0.1), None], "confidence", "accuracy")
     marks = [line for line in drawing.figure.axes[0].lines if line.get_gid()]
     assert [(mark.get_xdata()[0], mark.get_ydata()[0]) for mark in marks] == [(0.6, 0.5), (0.9, 0.8)]
     assert [mark.get_markerfacecolor() for mark in marks] == [kinds.PAPER, COLOURS[0]]
@@ -105,7 +105,7 @@ def test_confusion_shows_counts_and_shares_of_the_true_class() -> None:
     "drawing",
     [
         kinds.draw_roc({}, {}),
-        kinds.draw_reliability([], [], [None, None]),
+        kinds.draw_reliability([], [], [None, None], "confidence", "accuracy"),
         kinds.draw_distribution({"a < b & c": [0.5]}, "a < b & c", 0.0, 0.2),
         kinds.draw_intervals([Row("<x>", number(0.5)), Row("y", number(None))], "score", None, limits=None),
         kinds.draw_series({"nothing": []}, "dilation", "", 0.5),
