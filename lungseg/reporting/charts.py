@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from lungseg.evaluation.intervals import Numbers
     from lungseg.evaluation.results import CurvePoints, ReliabilityBin
 
+    Bins = Sequence[ReliabilityBin]
+
 WIDTH_IN = 3.3  # Width of a column of a paper, inches.
 FONT_PT = 7.0
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#882255", "#b07d00")
 """Of the series, told apart by every kind of colour vision; dashes and marks differ as well."""
 INK, SOFT, RULE, BAR, BOX, PAPER = "#1b1f24", "#57606a", "#d1d9e0", "#7f95a8", "#cfe3f1", "#ffffff"
 DASHES, MARKS = ("-", "--", ":", "-."), ("o", "s", "^", "D")
-Bins = Sequence[ReliabilityBin]
 FEW = 10  # Images of a bin of the reliability diagram below which its mark is drawn open, and no line goes to it.
 _REFERENCE: dict[str, Any] = {"color": INK, "linewidth": 0.6, "linestyle": (0, (4, 4))}
 TOOLTIP = "tooltip: "  # Begins the group id of an artist whose words a page shows under the pointer.
