@@ -152,7 +152,8 @@ class LocalisationScores:
         if self._batches and scores.keys() != self._batches[0].keys() - {"label", "infected_share"}:
             raise UserError(f"scores must have the names of the first batch, got {sorted(scores)}")
         batch = {**scores, "label": label, "infected_share": share}
-        self._batches.append({name: value.detach().cpu() for name, value in batch.items()})
+        # Copies: what a thread made among its large maps would keep their memory from being given back.
+        self._batches.append({name: value.detach().cpu().clone() for name, value in batch.items()})
 
     def per_image(self) -> dict[str, Tensor]:
         """Every value added, (N,) each by name, in the order added; with `label` and `infected_share`."""

@@ -92,7 +92,7 @@ def measure_maps(
         for batch, (found, evidence_of, share, bad) in zip(outputs, target.track(done, len(outputs)), strict=True):
             for name in TARGETS:
                 scores[name].update(found[name], torch.from_numpy(batch.single_label), share)
-            evidence.append(evidence_of)
+            evidence.append(Evidence(*(values.clone() for values in evidence_of)))  # as in `LocalisationScores`
             broken += bad
     localisation = {
         name: {group: dict[str, float | None](values) for group, values in score.compute().items()}
