@@ -65,7 +65,7 @@ def test_classes_whose_empty_infection_masks_are_no_fault_are_named(
     assert run(root, "data.infection_unknown=[COVID-19]") == 0
     capsys.readouterr()
     for word, told in (
-        ("data.fold=1", "only data.infection_unknown means"),
+        ("data.fold=1", "only data.infection_unknown and data.multi_label mean"),
         ("data.infection_unknown=[x]", "no class 'x'"),
     ):
         assert run(root, word) == 2 and told in capsys.readouterr().err

@@ -16,6 +16,7 @@ from typing import Any
 from lungseg.data import layouts
 from lungseg.data.classes import label_samples, refuse_unknown
 from lungseg.data.covidqu import find_covidqu, names_of_classes, read_covidqu
+from lungseg.data.csv_labels import add_labels, read_published
 from lungseg.data.findings import mark_findings
 from lungseg.data.folders import Folders, Reading, lung_files
 from lungseg.data.manifest import COLUMNS, read_manifest
@@ -94,7 +95,7 @@ def read_index(
         hint = "check the path and your right to read it"
         raise DataError(f"{root}: cannot be reached: {error.strerror}; {hint}") from None
     if is_folder:
-        reading = _read_folder(root, label_map)
+        reading = read_published(root, multi_label) or _read_folder(root, label_map, multi_label)
     elif root.suffix.casefold() == ".csv":
         reading = read_manifest(root, multi_label)
     else:
@@ -126,14 +127,16 @@ LAYOUTS = (
 """What is looked for in a folder; the first that is there is read."""
 
 
-def _read_folder(root: Path, label_map: Mapping[str, str]) -> Reading:
+def _read_folder(root: Path, label_map: Mapping[str, str], multi_label: bool) -> Reading:
     folders = Folders(root)
     names = names_of_classes(label_map)
     try:
         if trees := find_covidqu(folders, names):
             return read_covidqu(folders, names, trees)
-        if reading := layouts.read_radiography(folders) or layouts.read_plain(folders):
+        if reading := layouts.read_radiography(folders):
             return reading
+        if reading := layouts.read_plain(folders):
+            return add_labels(root, reading, multi_label)
     finally:
         folders.tell_unread()
     looked = "; or ".join(LAYOUTS)

@@ -71,7 +71,7 @@ def read_manifest(path: Path, multi_label: bool = False) -> Reading:
 
 def _read_table(path: Path, faults: Faults, multi_label: bool) -> _Table:
     """Read a CSV file of any of the forms; which one it is, its header says."""
-    names, rows = _read_csv(path, faults)
+    names, rows = read_csv(path, faults)
     columns = [name.casefold() for name in names]
     foreign = next((form for form in (_NIH, _CHEXPERT) if set(form[:2]) <= set(columns)), None)
     if foreign and not multi_label:
@@ -86,8 +86,8 @@ def _read_table(path: Path, faults: Faults, multi_label: bool) -> _Table:
     return _Table("CSV manifest", [(line, dict.fromkeys(COLUMNS, "") | row) for line, row in rows], findings)
 
 
-def _read_csv(path: Path, faults: Faults) -> tuple[list[str], list[tuple[int, Row]]]:
-    """The header, and line numbers and rows by column, in lower case but for findings; without empty rows."""
+def read_csv(path: Path, faults: Faults) -> tuple[list[str], list[tuple[int, Row]]]:
+    """The header, and line numbers and rows by column, in lower case where we know it; without empty rows."""
     rows: list[tuple[int, Row]] = []
     try:
         text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin a file with a byte order mark
@@ -161,10 +161,10 @@ def _read_row(base: Path, line: int, row: Mapping[str, str], findings: Sequence[
             faults[f"{column} file not found"].append((line, name))
     marks = []
     for name in findings:
-        text = _plain_number(row.get(name, ""))
-        if text not in _MARKS:
-            faults[f"{name} other than 1, 0, -1 or nothing"].append((line, text))
-        marks.append(_MARKS.get(text, -1))
+        mark = mark_of(row.get(name, ""))
+        if mark is None:
+            faults[f"{name} other than 1, 0, -1 or nothing"].append((line, row[name]))
+        marks.append(-1 if mark is None else mark)
     return Sample(
         id=posixpath.normpath(row["image"].replace("\\", "/")),
         image=files["image"] or base,
@@ -176,6 +176,18 @@ def _read_row(base: Path, line: int, row: Mapping[str, str], findings: Sequence[
         class_name=_plain_number(row["label"]) or None,
         findings=tuple(marks) if findings else None,
     )
+
+
+def mark_of(text: str) -> int | None:
+    """What a cell says of a finding: 1 there, 0 not there, -1 unknown; None if it is none of these."""
+    return _MARKS.get(_plain_number(text))
+
+
+def is_published(path: Path) -> bool:
+    """Whether a file has the header of ChestX-ray14's or CheXpert's labels."""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        columns = {name.strip().casefold() for name in file.readline().split(",")}
+    return any(set(form[:2]) <= columns for form in (_NIH, _CHEXPERT))
 
 
 def _plain_number(text: str) -> str:
