@@ -24,7 +24,7 @@ from lungseg.data.phantom.phantom_set import write_phantoms
 from lungseg.data.sample import SPLITS, Sample, Split
 from lungseg.errors import DataError
 from lungseg.runs.progress import cores
-from lungseg.runs.rank import detect_rank
+from lungseg.runs.rank import detect_rank, own_cores
 
 # Training is not listed: it checks and decodes all splits before it starts, so that a broken test image is not found
 # after hours of work.
@@ -182,7 +182,7 @@ class LungDataModule(LightningDataModule):
     ) -> DataLoader[Batch]:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         asked = self.config.workers
-        workers = default_workers(on_gpu, self._rank()[1]) if asked is None else asked
+        workers = default_workers(on_gpu, *self._nodes()) if asked is None else asked
         return TimedLoader(
             dataset,
             batch_size=self.config.batch_size,
@@ -197,6 +197,10 @@ class LungDataModule(LightningDataModule):
     def _rank(self) -> tuple[int, int]:
         """Rank of this process and world size."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+    def _nodes(self) -> tuple[int, int]:
+        """World size and number of nodes."""
+        return (self.trainer.world_size, self.trainer.num_nodes) if self.trainer is not None else (1, 1)
 
 
 class TimedLoader(DataLoader[Batch]):
@@ -231,9 +235,9 @@ def _leave_signals_to_parent(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def default_workers(on_gpu: bool, world_size: int) -> int:
-    """Loader processes for this machine: its cores shared by the training processes, at most 8; on a CPU at most 1.
+def default_workers(on_gpu: bool, world_size: int, nodes: int = 1) -> int:
+    """Loader processes of this training process: as many as it has cores of its own, at most 8; on a CPU at most 1.
 
     On a CPU the network itself fills the cores and one loader stays far ahead of it.
     """
-    return max(1, min(8, cores() // world_size)) if on_gpu else min(1, cores() - 1)
+    return min(8, own_cores(cores(), -(-world_size // nodes))) if on_gpu else min(1, cores() - 1)

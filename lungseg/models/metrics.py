@@ -1,5 +1,7 @@
 """Scores of one stage, from probabilities and hard masks, never logits; they add up exactly over batches and processes.
 
+Adding a batch reads nothing on the host: images that do not count have a weight of 0, they are not picked out.
+
 Rules for empty masks: both empty scores 1, one empty scores 0; `empty_truth` and `empty_prediction` count the cases.
 `infection_dice_infected` and `infection_iou_infected` are means over the images with infection alone.
 """
@@ -9,13 +11,11 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
-from torchmetrics.classification import MulticlassAUROC, MulticlassConfusionMatrix
 
-from lungseg.models.finding_scores import FindingScores
 from lungseg.models.losses import Term
+from lungseg.models.rankings import Rankings
 
 
 def mask_dice(predicted: Tensor, true: Tensor) -> Tensor:
@@ -35,20 +35,33 @@ class Sums(Metric):
         self.add_state("sums", torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
 
 
+class Counts(Sums):
+    """A table of counts that batches add to."""
+
+    def update(self, counts: Tensor) -> None:
+        """Add counts of the shape of the table."""
+        self.sums = self.sums + counts
+
+    def compute(self) -> Tensor:
+        """The table."""
+        return self.sums
+
+
 class MaskScores(Sums):
     """Dice and IoU an image and global, pixel accuracy, and counts of empty masks."""
 
     def __init__(self) -> None:
         super().__init__(10)
 
-    def update(self, predicted: Tensor, true: Tensor) -> None:
-        """Add images: predicted and true (N, H, W) bool."""
+    def update(self, predicted: Tensor, true: Tensor, known: Tensor | None = None) -> None:
+        """Add images: predicted and true (N, H, W) bool; those that are not `known` (N,) bool do not count."""
         overlap, equal = (predicted & true).sum(dim=(1, 2)), (predicted == true).sum(dim=(1, 2))
         sizes = predicted.sum(dim=(1, 2)), true.sum(dim=(1, 2))
         iou = _ratio_or_one(overlap, sizes[0] + sizes[1] - overlap)
         images = torch.ones_like(iou)
         columns = mask_dice(predicted, true), iou, overlap, *sizes, equal, images * true.shape[1:].numel(), images
-        self.sums = self.sums + torch.stack([*columns, sizes[1] == 0, sizes[0] == 0]).sum(dim=1)
+        table = torch.stack([*columns, sizes[1] == 0, sizes[0] == 0])
+        self.sums = self.sums + (table if known is None else table * known).sum(dim=1)
 
     def compute(self) -> dict[str, Tensor]:
         """Scores by name, float64; empty dict if no image had a mask."""
@@ -73,8 +86,7 @@ class TermMean(Sums):
 
     def update(self, term: Term) -> None:
         """Add the images of a batch."""
-        known = term.weights > 0
-        total = (term.values.detach()[known] * term.weights[known]).sum()
+        total = torch.where(term.weights > 0, term.values.detach() * term.weights, 0).sum()
         self.sums = self.sums + torch.stack([total, term.weights.sum()])
 
     def compute(self) -> Tensor:
@@ -91,7 +103,7 @@ class EvidenceShares(Sums):
 
     def update(self, share: Tensor, label: Tensor) -> None:
         """Add images: share (B,) float32, NaN where a map holds no positive evidence; label (B,) int64, -1 unknown."""
-        of_label = F.one_hot(label.where(label >= 0, len(self.classes)), len(self.classes) + 1).double()
+        of_label = one_hot(label.where(label >= 0, len(self.classes)), len(self.classes) + 1).double()
         undefined = share.isnan()
         self.sums = self.sums + torch.stack([share.where(~undefined, 0).double(), ~undefined, undefined]) @ of_label
 
@@ -111,19 +123,25 @@ class Localization(Sums):
     def __init__(self) -> None:
         super().__init__(3)
 
-    def update(self, cam: Tensor, infection: Tensor) -> None:
-        """Add images: raw maps (N, H, W) float32 at image size, any sign, and infection (N, H, W) bool."""
+    def update(self, cam: Tensor, infection: Tensor, known: Tensor) -> None:
+        """Add images: raw maps (N, H, W) float32 at image size, any sign; infection (N, H, W) bool, if `known` (N,)."""
         positive = cam.clamp_min(0).flatten(1)
         inside, total = infection.flatten(1), positive.sum(1)
         hit = inside.gather(1, positive.argmax(1, keepdim=True))[:, 0] & (total > 0)
         share = (positive * inside).sum(1) / total.clamp_min(1e-12)
-        counted = inside.any(1)
-        self.sums = self.sums + torch.stack([hit, share, torch.ones_like(share)]).double()[:, counted].sum(1)
+        counted = known & inside.any(1)
+        table = torch.stack([hit, share, torch.ones_like(share)]).double()
+        self.sums = self.sums + torch.where(counted, table, 0).sum(1)
 
     def compute(self) -> dict[str, Tensor]:
         """`hit` and `evidence_on_infection` in [0, 1]; without any infected image, {}."""
         hits, shares, count = self.sums
         return {"hit": hits / count, "evidence_on_infection": shares / count} if count else {}
+
+
+def one_hot(label: Tensor, classes: int) -> Tensor:
+    """(N,) int64 -> (N, C) bool, no class where the label is none of them; torch's own looks at the labels first."""
+    return label[:, None] == torch.arange(classes, device=label.device)
 
 
 def _ratio_or_one(part: Tensor, whole: Tensor) -> Tensor:
@@ -153,6 +171,18 @@ def confusion_scores(matrix: Tensor, classes: Sequence[str]) -> dict[str, Tensor
     return scores
 
 
+def call_scores(counts: Tensor, classes: Sequence[str]) -> dict[str, Tensor]:
+    """Scores of findings called, from counts (4, C): called rightly and wrongly, missed, rightly not called.
+
+    `sensitivity_X`, `specificity_X` and `f1_X` of each finding, NaN where undefined, and `f1`, the mean.
+    """
+    hits, false, missed, rest = counts.double()
+    f1 = torch.where(hits + missed > 0, 2 * hits / (2 * hits + false + missed), torch.nan)
+    of_class = {"sensitivity": hits / (hits + missed), "specificity": rest / (rest + false), "f1": f1}
+    named = {f"{s}_{name}": values[i] for s, values in of_class.items() for i, name in enumerate(classes)}
+    return {"f1": f1.nanmean()} | named
+
+
 def score_names(classes: Sequence[str], infection: bool, multi_label: bool = False, lung: bool = True) -> list[str]:
     """Every name that a stage may log, without the stage: what can be monitored and swept for."""
     mask = ["dice", "dice_global", "iou", "pixel_accuracy", "empty_truth", "empty_prediction", "dice_loss", "bce_loss"]
@@ -173,13 +203,13 @@ class StageScores(nn.Module):
 
     def __init__(self, classes: Sequence[str], infection: bool, multi_label: bool = False):
         super().__init__()
-        self.classes, self.multi_label, size = tuple(classes), multi_label, max(2, len(classes))
+        self.classes, self.multi_label = tuple(classes), multi_label
         self.lung = MaskScores()
         self.infection = MaskScores() if infection else None
         self.infected = MaskScores()  # Of infection masks that are not empty.
-        self.confusion = MulticlassConfusionMatrix(size, validate_args=False)
-        self.auroc = MulticlassAUROC(size, average="none", validate_args=False)
-        self.findings = FindingScores(classes)
+        self.confusion = Counts(len(classes), len(classes))  # rows true, columns predicted
+        self.calls = Counts(4, len(classes))  # of findings: right and wrong ones, missed, rightly none
+        self.rankings = Rankings()
         self.evidence = EvidenceShares(classes)
         self.localization = Localization()
         self.terms = nn.ModuleDict()
@@ -194,22 +224,22 @@ class StageScores(nn.Module):
     def add_masks(self, predicted: Tensor, true: Tensor, known: Tensor, infection: bool = False) -> None:
         """Add masks (B, H, W) bool of the images where `known` (B,)."""
         scores = self.infection if infection else self.lung
-        if scores is not None and known.any():
-            scores.update(predicted[known], true[known])
+        if scores is not None:
+            scores.update(predicted, true, known)
         if scores is not None and infection:
-            known = known & true.flatten(1).any(1)
-            if known.any():
-                self.infected.update(predicted[known], true[known])
+            self.infected.update(predicted, true, known & true.flatten(1).any(1))
 
     def add_classes(self, class_probs: Tensor, label: Tensor, known: Tensor) -> None:
         """Add class probabilities (B, C) float32 and labels (B,) int64 of the images where `known`."""
-        if known.any():
-            self.confusion.update(class_probs[known], label[known])
-            self.auroc.update(class_probs[known], label[known])
+        of_label = one_hot(label.where(known, -1), len(self.classes))
+        self.confusion.update(of_label.double().T @ one_hot(class_probs.argmax(1), len(self.classes)).double())
+        self.rankings.update(class_probs, torch.where(known[:, None], of_label, -1).to(torch.int8))
 
     def add_findings(self, probs: Tensor, findings: Tensor) -> None:
         """Add probabilities (B, C) float32 and findings (B, C) int8: 1 there, 0 not there, -1 unknown."""
-        self.findings.update(probs, findings)
+        called, there, absent = probs >= 0.5, findings == 1, findings == 0
+        self.calls.update(torch.stack([called & there, called & absent, ~called & there, ~called & absent]).sum(dim=1))
+        self.rankings.update(probs, findings)
 
     def add_evidence(self, share: Tensor, label: Tensor) -> None:
         """Add shares of evidence inside the lungs (B,), NaN where there is none, and labels (B,), -1 where unknown."""
@@ -217,8 +247,7 @@ class StageScores(nn.Module):
 
     def add_localization(self, cam: Tensor, infection: Tensor, known: Tensor) -> None:
         """Add class maps and infection masks of the images whose mask is `known` (B,); see `Localization`."""
-        if known.any():
-            self.localization.update(cam[known], infection[known])
+        self.localization.update(cam, infection, known)
 
     def compute(self) -> dict[str, float]:
         """All scores over everything added, on every process the same; a loss that is not finite stays so."""
@@ -230,25 +259,26 @@ class StageScores(nn.Module):
                 scores |= {f"infection_{name}": value for name, value in self.infection.compute().items()}
                 infected = self.infected.compute()
                 scores |= {f"infection_{name}_infected": infected[name] for name in ("dice", "iou") if infected}
-            matrix = self.confusion.compute()
+            matrix, calls = self.confusion.compute(), self.calls.compute()
             if matrix.sum() > 0:
-                scores |= confusion_scores(matrix, self.classes) | self._aurocs(matrix)
-            if self.multi_label:
-                scores |= self.findings.compute()
+                scores |= confusion_scores(matrix, self.classes)
+            if calls.sum() > 0:
+                scores |= call_scores(calls, self.classes)
+            scores |= self._ranking_scores()
             scores |= self.evidence.compute() | self.localization.compute()
         # A loss of images that have its target must be seen even where it is not finite.
         losses = {name for name, term in self.terms.items() if cast(TermMean, term).sums[1] > 0}
         return {name: float(value) for name, value in scores.items() if value.isfinite() or name in losses}
 
-    def _aurocs(self, matrix: Tensor) -> dict[str, Tensor]:
-        """One-against-rest AUROC of each class that has both kinds of image, and their mean."""
-        truth = matrix.sum(1)
-        defined = (truth > 0) & (truth < truth.sum())
-        if not defined.any():
-            return {}
-        values = self.auroc.compute()
-        named = {f"auroc_{name}": values[i] for i, name in enumerate(self.classes) if defined[i]}
-        return {"auroc": values[defined].mean()} | named
+    def _ranking_scores(self) -> dict[str, Tensor]:
+        """Scores of the rankings of each class that there are both kinds of image of, and their means."""
+        scores: dict[str, Tensor] = {}
+        for name, found in self.rankings.compute().items():
+            values = found.view(-1)  # torchmetrics makes a number of one finding's
+            if name == "auroc" or self.multi_label:
+                scores |= {name: values.nanmean()}
+                scores |= {f"{name}_{of_class}": value for of_class, value in zip(self.classes, values, strict=True)}
+        return scores
 
     def reset(self) -> None:
         """Forget everything added."""

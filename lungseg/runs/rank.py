@@ -58,6 +58,18 @@ def detect_rank(environment: Mapping[str, str] = os.environ) -> Rank:
     return Rank("Lightning", number("SLURM_PROCID") or local, local, node_rank=node)
 
 
+def own_cores(usable: int, local_world_size: int, environment: Mapping[str, str] = os.environ) -> int:
+    """Cores of this process alone, of those that it may use (its affinity), 1 or more.
+
+    All of them where srun has bound it to a part of the node's; else they are shared by the processes of this node.
+    """
+    # What Slurm gave the job on this node: a process that may use fewer cores has been given its own.
+    of_node = int(environment.get("SLURM_CPUS_ON_NODE") or 0)
+    if detect_rank(environment).launcher == "srun" and usable < of_node:
+        return usable
+    return max(1, usable // local_world_size)
+
+
 @contextmanager
 def mistakes_said_once() -> Iterator[None]:
     """Around what every process checks before the training: a mistake is one line a machine, not one a process.

@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from lungseg.config import Config
 from lungseg.errors import UserError
@@ -67,15 +68,31 @@ class AveragedWeights(WeightAveraging):
     """
 
     def __init__(self, decay: float):
-        def average(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
-            keep = min(decay, (1 + int(count)) / (10 + int(count)))
-            for mean, value in zip(averaged, current, strict=True):
-                if mean.is_floating_point():
-                    mean.lerp_(value.to(mean.dtype), 1 - keep)
-                else:  # BatchNorm's count of batches
-                    mean.copy_(value)
+        self._updates = 0  # Before this step's; torch's own count may lie on a GPU, which would have to be waited for.
+
+        def average(averaged: list[Tensor], current: list[Tensor], _: Tensor | int) -> None:
+            if averaged[0].is_floating_point():
+                keep = min(decay, (1 + self._updates) / (10 + self._updates))
+                get_ema_multi_avg_fn(keep)(averaged, current, 0)  # type: ignore[no-untyped-call]
+                return
+            for mean, value in zip(averaged, current, strict=True):  # BatchNorm's counts of batches
+                mean.copy_(value)
 
         super().__init__(multi_avg_fn=torch.no_grad()(average))
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Put the average where the weights will be, which Lightning moves there only after this, but not its count."""
+        super().setup(trainer, pl_module, stage)
+        if self._average_model is not None and stage == "fit":
+            self._average_model.to(trainer.strategy.root_device)
+            self._average_model.n_averaged = self._average_model.n_averaged.cpu()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Average, after each optimiser step."""
+        self._updates = trainer.global_step - 1
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take both sets of weights up again when training is resumed; else the averaged ones, just loaded, stay."""
@@ -207,8 +224,9 @@ class _Bar(TQDMProgressBar):
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """Without Lightning's version number, which means nothing here."""
-        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+        """The loss as it was last logged; what a bar gets in every step, Lightning reads from the device each time."""
+        loss = trainer.logged_metrics.get("train/step_loss")
+        return {} if loss is None else {"loss": float(loss)}
 
 
 def progress_callbacks(lines: EpochLines) -> list[Callback]:

@@ -147,7 +147,7 @@ class LungModule(LightningModule):
             self.log_dict(
                 {"train/loss": total.detach()} | losses, on_step=False, on_epoch=True, batch_size=size, sync_dist=True
             )
-            self.log("train/step_loss", total.detach(), on_step=True, on_epoch=False, prog_bar=True, batch_size=size)
+            self.log("train/step_loss", total.detach(), on_step=True, on_epoch=False, batch_size=size)
         else:
             self._score(self._scores(stage), output, batch, terms)  # logged at the epoch's end, over all ranks
         return total

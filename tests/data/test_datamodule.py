@@ -142,6 +142,11 @@ def test_workers_fit_the_machine() -> None:
     assert 1 <= default_workers(on_gpu=True, world_size=1) <= 8
 
 
+def test_workers_are_shared_by_the_processes_of_a_node_not_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lungseg.data.datamodule.cores", lambda: 24)
+    assert [default_workers(True, world, nodes) for world, nodes in ((1, 1), (4, 1), (8, 2), (8, 1))] == [8, 6, 6, 3]
+
+
 def test_datamodule_leaves_copies_out_and_counts_them(leaking: Path, tmp_path: Path) -> None:
     config = DataConfig(root=str(leaking), image_size=64, exclude_leaks=True, cache_dir=str(tmp_path / "cache"))
     module = LungDataModule(config, AugmentConfig(), seed=0)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lungseg.errors import UserError
-from lungseg.runs.rank import Rank, detect_rank, mistakes_said_once
+from lungseg.runs.rank import Rank, detect_rank, mistakes_said_once, own_cores
 
 
 @pytest.mark.parametrize(
@@ -104,3 +104,28 @@ def test_a_child_whose_parent_is_gone_before_it_is_up_ends_too() -> None:
     command = [sys.executable, "-c", CHILD]
     ended = subprocess.run(command, env=variables, cwd=Path(__file__).parents[2], capture_output=True, check=False)
     assert (ended.returncode, ended.stdout) == (1, b"")
+
+
+SRUN = {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NTASKS": "8", "SLURM_NNODES": "2", "SLURM_CPUS_ON_NODE": "32"}
+TORCHRUN = {"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "usable", "local_world_size", "own"),
+    [
+        (SRUN, 8, 4, 8),  # bound to a quarter of the node
+        (SRUN, 32, 4, 8),  # not bound: all four see all cores
+        (SRUN | {"SLURM_NTASKS": "2"}, 32, 1, 32),  # one task a node
+        (SRUN | {"SLURM_CPUS_ON_NODE": ""}, 32, 4, 8),
+        (TORCHRUN, 32, 4, 8),
+        (TORCHRUN | SRUN, 32, 4, 8),  # torchrun inside of srun: its four share what srun gave it
+        (TORCHRUN | SRUN, 16, 4, 4),
+        ({}, 32, 4, 8),  # Lightning's launcher
+        ({}, 32, 1, 32),
+        ({}, 2, 8, 1),
+    ],
+)
+def test_own_cores_are_those_bound_or_a_share_of_the_nodes(
+    environment: dict[str, str], usable: int, local_world_size: int, own: int
+) -> None:
+    assert own_cores(usable, local_world_size, environment) == own

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from launching import FIT, TORCHRUN, Running, numbers, patched, rows
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lungseg.config import AugmentConfig, DataConfig, LossConfig, ModelConfig, OptimConfig
+from lungseg.data.datamodule import LungDataModule
+from lungseg.training.callbacks import AveragedWeights
+from lungseg.training.module import LungModule
 
 pytestmark = [
     pytest.mark.gpu,
@@ -72,3 +80,45 @@ def test_a_failure_on_one_gpu_ends_both_although_nccl_would_wait(tmp_path: Path)
     assert running.wait() == 1
     assert running.left(within_s=1) == []
     assert running.err.read_text().count("RuntimeError: planted fault") == 1
+
+
+class NoWaiting(Callback):
+    """Makes every operation that waits for the device an error, but in the first batch and at the ends of epochs."""
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, index: int) -> None:
+        torch.cuda.set_sync_debug_mode("error" if index else "default")
+
+    def on_validation_start(self, *_: Any) -> None:
+        torch.cuda.set_sync_debug_mode("default")
+
+    def on_validation_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, index: int) -> None:
+        torch.cuda.set_sync_debug_mode("error" if index else "default")
+
+    def on_validation_epoch_end(self, *_: Any) -> None:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_no_step_waits_for_the_device(tiny_model: ModelConfig, phantoms: Path, tmp_path: Path) -> None:
+    data = LungDataModule(
+        DataConfig(root=str(phantoms), image_size=64, batch_size=2, workers=0), AugmentConfig(mixup=0.4)
+    )
+    loss = LossConfig(evidence_weight=1, localization_weight=1)
+    model = dataclasses.replace(tiny_model, infection=True, pooling="lung")
+    module = LungModule(model, loss, OptimConfig(), ["COVID-19", "Non-COVID", "Normal"])
+    trainer = Trainer(
+        default_root_dir=tmp_path,
+        accelerator="gpu",
+        devices=1,
+        max_epochs=1,
+        log_every_n_steps=1000,
+        callbacks=[NoWaiting(), AveragedWeights(0.9)],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        use_distributed_sampler=False,
+    )
+    try:
+        trainer.fit(module, datamodule=data)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert trainer.global_step == 6
