@@ -155,3 +155,14 @@ def test_a_run_of_findings_refuses_to_be_measured_as_one_of_classes(
     monkeypatch.chdir(folder)
     assert run(evaluate, "--checkpoint", "runs/a", "data.multi_label=false") == 2
     assert "data.multi_label: the checkpoint's is true" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_several_findings_are_learned_at_the_size_of_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    demo = Path(__file__).parents[1] / "configs" / "demo.yaml"
+    manifest = write_finding_set(tmp_path / "findings", 240, 60, 60, size_px=256)
+    words = [f"data.root={manifest}", "data.multi_label=true", "run.report=false", "wandb.mode=disabled"]
+    assert run(fit, "--config", str(demo), *words) == 0
+    numbers = json.loads((tmp_path / "runs/demo/metrics.json").read_text())
+    assert numbers["test/auroc"] >= 0.95 and numbers["test/dice"] >= 0.95
