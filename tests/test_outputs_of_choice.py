@@ -157,6 +157,19 @@ def test_a_run_of_findings_refuses_to_be_measured_as_one_of_classes(
     assert "data.multi_label: the checkpoint's is true" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words", [["data.classes=[]", "loss.dice=0", "loss.bce=0"], ["model.lung=false", "loss.cross_entropy=0"]]
+)
+def test_a_loss_of_nothing_that_is_predicted_is_one_line(
+    folder: Path, words: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    assert (
+        run(fit, *TINY, "data.root=set/manifest.csv", "data.label_map=[No Finding=none]", "run.name=none", *words) == 2
+    )
+    assert "loss: must be above 0 in sum for what is predicted" in capfd.readouterr().err
+
+
 @pytest.mark.slow
 def test_several_findings_are_learned_at_the_size_of_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

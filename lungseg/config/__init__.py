@@ -59,8 +59,8 @@ class TrainerConfig:
     """A count, a list of indices, or `auto`."""
     num_nodes: int = 1
     strategy: str = "auto"
-    precision: str = "32-true"
-    """`32-true`, `16-mixed` or `bf16-mixed`."""
+    precision: str = "auto"
+    """`32-true`, `16-mixed` or `bf16-mixed`; `auto` is bf16-mixed on GPUs that compute in it, else 32-true."""
     gradient_clip_val: float | None = 1.0
     """Largest global norm of the gradient; null switches clipping off."""
     accumulate_grad_batches: int = 1
@@ -90,7 +90,7 @@ class TrainerConfig:
     deterministic: bool = False
     """Only operations of torch that give the same bits every time; an error where it has none."""
     benchmark: bool | None = None
-    """Let cuDNN try which of its ways is the fastest; null: as torch has it."""
+    """Let cuDNN try which of its ways is the fastest; null: on GPUs, unless `deterministic`."""
     detect_anomaly: bool = False
     """Find the operation that makes a gradient NaN; slow."""
     profiler: Literal["simple", "advanced", "pytorch"] | None = None

@@ -9,7 +9,6 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections import Counter
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,7 +20,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lungseg.config import Config, LossConfig, ModelConfig
 from lungseg.config.loading import dump_config
 from lungseg.data.datamodule import LungDataModule
-from lungseg.errors import DataError, UserError, did_you_mean
+from lungseg.errors import DataError, UserError, check, did_you_mean
 from lungseg.models.checkpoint import read_checkpoint
 from lungseg.models.metrics import score_names
 from lungseg.reporting.report_run import AFTER_TRAINING, report_run
@@ -32,6 +31,7 @@ from lungseg.runs.rank import PARENT_PID, Rank, detect_rank
 from lungseg.runs.run import Run
 from lungseg.runs.whole_files import remove_parts, write_json, write_text
 from lungseg.training.callbacks import EpochLines, run_callbacks
+from lungseg.training.data_summary import say_what_data
 from lungseg.training.fine_tuning import start_from
 from lungseg.training.loggers import build_loggers, send_evaluation
 from lungseg.training.module import LungModule
@@ -79,6 +79,7 @@ class Training:
             data = _find_data(config, probe.world_size, rank)
             # Which now names the classes.
             config = replace(config, data=data.config, model=_outputs(config.model, data, rank))
+            _check_loss(config)
             weights, several = class_weights(config.loss, data), config.data.multi_label
             module = LungModule(config.model, config.loss, config.optim, data.classes, weights, several)
             if rank.is_zero:
@@ -101,7 +102,10 @@ class Training:
                 remove_parts(run.folder)
                 keep_config(run, config, done)
                 write_text(run.config_file, dump_config(config))
-                details = {"excluded_training_copies": data.excluded, "processes": trainer.world_size}
+                details: dict[str, Any] = {"excluded_training_copies": data.excluded, "precision": trainer.precision}
+                details["processes"] = trainer.world_size
+                if config.trainer.precision == "auto" and trainer.precision != "32-true":
+                    print(f"trainer.precision: {trainer.precision} on this GPU", flush=True)
                 write_json(run.environment_file, environment(data.fingerprint) | details)
         os.environ[PARENT_PID] = str(os.getpid())  # for the children that Lightning's launcher may start from now on
         return cls(config, data, module, run, trainer, lines, row, started)
@@ -199,45 +203,9 @@ def _find_data(config: Config, world_size: int, rank: Rank) -> LungDataModule:
                 f"data: {split} has {len(samples)} image(s) for {world_size} processes; lower trainer.devices"
             )
     if rank.is_zero:
-        _say_what_data(config, data, world_size)
+        say_what_data(config, data, world_size)
     data.setup()
     return data
-
-
-def _say_what_data(config: Config, data: LungDataModule, world_size: int) -> None:
-    counts = ", ".join(f"{len(samples)} {split}" for split, samples in data.samples.items())
-    source = config.data.root if config.data.root is not None else f"phantoms in {config.data.phantom.dir}"
-    left_out = f"; left out {data.excluded} training copies of Val or Test images" if config.data.exclude_leaks else ""
-    every = [sample for samples in data.samples.values() for sample in samples]
-    lungs, infections = (sum(getattr(s, mask) is not None for s in every) for mask in ("lung", "infection"))
-    masks = f"{lungs} lung masks" + (f", {infections} infection masks" if infections else "")
-    print(f"data: {source} ({data.layout}): {counts}; {masks}{left_out}", flush=True)
-    print(_class_line(data), flush=True)
-    if config.loss.localization_weight > 0 and not any(sample.infection for sample in data.samples["train"]):
-        log.warning("loss.localization_weight: no training image has an infection mask, so the term is always 0")
-    if world_size > 1:
-        batch, steps = config.data.batch_size, config.trainer.accumulate_grad_batches
-        micro = f" x {steps} accumulated" if steps > 1 else ""
-        print(
-            f"{world_size} processes x batch {batch}{micro} = {world_size * batch * steps} images an optimiser step; "
-            f"optim.lr={config.optim.lr:g} is used as it is",
-            flush=True,
-        )
-
-
-def _class_line(data: LungDataModule) -> str:
-    """How many training images there are of each class."""
-    train = data.samples["train"]
-    if not data.classes:
-        return "classes: none, masks alone are learned; no class, no class map"
-    if not data.config.multi_label:
-        labels = Counter(sample.label for sample in train)
-        counts = ", ".join(f"{name} {labels[label]}" for label, name in enumerate(data.classes))
-        return f"classes in train: {counts}" + (f", of no class {labels[None]}" if labels[None] else "")
-    marks = [sample.findings or () for sample in train]
-    known = [[image[place] for image in marks if image[place] >= 0] for place in range(len(data.classes))]
-    counts = ", ".join(f"{name} {sum(of)} of {len(of)}" for name, of in zip(data.classes, known, strict=True))
-    return f"findings in train, of the images where they are known: {counts}; none in {sum(not any(m) for m in marks)}"
 
 
 def _outputs(model: ModelConfig, data: LungDataModule, rank: Rank) -> ModelConfig:
@@ -248,6 +216,13 @@ def _outputs(model: ModelConfig, data: LungDataModule, rank: Rank) -> ModelConfi
         words = "no training image has a lung mask: classes alone are learned, as with model.lung=false"
         log.warning(words + " model.pooling=average" * (model.pooling == "lung"))
     return replace(model, lung=False, infection=False, pooling="average")
+
+
+def _check_loss(config: Config) -> None:
+    """Something must be learned of what is left."""
+    loss, classes = config.loss, bool(config.data.classes)
+    left = (loss.dice + loss.bce) * config.model.lung + loss.cross_entropy * classes
+    check(left > 0, "loss", "above 0 in sum for what is predicted (masks: dice, bce; classes: cross_entropy)", left)
 
 
 def _monitor(config: Config, has_val: bool) -> tuple[str, str]:

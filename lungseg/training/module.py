@@ -239,8 +239,7 @@ class LungModule(LightningModule):
         """Log all scores of a stage, its total loss, and `score`, the mean of dice and balanced accuracy (or AUROC)."""
         scores = self._scores(stage).compute()
         self._scores(stage).reset()
-        terms = {name: value for name, value in scores.items() if name.endswith("_loss") or name == "cross_entropy"}
-        losses = {name: torch.tensor(value) for name, value in terms.items()}
+        losses = {n: torch.tensor(v) for n, v in scores.items() if n.endswith("_loss") or n == "cross_entropy"}
         scores["loss"] = float(self._total(losses))
         headline = [
             scores[name]
@@ -265,7 +264,9 @@ class LungModule(LightningModule):
             {"params": encoder, "lr": self.optim.lr * self.optim.encoder_lr_factor, "name": "encoder"},
             {"params": rest, "lr": self.optim.lr, "name": "rest"},
         ]
-        optimizer = torch.optim.AdamW(groups, weight_decay=self.optim.weight_decay)
+        # Fused, one kernel for all weights; with a scaler of gradients (16-mixed) Lightning could not clip them.
+        fused = (self.device.type == "cuda" and self.trainer.precision != "16-mixed") or None
+        optimizer = torch.optim.AdamW(groups, weight_decay=self.optim.weight_decay, fused=fused)
         steps = max(1, int(self.trainer.estimated_stepping_batches))
         batches = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
         self.steps_per_epoch = max(1.0, math.ceil(batches)) if math.isfinite(batches) else float(steps)

@@ -28,7 +28,7 @@ from lungseg.runs.whole_files import whole_file
 
 _STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true")
 _ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
-_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "32", "16", "bf16")
+_PRECISIONS = ("auto", "32-true", "16-mixed", "bf16-mixed", "32", "16", "bf16")
 """Of Lightning's; with weights in half or double precision this network does not run."""
 _REFUSED = {
     "fsdp": "shares out parameters, and the memory of this network is its activations",
@@ -76,7 +76,11 @@ def build_trainer(
     # for which DDP would wait in vain unless it is told to look for them, which costs a pass over the graph a step.
     unused = section.strategy in ("auto", "ddp") and (loss.cross_entropy == 0 or loss.dice + loss.bce == 0)
     unused = unused or section.strategy.endswith("_true")
-    strategy = DDPStrategy(find_unused_parameters=unused, timeout=timedelta(minutes=section.timeout_minutes))
+    strategy = DDPStrategy(
+        find_unused_parameters=unused,
+        gradient_as_bucket_view=True,  # else every gradient is there twice, and copied in each step
+        timeout=timedelta(minutes=section.timeout_minutes),
+    )
     return _trainer(section, strategy, rank, callbacks, loggers)
 
 
@@ -142,7 +146,7 @@ def _trainer(
     devices, nodes = section.devices, section.num_nodes
     if rank.world_size is not None and devices == "auto":
         devices, nodes = rank.world_size // rank.nodes, rank.nodes
-    given = {name: getattr(section, name) for name in _OPTIONS}
+    given = {name: getattr(section, name) for name in _OPTIONS} | _for_device(section)
     if section.overfit_batches is not None:  # Lightning's own would put a sampler of its own in the place of ours
         given |= dict.fromkeys(("limit_train_batches", "limit_val_batches"), section.overfit_batches)
     try:
@@ -161,6 +165,21 @@ def _trainer(
         )
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def _for_device(section: TrainerConfig) -> dict[str, Any]:
+    """Precision and cuDNN's benchmark, where they are left to the device."""
+    on_gpu = section.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    precision, benchmark = section.precision, section.benchmark
+    if precision == "auto":
+        # Emulated it would be slower than float32. Losses and scores are computed in float32 in any case.
+        in_bf16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16-mixed" if in_bf16 else "32-true"
+    if on_gpu:
+        torch.set_float32_matmul_precision("high")  # TF32, as cuDNN's convolutions have it anyway
+    if benchmark is None and on_gpu:
+        benchmark = not section.deterministic  # images are of one size, so that what is tried once serves all steps
+    return {"precision": precision, "benchmark": benchmark}
 
 
 def _cluster_environment(rank: Rank) -> ClusterEnvironment:

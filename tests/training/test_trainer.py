@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
@@ -138,3 +139,36 @@ def test_synchronised_batchnorm_without_gpus_is_refused_where_it_would_matter() 
     assert build_trainer(section, LossConfig(), detect_rank()).world_size == 1
     with pytest.raises(ValueError, match=r"trainer\.sync_batchnorm: torch has it for GPUs only"):
         build_trainer(dataclasses.replace(section, devices=2), LossConfig(), detect_rank())
+
+
+@pytest.mark.parametrize(
+    ("gpu", "in_bf16", "section", "precision", "benchmark"),
+    [
+        (False, False, TrainerConfig(), "32-true", None),
+        (True, True, TrainerConfig(), "bf16-mixed", True),
+        (True, False, TrainerConfig(), "32-true", True),
+        (True, True, TrainerConfig(accelerator="cpu"), "32-true", None),
+        (True, True, TrainerConfig(precision="32-true", deterministic=True), "32-true", False),
+        (True, True, TrainerConfig(precision="16-mixed", benchmark=False), "16-mixed", False),
+    ],
+)
+def test_precision_and_benchmark_follow_the_device_where_they_are_left_to_it(
+    gpu: bool,
+    in_bf16: bool,
+    section: TrainerConfig,
+    precision: str,
+    benchmark: bool | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: in_bf16 and not including_emulation)
+    monkeypatch.setattr("lungseg.training.trainer.Trainer", lambda **options: given.update(options) or Planned())
+    build_trainer(section, LossConfig(), Rank("Lightning"))
+    assert (given["precision"], given["benchmark"]) == (precision, benchmark)
+
+
+class Planned:
+    """What is asked of a Trainer that was made."""
+
+    num_devices = num_nodes = world_size = 1
