@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from finding_set import FINDINGS, write_finding_set
 
 from lungseg import compare, evaluate, export, fit, predict
 from lungseg.command import run_command
-from tests.finding_set import FINDINGS, write_finding_set
 
 TINY = [
     *("data.image_size=64", "data.batch_size=4", "data.workers=0", "model.encoder=tu-test_efficientnet"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -16,8 +17,14 @@ import numpy as np
 import pytest
 
 from lungseg.command import run_command
+from lungseg.config import ModelConfig
+from lungseg.inference.dicom_out import write_dicom
+from lungseg.inference.inputs import Input
 from lungseg.inference.predictor import Predictor
+from lungseg.inference.torch_backend import TorchBackend
+from lungseg.models.network import LungNetwork
 from lungseg.predict import _parser, main
+from lungseg.runs.model_info import ModelInfo
 
 
 @pytest.fixture
@@ -377,6 +384,31 @@ def test_infection_is_a_mask_beside_columns_and_the_second_segment(
     assert [region.value for region in said.anatomic_regions] == ["39607008"]
     picture = pydicom.dcmread(out / "dicom" / "IM0001.overlay.dcm")
     assert picture.ImageComments.endswith(wanted.severity_words.replace("\n", "; "))
+
+
+def test_dicom_says_what_is_predicted_of_findings_masks_and_classes(
+    dicoms: Path, tmp_path: Path, tiny_model: ModelConfig
+) -> None:
+    pytest.importorskip("highdicom")
+    import pydicom
+
+    network, empty = LungNetwork(tiny_model, 2, multi_label=True).eval(), {"description": {"model": {}}}
+    several = ModelInfo(("a", "b"), 64, True, network.stride, multi_label=True, thresholds=(0.0, 1.0), **empty)
+    masks = ModelInfo((), 64, True, network.stride, **empty)
+    bare = ModelInfo(("a",), 64, True, network.stride, description={"model": {"lung": False}})
+    networks = network, LungNetwork(tiny_model, 0), LungNetwork(dataclasses.replace(tiny_model, lung=False), 1)
+    said = []
+    for info, of in zip((several, masks, bare), networks, strict=True):
+        folder, file = tmp_path / str(len(said)), Input("IM0001", dicoms / "IM0001")
+        prediction = Predictor(TorchBackend(of, info, "cpu"))(file.path)
+        write_dicom(folder, file, prediction)
+        picture = pydicom.dcmread(folder / "IM0001.overlay.dcm")
+        said.append((picture.get("ImageComments"), picture.SeriesDescription, (folder / "IM0001.seg.dcm").exists()))
+        assert picture.Columns == prediction.image.shape[1]  # one finding is called, whatever its probability
+    end = "predicted; not for diagnosis"
+    assert said[0][0].startswith("a 0.") and said[0][1:] == (f"lungs and class map, {end}", True)
+    assert said[1] in ((None, f"lungs, {end}", True), ("", f"lungs, {end}", True))
+    assert said[2] == ("a 1.00", f"class map, {end}", False)
 
 
 def test_of_a_model_without_infection_its_columns_are_there_and_empty(folder: Path, out: Path, untrained: Path) -> None:

@@ -132,8 +132,9 @@ def _from_nih(base: Path, rows: Sequence[tuple[int, Row]]) -> list[tuple[int, Ro
     empty = dict.fromkeys(COLUMNS, "")
     image, label, group = _NIH
     return [
-        (line, empty | {"image": places.get(row[image], row[image]), "label": row[label], "group": row.get(group, "")})
+        (line, empty | {"image": places.get(name, name), "label": row.get(label, ""), "group": row.get(group, "")})
         for line, row in rows
+        for name in [row.get(image, "")]
     ]
 
 
@@ -143,9 +144,10 @@ def _from_chexpert(base: Path, rows: Sequence[tuple[int, Row]]) -> list[tuple[in
     for line, row in rows:
         if row.get("frontal/lateral", "").casefold() == "lateral":
             continue
-        first, _, rest = row["path"].partition("/")
-        patient = _PATIENT.search(row["path"])
-        named = {"image": rest if first == base.resolve().name else row["path"]}
+        path = row.get("path", "")
+        first, _, rest = path.partition("/")
+        patient = _PATIENT.search(path)
+        named = {"image": rest if first == base.resolve().name else path}
         named |= {"group": patient[1] if patient else ""}
         read.append((line, dict.fromkeys(COLUMNS, "") | row | named))
     return read

@@ -34,7 +34,7 @@ def check_highdicom() -> None:
 
 
 def write_dicom(folder: Path, file: Input, prediction: Prediction) -> None:
-    """Write `NAME.seg.dcm` (binary) and `NAME.overlay.dcm` (secondary capture, RGB); nothing of another input.
+    """Write `NAME.seg.dcm` (binary), if lungs are predicted, and `NAME.overlay.dcm` (RGB); nothing of another input.
 
     Segment 1 are the lungs, segment 2 is the infection where the network predicts it.
 
@@ -50,7 +50,8 @@ def write_dicom(folder: Path, file: Input, prediction: Prediction) -> None:
             for name in _MAY_BE_EMPTY:
                 if name not in source:
                     setattr(source, name, None)
-            results = {"seg": _segmentation(source, prediction), "overlay": _capture(source, prediction)}
+            results = {"seg": _segmentation(source, prediction)} if prediction.has_lung else {}
+            results["overlay"] = _capture(source, prediction)
             contents = {name: io.BytesIO() for name in results}
             for name, dataset in results.items():
                 dataset.save_as(contents[name], enforce_file_format=True)
@@ -123,12 +124,24 @@ def _capture(source: Any, prediction: Prediction) -> Any:
     )
     laterality = source.get("Laterality")
     dataset.PatientOrientation, dataset.Laterality = orientation, laterality if laterality in ("L", "R") else None
+    shown = [*["lungs"] * prediction.has_lung, *["class map"] * bool(prediction.classes)]
+    dataset.SeriesDescription = f"{' and '.join(shown)}, predicted; not for diagnosis"
+    words = [_class_words(prediction), *prediction.severity_words.split("\n")]
+    dataset.ImageComments = "; ".join(filter(None, words))
+    return dataset
+
+
+def _class_words(prediction: Prediction) -> str:
+    """The class, or the findings called, with probabilities, and how much of the evidence lies in the lungs."""
+    labels = [prediction.label] if prediction.called is None else prediction.called
+    probs = prediction.probabilities
+    named = [f"{prediction.classes[label]} {float(probs[label]):.2f}" for label in labels if label >= 0]
     evidence = prediction.evidence_in_lungs
     inside = "no evidence" if evidence is None else f"{evidence:.0%} of its evidence in the lungs"
-    dataset.SeriesDescription = "lungs and class map, predicted; not for diagnosis"
-    infected = f"; {prediction.severity_words}".replace("\n", "; ") if prediction.severity else ""
-    dataset.ImageComments = f"{prediction.name} {float(prediction.probabilities.max()):.2f}, {inside}{infected}"
-    return dataset
+    if not prediction.classes:
+        return ""
+    words = ", ".join(named) or prediction.name
+    return f"{words}, {inside}".removeprefix(", ") if prediction.has_lung else words
 
 
 def _identity(series_number: int) -> dict[str, Any]:
