@@ -9,6 +9,7 @@ from lungseg.errors import UserError
 
 BENCHMARKS = {
     "data": "training batches: from the cache, with transforms too, or from PNG pairs with plain albumentations",
+    "fit": "the training loop of fit against a bare torch loop with its batches in memory, and the loader alone",
     "cam": "class activation maps: on top of a forward pass, against the package grad-cam, as overlays of an epoch",
     "evaluate": "an evaluation: masks, maps, intervals, shortcut test, robustness and page, without the forward passes",
     "predict": "an exported ONNX file against eager PyTorch, and predict against a plain script, from start to end",

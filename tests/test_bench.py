@@ -129,6 +129,16 @@ def test_predict_prints_every_method_and_its_ratio_and_the_commands(
     assert named == {"predict": 2.0, "predict, one image": 2.0}
 
 
+def test_fit_compares_the_loop_of_the_command_with_a_bare_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("fit", "--quick") == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [re.fullmatch(r"    (\S.*\S) +(\d+\.\d) +(\d+\.\d\d) x", line) for line in lines]
+    found = {row[1]: float(row[3]) for row in rows if row}
+    assert list(found) == ["bare torch loop, batches in memory", "training loop of fit", "its loader alone"]
+    assert found["bare torch loop, batches in memory"] == 1 and min(found.values()) > 0
+    assert re.fullmatch(r"    waiting for data \d+\.\d% of the time: the (network|loader) limits it.*", lines[-1])
+
+
 def test_a_command_is_timed_in_a_process_of_its_own_and_must_not_fail() -> None:
     wall, spent = predict._time([sys.executable, "-c", "sum(range(10**6))"])
     assert wall > 0 and spent > 0
