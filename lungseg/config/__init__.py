@@ -30,7 +30,8 @@ class RunConfig:
     init: str | None = None
     """A run folder, a checkpoint or a .safetensors model that a new run takes all weights from (fine-tuning)."""
     monitor: str = "val/score"
-    """Logged metric that picks the best checkpoint; `val/score` is the mean of dice and balanced accuracy."""
+    """Logged metric that picks the best checkpoint; `val/score` is the mean of dice and balanced accuracy (AUROC where
+    an image may have several findings), or what there is of them."""
     mode: Literal["max", "min"] = "max"
     patience: int | None = None
     """Epochs without a better `monitor` before training stops; null never stops early."""
