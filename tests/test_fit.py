@@ -202,7 +202,7 @@ def _edit_png(root: Path, action: str) -> None:
         ("", ["data.root=set", "optim.lr=fast"], "optim.lr"),
         ("", ["data.root=set", "run.name=taken"], "run.name: run folder 'runs/taken' exists"),
         ("", ["data.root=set", "run.monitor=val/dicee"], "did you mean 'val/dice'"),
-        ("", ["data.root=set", "trainer.precision=64-true"], "trainer.precision: must be one of 32-true, 16-mixed"),
+        ("", ["data.root=set", "trainer.precision=64-true"], "trainer.precision: must be one of auto, 32-true"),
         ("", ["data.root=set", "trainer.accelerator=tpu"], "trainer.accelerator: must be one of auto, cpu"),
         ("", ["data.root=set", "run.name=a/../../b"], "run.name: must be a plain folder name"),
         ("", ["data.root=set", "run.name=${oc.env:HOME}"], "run.name: only ${section.key} is resolved"),

@@ -12,7 +12,7 @@ from lungseg.runs.calibration import Calibration, read_calibration, write_calibr
 from lungseg.runs.run import Run
 
 CLASSES = ("a", "b", "c")
-ABOUT = {"sensitivity": 0.9, "split": "val", "data_fingerprint": "f"}
+ABOUT = {"split": "val", "data_fingerprint": "f"}
 
 
 @pytest.fixture
@@ -27,27 +27,30 @@ def test_what_is_kept_with_the_model_comes_back(run: Run) -> None:
     write_calibration(run, Calibration(1.5, np.array([0.2, np.nan, 0.4])), CLASSES, ABOUT)
     kept = json.loads(run.calibration_file.read_text())
     assert kept["temperature"] == 1.5 and kept["thresholds"] == {"a": 0.2, "b": None, "c": 0.4}
-    found, where = read_calibration(run, CLASSES, 0.9)
+    found, where = read_calibration(run, CLASSES)
     assert found is not None and found.temperature == 1.5 and where == "val of the data of the training"
     assert found.thresholds == pytest.approx([0.2, np.nan, 0.4], nan_ok=True)
 
 
 def test_a_temperature_that_could_not_be_fitted_comes_back_as_nan(run: Run) -> None:
     write_calibration(run, Calibration(np.nan, np.full(3, np.nan)), CLASSES, ABOUT)
-    found, _ = read_calibration(run, CLASSES, 0.9)
+    found, _ = read_calibration(run, CLASSES)
     assert found is not None and np.isnan(found.temperature)
 
 
-def test_thresholds_are_of_one_sensitivity_and_all_is_of_one_checkpoint(run: Run) -> None:
-    write_calibration(run, Calibration(1.5, np.array([0.2, 0.3, 0.4])), CLASSES, ABOUT)
-    other, _ = read_calibration(run, CLASSES, 0.8)
-    assert other is not None and np.isnan(other.thresholds).all()
+@pytest.mark.parametrize("sensitivity", [0.8, None])
+def test_what_thresholds_were_chosen_for_comes_back_and_all_is_of_one_checkpoint(
+    run: Run, sensitivity: float | None
+) -> None:
+    write_calibration(run, Calibration(1.5, np.array([0.2, 0.3, 0.4]), sensitivity), CLASSES, ABOUT)
+    found, _ = read_calibration(run, CLASSES)
+    assert found is not None and found.sensitivity == sensitivity
     run.best_checkpoint.write_bytes(b"other weights")
-    assert read_calibration(run, CLASSES, 0.9)[0] is None
+    assert read_calibration(run, CLASSES)[0] is None
 
 
 def test_where_nothing_is_kept_the_reason_names_the_file(run: Run) -> None:
-    found, why = read_calibration(run, CLASSES, 0.9)
+    found, why = read_calibration(run, CLASSES)
     assert found is None and "calibration.json" in why
 
 
@@ -66,5 +69,5 @@ def test_what_cannot_be_a_calibration_is_not_used(run: Run, change: dict[str, ob
     write_calibration(run, Calibration(1.5, np.array([0.2, 0.3, 0.4])), CLASSES, ABOUT)
     kept = json.loads(run.calibration_file.read_text())
     run.calibration_file.write_text("{" if change is None else json.dumps(kept | change))
-    found, reason = read_calibration(run, CLASSES, 0.9)
+    found, reason = read_calibration(run, CLASSES)
     assert found is None and "calibration.json" in reason and why in reason
