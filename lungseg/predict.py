@@ -41,7 +41,13 @@ def _parser() -> argparse.ArgumentParser:
         help="auto, cpu, cuda, cuda:1, mps; several, as cuda:0,cuda:1, share the files (default: auto, with "
         "PyTorch a GPU if there is one)",
     )
-    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="images a pass (default: 16)")
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=16,
+        metavar="N",
+        help="images a pass (default: 16; of ONNX models on the CPU, where each core runs its own, at most 4)",
+    )
     parser.add_argument("--tta", action="store_true", help="average with the mirror image; twice the time")
     parser.add_argument(
         "--threshold",

@@ -116,7 +116,7 @@ def test_a_model_without_gradients_offers_the_closed_form_alone(reader: Reader, 
     backend = reader.predictor.backend
 
     class Exported:
-        info = backend.info
+        info, concurrent = backend.info, False
 
         def __call__(self, images: np.ndarray[Any, Any]) -> Any:
             return backend(images)

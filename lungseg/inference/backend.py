@@ -31,6 +31,8 @@ class Backend(Protocol):
     """A loaded model. May be called from several threads at once."""
 
     info: ModelInfo  # What is known of the model.
+    concurrent: bool
+    """A pass takes one core, so that passes of several threads side by side are faster than one after the other."""
 
     def __call__(self, images: NDArray[np.uint8]) -> Outputs:
         """Run the network on images (B, S, S) uint8, S = `info.image_size`, B >= 1, as `preprocess` makes them."""

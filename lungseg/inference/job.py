@@ -6,11 +6,11 @@ processes together but the output folder: none waits for another, and the loss o
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,12 +24,14 @@ from lungseg.inference.dicom_out import check_highdicom, write_dicom
 from lungseg.inference.inputs import Input, find_inputs
 from lungseg.inference.journal import Journal, Row, done_ids, keep_settings, settings_agree
 from lungseg.inference.prediction import OVERLAY_PX, Prediction
-from lungseg.inference.predictor import Predictor, SquarePrediction
+from lungseg.inference.predictor import Predictor, SquarePrediction, load_backend
 from lungseg.inference.preprocess import Picture
 from lungseg.reporting.drawing import mask_png, png
 from lungseg.runs.progress import ahead, cores, one_opencv_thread, tracked
 from lungseg.runs.run import Run
 from lungseg.runs.whole_files import digest, write_whole
+
+_CONCURRENT = 4  # Images a pass, at most, where passes are concurrent: what they leave then stays in the caches.
 
 Decoded = tuple[str, Picture, NDArray[np.uint8]] | DataError
 """A file's stamp when it was read, its image, and its square for the network; or why there is none."""
@@ -108,8 +110,9 @@ def predict(options: Options) -> Outcome:
 def predict_files(predictor: Predictor, files: Sequence[Input], write: Writer) -> Iterator[Row]:
     """Predict and write files, and yield a row each, in their order.
 
-    At most about three batches of images are in memory. A thread a core decodes and calls `write`, this one runs the
-    network. A file that cannot be read gives a row with `error`, and the next one follows.
+    At most about three batches of images are in memory, or eight images a core. A thread a core decodes and calls
+    `write`. Those threads run the network too where its passes are concurrent, else this one does. A file that cannot
+    be read gives a row with `error`, and the next one follows.
     """
 
     def decode(file: Input) -> Decoded:
@@ -132,12 +135,23 @@ def predict_files(predictor: Predictor, files: Sequence[Input], write: Writer) -
         except _OF_ONE_FILE as error:
             return {"id": file.id, "error": str(_reason(file, error)), "stamp": ""}
 
-    # Threads, not processes: OpenCV and zlib let other threads run, and no image needs to be sent anywhere.
+    def run(batch: list[tuple[Input, Decoded]]) -> list[tuple[Input, Predicted]]:
+        squares = [image[2] for _, image in batch if not isinstance(image, DataError)]
+        predicted = iter(predictor.run(np.stack(squares)) if squares else ())
+        return [
+            (file, image if isinstance(image, DataError) else (*image[:2], next(predicted))) for file, image in batch
+        ]
+
+    # Threads, not processes: OpenCV, zlib and onnxruntime let others run, and no image needs to be sent anywhere.
+    concurrent, size = predictor.backend.concurrent, predictor.batch_size
+    size = min(size, _CONCURRENT) if concurrent else size
     pool = ThreadPoolExecutor(cores())
     with one_opencv_thread():
         try:
-            decoded = zip(files, ahead(pool, decode, files, predictor.batch_size), strict=True)
-            yield from ahead(pool, finish, _run_network(predictor, decoded), predictor.batch_size)
+            decoded = zip(files, ahead(pool, decode, files, size), strict=True)
+            batches = iter(lambda: list(islice(decoded, size)), [])
+            passed = ahead(pool, run, batches, cores()) if concurrent else map(run, batches)
+            yield from ahead(pool, finish, chain.from_iterable(passed), max(size, cores()))
         finally:
             pool.shutdown(cancel_futures=True)  # else an error would wait for everything that is queued
 
@@ -174,7 +188,7 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
 
 def _predict_into(journal: Journal, options: Options, files: Sequence[Input], settings: Row) -> None:
     chosen = {name: getattr(options, name) for name in ("tta", "threshold", "batch_size")}
-    predictor = Predictor.load(options.checkpoint, options.device, options.backend, **chosen)
+    predictor = Predictor(load_backend(options.checkpoint, options.device, options.backend, threads=1), **chosen)
     keep_settings(options.output, settings)  # not before: a wrong model must not take the folder for itself
     calibration = str(predictor.info.description.get("calibration", ""))
     if calibration.startswith("none") and predictor.info.classes:
@@ -220,16 +234,6 @@ def _outcome(journal: Journal, files: Sequence[Input], todo: Sequence[Input], lo
             skipped += row["error"] is not None
         flagged += row["id"] in asked and bool(row.get("flags"))
     return Outcome(len(files), len(files) - len(todo), done, skipped, flagged, lost)
-
-
-def _run_network(predictor: Predictor, decoded: Iterable[tuple[Input, Decoded]]) -> Iterator[tuple[Input, Predicted]]:
-    """Run the network, in batches, on the files that could be read, and pass all of them on."""
-    remaining = iter(decoded)
-    while batch := list(islice(remaining, predictor.batch_size)):
-        squares = [image[2] for _, image in batch if not isinstance(image, DataError)]
-        predicted = iter(predictor.run(np.stack(squares)) if squares else ())
-        for file, image in batch:
-            yield file, image if isinstance(image, DataError) else (*image[:2], next(predicted))
 
 
 def _reason(file: Input, error: BaseException) -> DataError:

@@ -20,8 +20,8 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "m
 class OnnxBackend:
     """A `Backend` around a session that gives the fields of `Outputs`; threads may share it."""
 
-    def __init__(self, run: Session, info: ModelInfo):
-        self._run, self.info = run, info
+    def __init__(self, run: Session, info: ModelInfo, concurrent: bool = False):
+        self._run, self.info, self.concurrent = run, info, concurrent
 
     def __call__(self, images: NDArray[np.uint8]) -> Outputs:
         """Run the network on images (B, S, S) uint8."""
@@ -42,7 +42,7 @@ def load_onnx(path: Path, device: str = "auto", threads: int = 0) -> OnnxBackend
         path: Written by `python -m lungseg.export`.
         device: `auto` and `cpu`: onnxruntime on the CPU; `cuda`, `cuda:1`, `mps`: onnxruntime's provider of that kind,
             if this installation has it; `openvino`: OpenVINO on the CPU.
-        threads: 0 takes those there are.
+        threads: That a pass takes; 0 takes those there are.
 
     Raises:
         UserError: Not an ONNX file of lungseg, damaged, a device that is not there, or a package that is missing.
@@ -52,7 +52,11 @@ def load_onnx(path: Path, device: str = "auto", threads: int = 0) -> OnnxBackend
     session = open_session(path, device, threads)
     info = _info(path, dict(session.get_modelmeta().custom_metadata_map))
     names = _names_of({output.name for output in session.get_outputs()})
-    return OnnxBackend(lambda images: dict(zip(names, session.run(names, {"image": images}), strict=True)), info)
+
+    def run(images: NDArray[np.uint16]) -> dict[str, NDArray[Any]]:
+        return dict(zip(names, session.run(names, {"image": images}), strict=True))
+
+    return OnnxBackend(run, info, concurrent=threads == 1 and device in ("auto", "cpu"))
 
 
 def open_session(model: Path | bytes, device: str = "auto", threads: int = 0) -> Any:

@@ -52,7 +52,7 @@ class Predictor:
 
     @classmethod
     def load(cls, path: str | Path | None = None, device: str = "auto", backend: str = "auto", **options: Any) -> Self:
-        """Load a model as `load_backend` does, with its errors; `options` are `tta`, `threshold` and `batch_size`."""
+        """Load a model as `load_backend` does, with its errors; `options` are those of the class."""
         return cls(load_backend(path, device, backend), **options)
 
     @classmethod
@@ -194,7 +194,9 @@ class Predictor:
         return [self.finish(picture, each) for (picture, _), each in zip(prepared, predicted, strict=True)]
 
 
-def load_backend(path: str | Path | None = None, device: str = "auto", backend: str = "auto") -> Backend:
+def load_backend(
+    path: str | Path | None = None, device: str = "auto", backend: str = "auto", threads: int = 0
+) -> Backend:
     """Load a model of any kind; torch is imported only where the model needs it.
 
     Args:
@@ -204,6 +206,8 @@ def load_backend(path: str | Path | None = None, device: str = "auto", backend: 
             onnxruntime, or with `openvino` by OpenVINO.
         backend: `torch`, `onnx`, or `auto`, by the kind of the file. Without a path `auto` is `torch` on the devices
             `cuda` and `mps`, which only PyTorch is sure to know, and `onnx` on any other, `auto` included.
+        threads: That a pass of an ONNX model on the CPU takes; 0: one a core. With 1 the passes of several threads run
+            side by side, which takes less time than each on all cores (`Backend.concurrent`).
 
     Raises:
         FileNotFoundError: No such model.
@@ -213,7 +217,7 @@ def load_backend(path: str | Path | None = None, device: str = "auto", backend: 
     if run.kind == "onnx":
         from lungseg.inference.onnx_backend import load_onnx
 
-        return load_onnx(run.model, device)
+        return load_onnx(run.model, device, threads)
     with _without_wandb():
         from lungseg.inference.torch_backend import load_torch
 

@@ -18,6 +18,8 @@ class TorchBackend:
     Threads may share it, for a pass changes nothing in it.
     """
 
+    concurrent = False
+
     def __init__(self, network: LungNetwork, info: ModelInfo, device: str = "auto"):
         self.device = find_device(device)
         self.network = network.eval().to(self.device)

@@ -26,6 +26,7 @@ from lungseg.models.metrics import score_names
 from lungseg.reporting.report_run import AFTER_TRAINING, report_run
 from lungseg.reporting.summary import final_numbers, summary_lines
 from lungseg.runs.environment import environment
+from lungseg.runs.memory import keep_freed_memory
 from lungseg.runs.metrics_csv import MetricsCsv
 from lungseg.runs.rank import PARENT_PID, Rank, detect_rank
 from lungseg.runs.run import Run
@@ -74,6 +75,8 @@ class Training:
         rank = detect_rank()
         _quiet_libraries(rank)
         probe = build_trainer(config.trainer, config.loss, rank)  # knows how many processes there will be
+        if probe.strategy.root_device.type == "cpu":
+            keep_freed_memory()
         with rank_zero_first(probe, rank):
             seed_everything(config.run.seed, workers=True, verbose=False)  # all ranks draw the same first weights
             data = _find_data(config, probe.world_size, rank)

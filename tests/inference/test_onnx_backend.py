@@ -105,7 +105,8 @@ def test_the_file_says_what_it_is(exported: Path, session: Any) -> None:
 
 
 def test_threads_may_share_it(exported: Path) -> None:
-    backend = load_onnx(exported)
+    backend = load_onnx(exported, threads=1)
+    assert backend.concurrent and not load_onnx(exported).concurrent
     alone = [backend(SQUARES[i : i + 1]).mask_probs for i in range(3)]
     with ThreadPoolExecutor(3) as pool:
         together = list(pool.map(lambda i: backend(SQUARES[i % 3][None]).mask_probs, range(12)))

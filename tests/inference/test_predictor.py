@@ -32,6 +32,8 @@ from lungseg.runs.run import BOXED, BOXED_ONNX, Run
 class Planted:
     """A backend that finds what a test planted, and the mirror image of it in a mirror image."""
 
+    concurrent = False
+
     def __init__(
         self,
         mask_probs: NDArray[np.float32],

@@ -52,11 +52,11 @@ def check_input(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> tuple[Flag
         image: (H, W) uint8, as it was read.
         mask: (H, W) bool.
     """
-    of_image, of_mask = check_image(image), check_mask(mask)
+    small = _shrink(mask.view(np.uint8)).view(np.bool_)
+    sides = part_lungs(small)
+    of_image, of_mask = check_image(image), _mask_flags(small, sides, float(mask.mean()))
     # A turned or cropped X-ray looks lateral to the midline too, and the reason given would be the wrong one.
-    if of_image or of_mask:
-        return (*of_image, *of_mask)
-    return tuple(_midline_flags(_shrink(image), part_lungs(_shrink(mask.view(np.uint8)).view(np.bool_))))
+    return (*of_image, *of_mask) or tuple(_midline_flags(_shrink(image), sides))
 
 
 def check_image(image: NDArray[np.uint8]) -> tuple[Flag, ...]:
@@ -92,10 +92,8 @@ def check_image(image: NDArray[np.uint8]) -> tuple[Flag, ...]:
 
 def check_mask(mask: NDArray[np.bool_]) -> tuple[Flag, ...]:
     """The flags of a predicted lung mask (H, W) alone."""
-    share = float(mask.mean())
-    if share < NOTHING:
-        return (Flag("no_lungs", f"no lungs found: the mask covers {share:.1%} of the image", share),)
-    return tuple(_mask_flags(_shrink(mask.view(np.uint8)).view(np.bool_), share))
+    small = _shrink(mask.view(np.uint8)).view(np.bool_)
+    return tuple(_mask_flags(small, part_lungs(small), float(mask.mean())))
 
 
 def find_midline(image: NDArray[np.uint8], sides: Sides) -> Midline | None:
@@ -120,11 +118,14 @@ def find_midline(image: NDArray[np.uint8], sides: Sides) -> Midline | None:
     return Midline(width, float(ranks[rows][between].mean() - ranks[sides.left | sides.right].mean()))
 
 
-def _mask_flags(mask: NDArray[np.bool_], share: float) -> Iterator[Flag]:
+def _mask_flags(mask: NDArray[np.bool_], sides: Sides, share: float) -> Iterator[Flag]:
+    """Of a mask as `_shrink` gives it, its two sides, and its share of the image."""
+    if share < NOTHING:
+        yield Flag("no_lungs", f"no lungs found: the mask covers {share:.1%} of the image", share)
+        return
     if not LEAST_AREA <= share <= MOST_AREA:
         limits = f"{LEAST_AREA:.0%} to {MOST_AREA:.0%}"
         yield Flag("lung_area", f"the lungs cover {share:.1%} of the image, usual are {limits}", share)
-    sides = part_lungs(mask)
     smaller = min(float(side.sum()) for side in sides) / float(mask.sum())
     if smaller < LEAST_LUNG:  # there is no second lung to be higher or lower
         yield Flag("one_lung", f"one lung only: the smaller side holds {smaller:.1%} of the mask", smaller)
@@ -165,7 +166,9 @@ def _uneven(sides: Sides) -> Iterator[Flag]:
 
 def _centre(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """The middle of a mask (H, W) from above and from the left, as shares of the sides."""
-    return np.asarray((np.argwhere(mask).mean(axis=0) + 0.5) / mask.shape)
+    down, across = np.count_nonzero(mask, axis=1), np.count_nonzero(mask, axis=0)
+    means = (down @ np.arange(len(down)), across @ np.arange(len(across))) / down.sum()
+    return np.asarray((means + 0.5) / mask.shape)
 
 
 def _shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
