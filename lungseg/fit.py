@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lungseg.command import add_config_arguments, run_command
+from lungseg.errors import printable
 
 if TYPE_CHECKING:
     from lungseg.config import Config
@@ -20,13 +21,16 @@ def main(arguments: argparse.Namespace) -> int:
     """Run the command."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings are C++ frames of connections that end
     from lungseg.config.loading import dump_config, load_config
-    from lungseg.runs.rank import mistakes_said_once
+    from lungseg.runs.rank import detect_rank, mistakes_said_once
 
     with mistakes_said_once():
         config = load_config(arguments.config, arguments.words)
     if arguments.print_config:
         print(dump_config(config), end="")
         return 0
+    if detect_rank().is_zero:  # before the seconds that torch and Lightning take to load
+        line = ", ".join([f"config: {arguments.config or 'defaults'}", *map(printable, arguments.words)])
+        print(line.encode(errors="backslashreplace").decode(), flush=True)
     try:
         fit(config, arguments.config.stem if arguments.config else "fit")
     except SystemExit as stop:

@@ -5,7 +5,6 @@ Protocol of Saporta et al., "Benchmarking saliency methods for chest X-ray inter
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -22,14 +21,14 @@ _LEVELS = 256
 
 
 def measure_localisation(
-    cam: Tensor, target: Tensor, lung: Tensor | None = None, threshold: float | None = None
+    cam: Tensor, target: Tensor, lung: Tensor | None = None, thresholds: Sequence[float] = ()
 ) -> dict[str, Tensor]:
     """Score each map against its mask.
 
     - `hit`: 1 if the maximum lies in the mask (pointing game; Zhang et al., ECCV 2016); of several maxima, the share of
       them that does, so a uniform map scores by chance.
     - `iou_otsu`: IoU of the mask and the pixels above Otsu's threshold (`otsu_level`).
-    - `iou_tuned`: IoU of the mask and the pixels at `threshold` x maximum or more; only if `threshold` is given.
+    - `ious` (B, T): IoU of the mask and the pixels at each threshold x maximum or more; only if there are thresholds.
     - `energy`: share of the evidence that lies in the mask (Wang et al., "Score-CAM", CVPR Workshops 2020).
     - `average_precision`: of the pixels, ranked by evidence; pixels of equal evidence share one rank.
     - `undefined` (bool): the mask is empty; every score is NaN.
@@ -40,10 +39,10 @@ def measure_localisation(
         cam: (B, H, W) float32 raw map at image size, any sign.
         target: (B, H, W) bool.
         lung: (B, H, W) bool to which the maps are cropped first; None measures them as they are.
-        threshold: Share of the maximum in (0, 1], as `ThresholdTuner.best` gives it.
+        thresholds: T ascending shares of the maximum, in (0, 1]; `best_threshold` chooses among them.
 
     Returns:
-        (B,) float32 in [0, 1] and (B,) bool, by name.
+        (B,) float32 in [0, 1], (B,) bool and (B, T) float64, by name.
 
     Raises:
         UserError: A map holds NaN or infinity.
@@ -56,11 +55,11 @@ def measure_localisation(
         "energy": evidence_in_lungs(positive, target).nan_to_num(0),
         "average_precision": _average_precision(positive, target),
     }
-    if threshold is not None:
-        scores["iou_tuned"] = _iou_at(relative, target, (threshold,))[:, 0]
     undefined = ~target.any(dim=2).any(dim=1)
     no_evidence = ~undefined & (positive.amax(dim=(1, 2)) == 0)
     known = {name: value.float().masked_fill(undefined, torch.nan) for name, value in scores.items()}
+    if thresholds:
+        known["ious"] = _iou_at(relative, target, thresholds).masked_fill(undefined[:, None], torch.nan)
     return known | {"undefined": undefined, "no_evidence": no_evidence}
 
 
@@ -85,43 +84,20 @@ def otsu_level(histogram: Tensor) -> Tensor:
     return (gap.square() / (below * above).clamp_min(1)).argmax(1)
 
 
-class ThresholdTuner:
-    """Finds, on validation maps, the one threshold that gives the best mean IoU over the images.
+def best_threshold(ious: Tensor, thresholds: Sequence[float] = THRESHOLDS) -> float | None:
+    """The one threshold that gives the best mean IoU over images, the lowest of equals; None without any image.
 
     Args:
-        thresholds: Ascending shares of each map's maximum, in (0, 1].
+        ious: (N, T) float64 of `measure_localisation`; images without a mask (NaN) do not count.
+        thresholds: T ascending shares of each map's maximum, in (0, 1], of which these are the IoUs.
     """
+    defined = ious[~ious.isnan().any(dim=1)]
+    return thresholds[int(defined.mean(dim=0).argmax())] if len(defined) else None
 
-    def __init__(self, thresholds: Sequence[float] = THRESHOLDS):
-        steps = [0.0, *thresholds]
-        if len(steps) == 1 or steps[-1] > 1 or any(low >= high for low, high in pairwise(steps)):
-            raise UserError(f"thresholds must ascend within (0, 1], got {thresholds!r}")
-        self.thresholds = tuple(thresholds)
-        self.images = 0
-        self.undefined = 0
-        self._sum = torch.zeros(len(self.thresholds), dtype=torch.float64)
 
-    def update(self, cam: Tensor, target: Tensor, lung: Tensor | None = None) -> None:
-        """Add maps, arguments as of `measure_localisation`; images with an empty mask are only counted."""
-        defined = target.any(dim=2).any(dim=1)
-        ious = _iou_at(_relative(_positive(cam, lung)), target, self.thresholds)[defined]
-        self._sum += ious.sum(dim=0).cpu()
-        self.images += len(ious)
-        self.undefined += len(target) - len(ious)
-
-    def mean_iou(self) -> Tensor:
-        """Mean IoU at each threshold, (T,) float64; NaN before any image with a mask."""
-        return self._sum / self.images
-
-    def best(self) -> float:
-        """Threshold of the highest mean IoU, the lowest of equals.
-
-        Raises:
-            UserError: No image with a mask was added.
-        """
-        if not self.images:
-            raise UserError(f"no threshold to tune: all {self.undefined} target masks are empty; give images with one")
-        return self.thresholds[int(self.mean_iou().argmax())]
+def are_finite(cam: Tensor) -> Tensor:
+    """(B,) bool: no NaN or infinity in maps (B, H, W)."""
+    return cam.flatten(1).abs().amax(dim=1).isfinite()  # a fifth of the time that each pixel's `isfinite` takes
 
 
 def infected_share(infection: Tensor, lung: Tensor) -> Tensor:
@@ -193,7 +169,7 @@ def _summary(images: dict[str, Tensor], members: Tensor) -> dict[str, float]:
 
 def _positive(cam: Tensor, lung: Tensor | None) -> Tensor:
     """Evidence above zero, inside the lungs if they are given: (B, H, W) float32."""
-    finite = cam.isfinite().flatten(1).all(1)
+    finite = are_finite(cam)
     if not finite.all():
         raise UserError(f"map {int((~finite).int().argmax())} of the batch holds NaN or infinity; check the network")
     positive = cam.float().clamp_min(0).abs()  # abs: no -0.0, whose bits would not sort as zero

@@ -19,8 +19,10 @@ from lungseg.cam.localize import (
     LARGE_ABOVE,
     LESION_SIZES,
     SMALL_BELOW,
+    THRESHOLDS,
     LocalisationScores,
-    ThresholdTuner,
+    are_finite,
+    best_threshold,
     infected_share,
     measure_localisation,
 )
@@ -75,25 +77,17 @@ def measure_maps(
     def read(batch: BatchOutputs) -> Tensor:
         return resize_map(batch.maps[method], stride, batch.size)
 
-    thresholds = _tune_thresholds(TARGETS, read, outputs, tuning, halves)
+    found, thresholds = _localise_split(target, TARGETS, read, outputs, tuning, halves)
     scores = {name: LocalisationScores(target.classes) for name in TARGETS}
     evidence: list[Evidence] = []
     broken = 0
-
-    def of_batch(batch: BatchOutputs, half: Integers) -> tuple[dict[str, dict[str, Tensor]], Evidence, Tensor, int]:
+    for batch, of_images in zip(outputs, found, strict=True):
         cam, lung = read(batch), batch.lung()
-        found = {name: _localise(cam, *_target_of(name, batch), _limits(thresholds, name, half)) for name in TARGETS}
         share = infected_share(batch.mask("infection"), lung)
-        evidence_of = describe_evidence(cam, lung, torch.from_numpy(batch.lung_known))
-        return found, evidence_of, share, int((~cam.isfinite().flatten(1).all(1)).sum())
-
-    with ThreadPoolExecutor(cores()) as pool:
-        done = pool.map(of_batch, outputs, _parted(halves, outputs))
-        for batch, (found, evidence_of, share, bad) in zip(outputs, target.track(done, len(outputs)), strict=True):
-            for name in TARGETS:
-                scores[name].update(found[name], torch.from_numpy(batch.single_label), share)
-            evidence.append(Evidence(*(values.clone() for values in evidence_of)))  # as in `LocalisationScores`
-            broken += bad
+        for name in TARGETS:
+            scores[name].update(of_images[name], torch.from_numpy(batch.single_label), share)
+        evidence.append(describe_evidence(cam, lung, torch.from_numpy(batch.lung_known)))
+        broken += int((~are_finite(cam)).sum())
     localisation = {
         name: {group: dict[str, float | None](values) for group, values in score.compute().items()}
         for name, score in scores.items()
@@ -102,8 +96,11 @@ def measure_maps(
     columns = dict(zip(Evidence._fields, map(torch.cat, zip(*evidence, strict=True)), strict=True))
     columns["infected_share"] = scores["infection"].per_image()["infected_share"]
     for name, score in scores.items():
-        of_images = score.per_image().items()
-        columns |= {f"{name}_{what}": v for what, v in of_images if v.is_floating_point() and what != "infected_share"}
+        columns |= {
+            f"{name}_{what}": v
+            for what, v in score.per_image().items()
+            if v.is_floating_point() and what != "infected_share"
+        }
     per_image = {name: values.numpy() for name, values in columns.items()}
     summary = _evidence_summary(per_image, images_by_class(label, target.classes))
     return MapMeasurements(summary, localisation, per_image, thresholds, broken)
@@ -131,18 +128,12 @@ def measure_baselines(
         return {}
 
     def measure(read: ReadMap) -> dict[str, Floats]:
-        thresholds = _tune_thresholds(TARGETS[:2], read, outputs, tuning, halves)
-
-        def of_batch(batch: BatchOutputs, half: Integers) -> dict[str, Tensor]:
-            cam, found = read(batch), dict[str, Tensor]()
-            for name in TARGETS[:2]:
-                scores = _localise(cam, *_target_of(name, batch), _limits(thresholds, name, half))
-                found |= {f"{name}_{what}": v for what, v in scores.items() if v.is_floating_point()}
-            return found
-
-        with ThreadPoolExecutor(cores()) as pool:
-            parts = list(target.track(pool.map(of_batch, outputs, _parted(halves, outputs)), len(outputs)))
-        return {name: torch.cat([part[name] for part in parts]).double().numpy() for name in parts[0]}
+        found, _ = _localise_split(target, TARGETS[:2], read, outputs, tuning, halves)
+        columns = {(name, what) for name in TARGETS[:2] for what in _LOCALISATION if what in found[0][name]}
+        return {
+            f"{name}_{what}": torch.cat([of_images[name][what] for of_images in found]).double().numpy()
+            for name, what in sorted(columns)
+        }
 
     return {name: measure(read) for name, read in reads.items()}
 
@@ -167,11 +158,6 @@ def map_values(columns: dict[str, Floats]) -> dict[str, Floats]:
     return {**columns, **peaks}
 
 
-def _parted(values: Integers, outputs: Sequence[BatchOutputs]) -> list[Integers]:
-    """The values (N,) of each batch's images."""
-    return np.split(values, np.cumsum([len(batch.label) for batch in outputs])[:-1])
-
-
 def _target_of(name: str, batch: BatchOutputs) -> tuple[Tensor, Tensor | None]:
     """Mask to measure against, and the lungs to crop the map to first."""
     if name == "lungs":
@@ -180,66 +166,62 @@ def _target_of(name: str, batch: BatchOutputs) -> tuple[Tensor, Tensor | None]:
     return batch.mask("infection"), batch.mask("predicted_lung") if name == "infection_in_lungs" else None
 
 
-def _tune_thresholds(
+def _localise_split(
+    target: EvaluationTarget,
     names: Sequence[str],
     read: ReadMap,
     outputs: Sequence[BatchOutputs],
     tuning: Sequence[BatchOutputs] | None,
     halves: Integers,
-) -> dict[str, list[float]]:
-    """`MapMeasurements.threshold` of maps, for those of the `names` that every part has a mask of."""
-    # No image may tune the threshold that it is scored at: of one split, each half tunes that of the other.
-    chosen = (
-        [[part != half for part in _parted(halves, outputs)] for half in (0, 1)]
-        if tuning is None
-        else [[np.ones(len(batch.label), np.bool_) for batch in tuning]]
-    )
+) -> tuple[list[dict[str, dict[str, Tensor]]], dict[str, list[float]]]:
+    """Score the maps of a split against masks, each batch by the names of these, and tune their thresholds.
+
+    A threshold, and `iou_tuned` with it, are there for those of the `names` that every part that tunes has a mask of.
+    """
+
+    def of_batch(batch: BatchOutputs) -> dict[str, dict[str, Tensor]]:
+        cam = read(batch)
+        return {name: _localise(cam, *_target_of(name, batch)) for name in names}
+
+    with ThreadPoolExecutor(cores()) as pool:
+        found = list(target.track(pool.map(of_batch, outputs), len(outputs)))
+        of_val = list(pool.map(of_batch, tuning or ()))
     thresholds: dict[str, list[float]] = {}
     for name in names:
-        best = [_tune(name, read, outputs if tuning is None else tuning, flags) for flags in chosen]
-        if known := [threshold for threshold in best if threshold is not None]:
-            thresholds |= {name: known} if len(known) == len(best) else {}
-    return thresholds
-
-
-def _limits(thresholds: dict[str, list[float]], name: str, half: Integers) -> Floats | None:
-    """Threshold (B,) of each image by its half (B,); None where none is known."""
-    chosen = thresholds.get(name)
-    return None if chosen is None else np.array(chosen)[half % len(chosen)]
-
-
-def _tune(name: str, read: ReadMap, outputs: Sequence[BatchOutputs], chosen: Sequence[Flags]) -> float | None:
-    """Best threshold on the images chosen of each batch, (B,); None where none of them has such a mask."""
-    tuner = ThresholdTuner()
-    for batch, flags in zip(outputs, chosen, strict=True):
-        mask, crop = _target_of(name, batch)
-        cam = read(batch)
-        used = torch.from_numpy(flags) & _measurable(cam, mask)
-        if used.any():
-            tuner.update(cam[used], mask[used], None if crop is None else crop[used])
-    return tuner.best() if tuner.images else None
+        ious = torch.cat([of_images[name].pop("ious") for of_images in found])
+        # No image may tune the threshold that it is scored at: of one split, each half tunes that of the other.
+        parts = [torch.cat([of_images[name]["ious"] for of_images in of_val])] if of_val else []
+        parts = parts or [ious[torch.from_numpy(halves != half)] for half in (0, 1)]
+        best = [best_threshold(part) for part in parts]
+        known = [threshold for threshold in best if threshold is not None]
+        if len(known) < len(best):
+            continue
+        thresholds[name] = known
+        chosen = torch.tensor([THRESHOLDS.index(threshold) for threshold in known])[halves % len(known)]
+        tuned = ious.gather(1, chosen[:, None])[:, 0].float()
+        for of_images, values in zip(found, torch.split(tuned, [len(batch.label) for batch in outputs]), strict=True):
+            of_images[name]["iou_tuned"] = values
+    return found, thresholds
 
 
 def _measurable(cam: Tensor, mask: Tensor) -> Tensor:
     """(B,) bool: there is a mask, and the map is finite."""
-    return mask.flatten(1).any(1) & cam.isfinite().flatten(1).all(1)
+    return mask.any(dim=2).any(dim=1) & are_finite(cam)
 
 
-def _localise(cam: Tensor, mask: Tensor, crop: Tensor | None, limits: Any) -> dict[str, Tensor]:
-    """`measure_localisation` of the images that can be measured, each by its own threshold; the rest is undefined.
+def _localise(cam: Tensor, mask: Tensor, crop: Tensor | None) -> dict[str, Tensor]:
+    """`measure_localisation` at `THRESHOLDS` of the images that can be measured; the rest is undefined.
 
-    cam is (B, H, W) float32, mask and crop are (B, H, W) bool, limits (B,) float64.
+    cam is (B, H, W) float32, mask and crop are (B, H, W) bool.
     """
     used = _measurable(cam, mask)
-    names = _LOCALISATION[:-1] if limits is None else _LOCALISATION
-    found = {name: torch.full((len(cam),), torch.nan) for name in names}
+    found = {name: torch.full((len(cam),), torch.nan) for name in _LOCALISATION[:-1]}
+    found["ious"] = torch.full((len(cam), len(THRESHOLDS)), torch.nan, dtype=torch.float64)
     found |= {"undefined": ~used, "no_evidence": torch.zeros_like(used)}
-    for limit in [None] if limits is None else np.unique(limits).tolist():
-        members = used if limit is None else used & torch.from_numpy(limits == limit)
-        for places in filter(len, torch.split(members.nonzero()[:, 0], TOGETHER)):
-            inside = None if crop is None else crop[places]
-            for name, values in measure_localisation(cam[places], mask[places], inside, limit).items():
-                found[name][places] = values
+    for places in filter(len, torch.split(used.nonzero()[:, 0], TOGETHER)):
+        inside = None if crop is None else crop[places]
+        for name, values in measure_localisation(cam[places], mask[places], inside, THRESHOLDS).items():
+            found[name][places] = values
     return found
 
 

@@ -21,6 +21,7 @@ from lungseg.evaluation.distributed import ALONE, ProcessGroup
 from lungseg.evaluation.find_data import Origin, find_data
 from lungseg.models.checkpoint import load_network
 from lungseg.models.network import LungNetwork
+from lungseg.runs.memory import keep_freed_memory
 from lungseg.runs.progress import Track, silent
 from lungseg.runs.run import Run
 
@@ -129,6 +130,8 @@ def load_target(
         raise UserError(f"data.split: {chosen!r} has no images here (there are: {', '.join(there)}){every}")
     data.setup("validate" if chosen == "val" else "test")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu":
+        keep_freed_memory()
     return EvaluationTarget(
         run=opened,
         network=network.to(device),

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from lungseg.cam.localize import (
     THRESHOLDS,
-    LocalisationScores,
-    ThresholdTuner,
-    infected_share,
+    are_finite,
+    best_threshold,
     measure_localisation,
     otsu_level,
 )
@@ -36,12 +35,18 @@ def _discs(count: int, size: int = 64) -> Tensor:
     return (y - 20) ** 2 + (x - 25) ** 2 <= radius**2
 
 
+def _measure(cam: Tensor, target: Tensor, lung: Tensor | None = None, threshold: float = 0.5) -> dict[str, Tensor]:
+    """All scores, those at one threshold as `iou_tuned`."""
+    scores = measure_localisation(cam, target, lung, (threshold,))
+    return scores | {"iou_tuned": scores.pop("ious")[:, 0].float()}
+
+
 def _values(scores: dict[str, Tensor], index: int = 0) -> dict[str, float]:
     return {name: float(value[index]) for name, value in scores.items()}
 
 
 def test_scores_by_hand() -> None:
-    scores = _values(measure_localisation(CAM, TARGET, threshold=0.25))
+    scores = _values(_measure(CAM, TARGET, threshold=0.25))
     assert scores == pytest.approx(
         {
             "hit": 0,
@@ -57,10 +62,10 @@ def test_scores_by_hand() -> None:
 
 def test_crop_to_the_lung_hides_the_maximum_outside() -> None:
     lung = torch.tensor([[[False, True, True], [True, True, True]]])
-    scores = measure_localisation(CAM, TARGET, lung, threshold=1 / 3)
+    scores = _measure(CAM, TARGET, lung, threshold=1 / 3)
     expected = dict.fromkeys(SCORES, 1) | dict.fromkeys(FLAGS, 0) | {"iou_otsu": 0.5}  # levels 255 0 / 85 0 and zeros
     assert _values(scores) == pytest.approx(expected)
-    by_caller = measure_localisation(CAM * lung, TARGET, threshold=1 / 3)
+    by_caller = _measure(CAM * lung, TARGET, threshold=1 / 3)
     torch.testing.assert_close(scores, by_caller)
 
 
@@ -68,7 +73,7 @@ def test_map_equal_to_the_mask_scores_one_everywhere() -> None:
     masks = _discs(4)
     masks[3] = True
     for scale in (1e-6, 1.0, 3e4):
-        scores = measure_localisation(masks * scale, masks, threshold=0.7)
+        scores = _measure(masks * scale, masks, threshold=0.7)
         assert scores.keys() == SCORES | FLAGS
         for name in SCORES:
             torch.testing.assert_close(scores[name], torch.ones(4), msg=name)
@@ -76,16 +81,14 @@ def test_map_equal_to_the_mask_scores_one_everywhere() -> None:
 
 def test_uniform_map_scores_the_masks_share_of_the_frame() -> None:
     masks = _discs(4)
-    scores = measure_localisation(torch.full((4, 64, 64), 0.3), masks, threshold=0.5)
+    scores = _measure(torch.full((4, 64, 64), 0.3), masks, threshold=0.5)
     for name in SCORES:
         torch.testing.assert_close(scores[name], masks.float().mean(dim=(1, 2)), msg=name)
 
 
 def test_negative_evidence_does_not_count() -> None:
     cam, masks = _smooth(6), _discs(6)
-    torch.testing.assert_close(
-        measure_localisation(cam, masks, threshold=0.4), measure_localisation(cam.relu(), masks, threshold=0.4)
-    )
+    torch.testing.assert_close(_measure(cam, masks, threshold=0.4), _measure(cam.relu(), masks, threshold=0.4))
 
 
 def test_hit_is_the_share_of_tied_maxima_in_the_mask() -> None:
@@ -99,7 +102,7 @@ def test_no_mask_is_undefined_and_no_evidence_scores_zero() -> None:
     masks[0] = False
     cam = torch.full((3, 64, 64), -1.0)
     cam[2] = 1
-    scores = measure_localisation(cam, masks, threshold=0.5)
+    scores = _measure(cam, masks, threshold=0.5)
     assert scores["undefined"].tolist() == [True, False, False]
     assert scores["no_evidence"].tolist() == [False, True, False]
     assert all(scores[name][0].isnan() for name in SCORES)
@@ -126,9 +129,9 @@ def test_a_map_that_is_not_finite_is_refused_not_scored(value: float) -> None:
 def test_batch_gives_what_each_image_gives_alone() -> None:
     cam, masks, lung = _smooth(6), _discs(6), _discs(6).flip(0)
     masks[2], cam[4] = False, -1
-    together = measure_localisation(cam, masks, lung, threshold=0.3)
+    together = _measure(cam, masks, lung, threshold=0.3)
     for i in range(6):
-        alone = measure_localisation(cam[i : i + 1], masks[i : i + 1], lung[i : i + 1], threshold=0.3)
+        alone = _measure(cam[i : i + 1], masks[i : i + 1], lung[i : i + 1], threshold=0.3)
         torch.testing.assert_close({k: v[i : i + 1] for k, v in together.items()}, alone, equal_nan=True)
     assert all(together[name].dtype == torch.float32 for name in SCORES)
     assert all(together[name].dtype == torch.bool for name in FLAGS)
@@ -194,114 +197,37 @@ def test_otsu_level_of_equals_is_the_lowest_and_of_one_level_is_zero() -> None:
     assert otsu_level(histogram).tolist() == [40, 0]
 
 
-def test_tuner_takes_the_threshold_of_the_best_mean_iou() -> None:
-    tuner = ThresholdTuner((0.2, 0.5, 0.75, 1.0))
-    tuner.update(CAM, TARGET)
-    torch.testing.assert_close(tuner.mean_iou(), torch.tensor([2, 1, 1, 0], dtype=torch.float64) / 3)
-    assert tuner.best() == 0.2
+def test_the_best_threshold_is_that_of_the_best_mean_iou() -> None:
+    thresholds = (0.2, 0.5, 0.75, 1.0)
+    ious = measure_localisation(CAM, TARGET, thresholds=thresholds)["ious"]
+    torch.testing.assert_close(ious, torch.tensor([[2, 1, 1, 0]], dtype=torch.float64) / 3)
+    assert best_threshold(ious, thresholds) == 0.2
     sharp = torch.tensor([[[4.0, 4.0, 1.0], [4.0, 1.0, 1.0]]])  # 1 at 0.25 x maximum: beyond 0.2, not 0.5
-    tuner.update(sharp, sharp == 4)
-    torch.testing.assert_close(tuner.mean_iou(), torch.tensor([7, 8, 8, 6], dtype=torch.float64) / 12)
-    assert tuner.best() == 0.5, "the lowest of equals"
+    both = torch.cat([ious, measure_localisation(sharp, sharp == 4, thresholds=thresholds)["ious"]])
+    torch.testing.assert_close(both.mean(0), torch.tensor([7, 8, 8, 6], dtype=torch.float64) / 12)
+    assert best_threshold(both, thresholds) == 0.5, "the lowest of equals"
 
 
-def test_tuner_streams_and_its_means_are_those_of_the_threshold_applied() -> None:
+def test_ious_of_several_thresholds_are_those_of_each_alone() -> None:
     cam, masks, lung = _smooth(8), _discs(8), _discs(8).flip(0)
     masks[5] = False
-    whole, parts = ThresholdTuner(), ThresholdTuner()
-    whole.update(cam, masks, lung)
-    for part in (slice(0, 3), slice(3, 8)):
-        parts.update(cam[part], masks[part], lung[part])
-    torch.testing.assert_close(whole.mean_iou(), parts.mean_iou())
-    assert (parts.images, parts.undefined) == (7, 1)
+    ious = measure_localisation(cam, masks, lung, THRESHOLDS)["ious"]
+    assert ious.shape == (8, 19) and ious[5].isnan().all() and not ious[:5].isnan().any()
     for index in (0, 9, 18):
-        applied = measure_localisation(cam, masks, lung, THRESHOLDS[index])["iou_tuned"]
-        assert float(applied.nanmean()) == pytest.approx(float(whole.mean_iou()[index]))
+        alone = _measure(cam, masks, lung, THRESHOLDS[index])["iou_tuned"]
+        torch.testing.assert_close(alone, ious[:, index].float(), equal_nan=True)
 
 
-def test_tuner_counts_a_map_without_evidence_as_iou_zero() -> None:
-    tuner = ThresholdTuner()
-    tuner.update(torch.stack([TARGET[0].float(), -TARGET[0].float()]), TARGET.expand(2, -1, -1))
-    assert tuner.mean_iou().tolist() == [0.5] * len(THRESHOLDS)
+def test_a_map_without_evidence_counts_as_iou_zero_and_an_empty_mask_not_at_all() -> None:
+    cam = torch.stack([TARGET[0].float(), -TARGET[0].float(), TARGET[0].float()])
+    masks = TARGET.expand(3, -1, -1).clone()
+    masks[2] = False
+    ious = measure_localisation(cam, masks, thresholds=THRESHOLDS)["ious"]
+    assert ious[:2].mean(0).tolist() == [0.5] * len(THRESHOLDS) and best_threshold(ious) == THRESHOLDS[0]
+    assert best_threshold(ious[2:]) is None
 
 
-def test_tuner_without_any_mask_says_so() -> None:
-    tuner = ThresholdTuner()
-    tuner.update(CAM, torch.zeros_like(TARGET))
-    assert tuner.mean_iou().isnan().all()
-    with pytest.raises(ValueError, match="all 1 target masks are empty"):
-        tuner.best()
-
-
-@pytest.mark.parametrize("thresholds", [(), (0.0, 0.5), (0.5, 0.5), (0.6, 0.4), (0.5, 1.1)])
-def test_thresholds_must_ascend_above_zero_and_up_to_one(thresholds: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match=r"thresholds must ascend within \(0, 1\]"):
-        ThresholdTuner(thresholds)
-
-
-def test_infected_share_is_of_the_lungs_and_nan_if_a_mask_is_empty() -> None:
-    lung, infection = torch.zeros(3, 4, 5, dtype=torch.bool), torch.zeros(3, 4, 5, dtype=torch.bool)
-    lung[:2, :2] = True
-    infection[0, 1:3, 0:2] = True  # two of its four pixels in the lungs
-    infection[2] = True
-    share = infected_share(infection, lung)
-    assert float(share[0]) == pytest.approx(0.2)
-    assert share[1:].isnan().all()
-
-
-def _scores(**values: list[float]) -> dict[str, Tensor]:
-    """Scores of images, undefined where the hit is NaN."""
-    hit = torch.tensor(values["hit"], dtype=torch.float32)
-    return {
-        "hit": hit,
-        "energy": torch.tensor(values["energy"], dtype=torch.float32),
-        "undefined": hit.isnan(),
-        "no_evidence": torch.tensor(values["energy"]) == 0,
-    }
-
-
-def test_scores_are_averaged_and_counted_by_class_and_by_size_of_the_lesion() -> None:
-    nan = torch.nan
-    scores = LocalisationScores(("A", "B"))
-    shares = torch.tensor([10, 9, 30], dtype=torch.int64) / 100
-    scores.update(_scores(hit=[1, 0, 1], energy=[0.5, 0, 0.75]), torch.tensor([0, 0, 1]), shares)
-    scores.update(_scores(hit=[nan, 0], energy=[nan, 0.25]), torch.tensor([1, -1]), torch.tensor([nan, 0.31]))
-    summary = scores.compute()
-    names = ("hit", "energy", "n", "undefined", "no_evidence")
-    expected: dict[str, tuple[float, ...]] = {
-        "all": (0.5, 0.375, 4, 1, 1),
-        "A": (0.5, 0.25, 2, 0, 1),
-        "B": (1, 0.75, 1, 1, 0),
-        "lesion_small": (0, 0, 1, 0, 1),
-        "lesion_medium": (1, 0.625, 2, 0, 0),
-        "lesion_large": (0, 0.25, 1, 0, 0),
-    }
-    assert summary == {group: dict(zip(names, values, strict=True)) for group, values in expected.items()}
-
-
-def test_a_group_without_images_has_no_mean_and_no_updates_no_groups() -> None:
-    scores = LocalisationScores(("A", "B"))
-    assert scores.compute() == {}
-    scores.update(_scores(hit=[1], energy=[1]), torch.tensor([0]), torch.tensor([0.5]))
-    empty = scores.compute()["B"]
-    assert (empty["n"], empty["undefined"], empty["no_evidence"]) == (0, 0, 0)
-    assert np.isnan(empty["hit"])
-
-
-def test_values_of_each_image_are_kept_in_order_for_the_table() -> None:
-    cam, masks = _smooth(5), _discs(5)
-    lung, label = torch.ones_like(masks), torch.tensor([2, 1, 0, 1, 2])
-    share = infected_share(masks, lung)
-    scores, whole = LocalisationScores(("A", "B", "C")), measure_localisation(cam, masks)
-    for part in (slice(0, 2), slice(2, 5)):
-        scores.update(measure_localisation(cam[part], masks[part]), label[part], share[part])
-    torch.testing.assert_close(scores.per_image(), whole | {"label": label, "infected_share": share})
-    assert scores.compute()["all"]["energy"] == pytest.approx(float(whole["energy"].double().mean()))
-
-
-def test_batches_of_other_scores_are_refused() -> None:
-    scores = LocalisationScores(("A",))
-    update = torch.zeros(1, dtype=torch.int64), torch.zeros(1)
-    scores.update(measure_localisation(CAM, TARGET), *update)
-    with pytest.raises(ValueError, match=r"names of the first batch, got .*'iou_tuned'"):
-        scores.update(measure_localisation(CAM, TARGET, threshold=0.5), *update)
+def test_finite_maps_are_told_from_others() -> None:
+    cam = torch.full((5, 4, 4), 3e38)  # whose sum is infinite
+    cam[1, 0, 0], cam[2, 3, 3], cam[3, 1, 2] = torch.nan, torch.inf, -torch.inf
+    assert are_finite(cam).tolist() == [True, False, False, False, True]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lungseg.cam.localize import ThresholdTuner, measure_localisation
+from lungseg.cam.localize import THRESHOLDS, best_threshold, measure_localisation
 from lungseg.cam.lung import evidence_in_lungs, resize_map
 from lungseg.cam.methods import class_map_of
 from lungseg.evaluation.class_maps import MapMeasurements, map_statistic, measure_baselines, measure_maps
@@ -72,17 +72,16 @@ def test_the_threshold_of_a_half_is_that_of_the_other_half_alone(untrained: Path
     halves = target.halves()
     outputs = collect_outputs(target, [CLOSED_FORM])
     both = measure_maps(target, CLOSED_FORM, outputs, None, halves)
-    tuner = ThresholdTuner()
-    for batch_outputs, half in zip(outputs, np.split(halves, 3), strict=True):
-        chosen = torch.from_numpy(half == 1)
-        tuner.update(
-            resize_map(batch_outputs.maps[CLOSED_FORM], 8, batch_outputs.size)[chosen], batch_outputs.lung()[chosen]
-        )
-    assert both.threshold["lungs"][0] == tuner.best()
+    cams, lungs = [
+        torch.cat(parts)
+        for parts in zip(*((resize_map(o.maps[CLOSED_FORM], 8, o.size), o.lung()) for o in outputs), strict=True)
+    ]
+    ious = measure_localisation(cams, lungs, thresholds=THRESHOLDS)["ious"]
+    best = best_threshold(ious[torch.from_numpy(halves == 1)])
+    assert best is not None and both.threshold["lungs"][0] == best
     first = int(np.flatnonzero(halves == 0)[0])
-    cam, lung = resize_map(outputs[0].maps[CLOSED_FORM], 8, (64, 64))[:1], outputs[0].lung()[:1]
-    expected = measure_localisation(cam, lung, threshold=tuner.best())["iou_tuned"]
-    assert first == 0 and both.per_image["lungs_iou_tuned"][0] == pytest.approx(float(expected))
+    expected = ious[first, THRESHOLDS.index(best)]
+    assert both.per_image["lungs_iou_tuned"][first] == pytest.approx(float(expected))
 
 
 def test_the_batch_size_does_not_matter(untrained: Path, target: EvaluationTarget) -> None:
