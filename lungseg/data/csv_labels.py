@@ -7,7 +7,16 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from lungseg.data.folders import Reading, phrase
-from lungseg.data.manifest import Faults, Row, is_published, mark_of, read_csv, read_manifest
+from lungseg.data.manifest import (
+    Faults,
+    Row,
+    is_published,
+    mark_of,
+    phrase_lines,
+    plain_number,
+    read_csv,
+    read_manifest,
+)
 from lungseg.data.sample import Sample
 from lungseg.errors import DataError
 
@@ -72,16 +81,10 @@ def add_labels(root: Path, reading: Reading, multi_label: bool) -> Reading:
     lost = len(rows) - len({id(row) for row in used})
     told = "%s: labels from %s for %d of %d images; %d of its rows name no image here"
     _log.warning(told, root, names, len(used), len(samples), lost)
-    problems = (
-        list(reading.problems)
-        if used
-        else [
-            *reading.problems,
-            *phrase(
-                "row of a CSV file of labels that names no image here", [row[image] for _, row in rows], "see its names"
-            ),
-        ]
-    )
+    problems = [*reading.problems, *(f"{names}: {phrase_lines(fault, found)}" for fault, found in faults.items())]
+    if not used:
+        nameless = "row of a CSV file of labels that names no image here"
+        problems += phrase(nameless, [row[image] for _, row in rows], "see its names")
     return reading._replace(
         layout=f"{reading.layout}, labels from a CSV file", samples=samples, problems=problems, findings=findings
     )
@@ -118,5 +121,5 @@ def _labelled(sample: Sample, row: Row | None, label: str | None, group: str | N
     marks = tuple(-1 if row is None else mark_of(row.get(name, "")) or 0 for name in findings) if findings else None
     if row is None:
         return replace(sample, findings=marks)
-    name, patient = row.get(label or "") or None, row.get(group or "") or sample.group
-    return replace(sample, class_name=name, group=patient, findings=marks)
+    name, patient = plain_number(row.get(label or "", "")), row.get(group or "") or sample.group
+    return replace(sample, class_name=name or None, group=patient, findings=marks)

@@ -65,7 +65,7 @@ def read_manifest(path: Path, multi_label: bool = False) -> Reading:
             faults["group that an earlier line puts into another split"].append((line, sample.group))
         taken.add(sample.id)
         samples.append(sample)
-    problems = [_phrase_lines(fault, found) for fault, found in faults.items()]
+    problems = [phrase_lines(fault, found) for fault, found in faults.items()]
     return Reading(table.layout, samples, problems, has_splits, findings=table.findings)
 
 
@@ -99,7 +99,8 @@ def read_csv(path: Path, faults: Faults) -> tuple[list[str], list[tuple[int, Row
         for fields in reader:
             if len(fields) > len(keys):
                 faults["more fields than columns (quote a comma in a name)"].append((reader.line_num, fields[-1]))
-            named = {name: field.strip() for name, field in zip(keys, fields, strict=False)}
+            named = dict.fromkeys(keys, "")  # of a row that ends early
+            named |= {name: field.strip() for name, field in zip(keys, fields, strict=False)}
             if any(named.values()):
                 rows.append((reader.line_num, named))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -175,14 +176,14 @@ def _read_row(base: Path, line: int, row: Mapping[str, str], findings: Sequence[
         label=None,
         split=SPLIT_FOLDERS.get(row["split"].casefold(), "train"),
         group=row["group"] or None,
-        class_name=_plain_number(row["label"]) or None,
+        class_name=plain_number(row["label"]) or None,
         findings=tuple(marks) if findings else None,
     )
 
 
 def mark_of(text: str) -> int | None:
     """What a cell says of a finding: 1 there, 0 not there, -1 unknown; None if it is none of these."""
-    return _MARKS.get(_plain_number(text))
+    return _MARKS.get(plain_number(text))
 
 
 def is_published(path: Path) -> bool:
@@ -192,13 +193,13 @@ def is_published(path: Path) -> bool:
     return any(set(form[:2]) <= columns for form in (_NIH, _CHEXPERT))
 
 
-def _plain_number(text: str) -> str:
+def plain_number(text: str) -> str:
     """Spreadsheets write the number 1 as 1.0 in a column with gaps."""
     whole = text.removesuffix(".0")
     return whole if whole.removeprefix("-").isdigit() else text
 
 
-def _phrase_lines(fault: str, found: Sequence[tuple[int, str]]) -> str:
+def phrase_lines(fault: str, found: Sequence[tuple[int, str]]) -> str:
     """Phrase one kind of fault in a manifest: all its lines, as ranges, and the first three values."""
     lines = sorted({line for line, _ in found})
     # Within a run of consecutive numbers the difference to the position is the same.

@@ -67,6 +67,18 @@ def test_what_is_not_read_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert read_index(folders).classes == ("TB", "well") and "the folders name the classes" in caplog.text
 
 
+def test_a_number_is_the_same_label_with_and_without_a_decimal(tmp_path: Path) -> None:
+    root = write(tmp_path, "image,label\na,1.0\nb,1\nc,0.0\n", "a.png", "b.png", "c.png")
+    assert told(read_index(root).samples) == {"a.png": ("1", None), "b.png": ("1", None), "c.png": ("0", None)}
+
+
+def test_rows_that_end_early_or_late_are_told(tmp_path: Path) -> None:
+    root = write(tmp_path, "image,label,patient\na,TB,1,5\nb\n", "a.png", "b.png")
+    found = read_index(root)
+    assert told(found.samples) == {"a.png": ("TB", "1"), "b.png": (None, None)}
+    assert found.problems == ["labels.csv: more fields than columns (quote a comma in a name): 1 on line 2 ('5')"]
+
+
 def test_rows_that_name_nothing_here_are_a_fault(tmp_path: Path) -> None:
     root = write(tmp_path, "file,label\nx.png,TB\ny.png,TB\n", "images/a.png")
     with pytest.raises(DataError, match=r"row of a CSV file of labels that names no image here: 2 \('x.png', 'y.png'"):
