@@ -139,6 +139,9 @@ def test_classes_alone(folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: py
     assert "accuracy" in found["classification"] and not found["segmentation"]
     assert found["class_maps"]["cam"]["evidence"]["all"]["evidence_in_lungs"] is None and found["verdict"] is None
     assert any("lung masks are not measured: the network predicts none" in note for note in found["notes"])
+    assert any("no lungs that are known, or a class map without" in note for note in found["notes"])
+    points = [point["scores"] for curve in found["robustness"]["curves"].values() for point in curve["points"]]
+    assert points and all(scores["evidence_in_lungs"]["value"] is None for scores in points)
     assert run(export, "--checkpoint", "runs/bare", "--output", "bare.onnx") == 0
     for model, output in (("runs/bare", "c"), ("bare.onnx", "c-onnx")):
         assert run(predict, "bare/test", "--checkpoint", model, "--output", output) == 0

@@ -19,7 +19,7 @@ def list_caveats(target: EvaluationTarget, measured: Measured, tuned: Tuned, why
         *_masks(target, measured),
         *class_caveats(measured.probs, measured.label, measured.classes),
         *_tuned(target, tuned, why_not_tuned),
-        *_maps(measured),
+        *_maps(target, measured),
         *_intervals(measured),
         *_provenance(target),
     ]
@@ -99,7 +99,7 @@ def _tuned(target: EvaluationTarget, tuned: Tuned, why_not: str) -> list[str]:
     return caveats
 
 
-def _maps(measured: Measured) -> list[str]:
+def _maps(target: EvaluationTarget, measured: Measured) -> list[str]:
     first = next(iter(measured.maps.values()), None)
     if first is None:
         return []
@@ -112,7 +112,9 @@ def _maps(measured: Measured) -> list[str]:
         )
     empty = first.evidence["all"].no_evidence
     if empty:
-        caveats.append(f"{empty} images have a class map without positive evidence: no share in the lungs, no peak")
+        why = "a class map without positive evidence"
+        why = why if target.network.has_lung else f"no lungs that are known, or {why}"
+        caveats.append(f"{empty} images have {why}: no share in the lungs, no peak")
     return caveats
 
 

@@ -176,9 +176,11 @@ def _rows(
     key: tuple[str, float], network: LungNetwork, output: LungOutput, lung: Tensor, known: Tensor
 ) -> dict[tuple[str, float, str], Tensor]:
     """Of one pass; lung (B, H, W) bool is the mask to hold it against, the true one where known (B,) bool."""
-    dice = mask_dice(output.lung(), lung).where(known & (output.mask_logits.shape[1] > 0), torch.nan)
+    predicted = output.mask_logits.shape[1] > 0
+    dice = mask_dice(output.lung(), lung).where(known & predicted, torch.nan)
+    evidence = evidence_shares(output, lung, network.stride).where(known | predicted, torch.nan)
     class_probs = network.probabilities(output.class_logits.double())
-    values = class_probs, dice, evidence_shares(output, lung, network.stride)
+    values = class_probs, dice, evidence
     return {(*key, what): value for what, value in zip(_MEASURED, values, strict=True)}
 
 

@@ -191,10 +191,10 @@ def score_names(classes: Sequence[str], infection: bool, multi_label: bool = Fal
     if not classes:
         return names
     of_class = ["sensitivity", "specificity", "f1", "auroc"]
-    of_class += ["average_precision"] if multi_label else ["evidence_in_lungs"]
+    of_class += ["average_precision"] if multi_label else ["evidence_in_lungs"] * lung
     names += ["average_precision"] if multi_label else ["accuracy", "balanced_accuracy", "localization_loss"]
     names += ["cross_entropy", "evidence_loss", "f1", "auroc"]
-    names += ["evidence_in_lungs", "evidence_undefined", "hit", "evidence_on_infection"]
+    names += ["evidence_in_lungs", "evidence_undefined"] * lung + ["hit", "evidence_on_infection"]
     return names + [f"{score}_{name}" for score in of_class for name in classes]
 
 

@@ -134,6 +134,9 @@ def test_score_names_holds_every_name_that_is_logged() -> None:
     scores.add_evidence(torch.ones(3), torch.zeros(3, dtype=torch.int64))
     logged = set(scores.compute()) | {"loss", "score"}
     assert logged <= set(score_names(CLASSES, infection=True))
+    left = set(score_names(CLASSES, infection=False, lung=False))
+    assert left < logged | set(score_names(CLASSES, infection=True))
+    assert not any(name.startswith(("evidence_in", "evidence_un", "dice", "iou")) for name in left)
 
 
 def test_a_loss_that_is_no_number_is_not_hidden() -> None:
