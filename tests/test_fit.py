@@ -99,6 +99,7 @@ def test_metrics_json_names_stage_and_metric_and_tests_the_best_checkpoint(run: 
 
 def test_output_is_plain_lines_ending_with_the_table_and_the_places(run: Path) -> None:
     text = (run.parents[1] / "stdout.txt").read_text()
+    assert text.startswith("config: tiny.yaml, data.root="), "before anything that takes seconds"
     assert "epoch 1 (2/2)" in text and "Accuracy of the class, images" in text and "overlays    runs/first" in text
     assert text.endswith("report      runs/first/evaluation/test/report.html\n")
     assert "wandb sync runs/first/wandb/offline-run-" in text and "not a medical device" in text

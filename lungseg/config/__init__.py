@@ -92,6 +92,8 @@ class TrainerConfig:
     """Only operations of torch that give the same bits every time; an error where it has none."""
     benchmark: bool | None = None
     """Let cuDNN try which of its ways is the fastest; null: on GPUs, unless `deterministic`."""
+    compile: bool = False
+    """Train with the network compiled by `torch.compile`: minutes at the start; for GPUs, on a CPU it is slower."""
     detect_anomaly: bool = False
     """Find the operation that makes a gradient NaN; slow."""
     profiler: Literal["simple", "advanced", "pytorch"] | None = None

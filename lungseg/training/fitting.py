@@ -32,6 +32,7 @@ from lungseg.runs.rank import PARENT_PID, Rank, detect_rank
 from lungseg.runs.run import Run
 from lungseg.runs.whole_files import remove_parts, write_json, write_text
 from lungseg.training.callbacks import EpochLines, run_callbacks
+from lungseg.training.compiling import compile_network
 from lungseg.training.data_summary import say_what_data
 from lungseg.training.fine_tuning import start_from
 from lungseg.training.loggers import build_loggers, send_evaluation
@@ -85,6 +86,8 @@ class Training:
             _check_loss(config)
             weights, several = class_weights(config.loss, data), config.data.multi_label
             module = LungModule(config.model, config.loss, config.optim, data.classes, weights, several)
+            if config.trainer.compile:
+                module.compiled = compile_network(module.network)
             if rank.is_zero:
                 module.network.check_takes(config.data.image_size, config.data.batch_size)
             resumed = Run.resume(Path(config.run.dir), config.run.name) if config.run.resume else None

@@ -1,7 +1,7 @@
 """The LightningModule around the network: one `_step` for all stages, named losses, honest scores, the optimiser."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -87,8 +87,8 @@ class LungModule(LightningModule):
         self.register_buffer("class_weights", torch.tensor(class_weights, dtype=torch.float32), persistent=False)
         self.val_scores = StageScores(classes, model.infection, multi_label)
         self.test_scores = StageScores(classes, model.infection, multi_label)
-        self.steps_per_epoch = 1.0
-        """Optimiser steps; set when training starts."""
+        self.compiled: Callable[[Tensor], LungOutput] | None = None  # What trains in the network's place.
+        self.steps_per_epoch = 1.0  # Optimiser steps; set when training starts.
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -134,22 +134,20 @@ class LungModule(LightningModule):
 
     def _step(self, batch: dict[str, Any], stage: Stage) -> Tensor:
         """Run the network, log or collect every named term, return the total loss."""
-        output: LungOutput = self.network(batch["image"])
+        run = self.compiled if stage == "train" and self.compiled else self.network
+        output: LungOutput = run(batch["image"])
         terms = self.terms(output, batch)
         if "share" in batch:
             terms = mixed_terms(terms, self.terms(output, partner_targets(batch)), batch["share"])
-        ramp = self._map_ramp() if stage == "train" else 1.0
-        total = self._total({name: term.mean() for name, term in terms.items()}, ramp)
-        if stage == "train":
-            # Not read on the host: `float` or `.item()` here would make the GPU wait in every step.
-            losses = {f"train/{name}": term.mean().detach() for name, term in terms.items()}
-            size = len(batch["image"])
-            self.log_dict(
-                {"train/loss": total.detach()} | losses, on_step=False, on_epoch=True, batch_size=size, sync_dist=True
-            )
-            self.log("train/step_loss", total.detach(), on_step=True, on_epoch=False, batch_size=size)
-        else:
+        means = {name: term.mean() for name, term in terms.items()}
+        if stage != "train":
             self._score(self._scores(stage), output, batch, terms)  # logged at the epoch's end, over all ranks
+            return self._total(means)
+        total, size = self._total(means, self._map_ramp()), len(batch["image"])
+        # Not read on the host: `float` or `.item()` here would make the GPU wait in every step.
+        losses = {"train/loss": total.detach()} | {f"train/{name}": mean.detach() for name, mean in means.items()}
+        self.log_dict(losses, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
+        self.log("train/step_loss", total.detach(), on_step=True, on_epoch=False, batch_size=size)
         return total
 
     def terms(self, output: LungOutput, batch: dict[str, Any]) -> dict[str, Term]:
