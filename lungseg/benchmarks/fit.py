@@ -2,13 +2,14 @@
 
 The bare loop has its batches in memory. So all that the command adds is in the ratio: loading and augmentation,
 callbacks, logging, Lightning. One epoch of phantoms each, but for its first step, which allocates and chooses kernels;
-seconds by the clock, for loaders are processes of their own.
+seconds by the clock, for loaders are processes of their own. On a GPU in float32 and bf16, each as it is and compiled.
 """
 
 import io
 import time
 from collections.abc import Iterator
 from contextlib import redirect_stdout
+from itertools import product
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -62,14 +63,17 @@ def run(quick: bool = False) -> Iterator[str]:
     scales, repeats = ([Scale("tiny", 64, 8, TINY)], 1) if quick else ([DEMO, COVIDQU_CPU], 3)
     on_gpu = torch.cuda.is_available()
     for scale in scales:
-        for precision in ("32-true", "bf16-mixed") if on_gpu else ("32-true",):
+        for precision, compiled in (
+            product(("32-true", "bf16-mixed"), (False, True)) if on_gpu else [("32-true", False)]
+        ):
             with TemporaryDirectory() as folder, only_errors("lungseg"):
-                yield from _lines(_config(scale, precision, folder), scale, repeats)
+                yield from _lines(_config(scale, precision, compiled, folder), scale, repeats)
 
 
 def _lines(config: Config, scale: Scale, repeats: int) -> Iterator[str]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     about = f"{scale.size_px} px, batches of {config.data.batch_size}, {config.trainer.precision} on the {device.type}"
+    about += ", compiled" * config.trainer.compile
     yield f"{scale.name}: {about}; images a second, medians of {repeats}:"
     bare, command, loader, waiting = [], [], [], []
     for turn in range(repeats + 1):
@@ -88,7 +92,7 @@ def _lines(config: Config, scale: Scale, repeats: int) -> Iterator[str]:
     yield f"  waiting for data {share:.1%} of the time: {limit}"
 
 
-def _config(scale: Scale, precision: str, folder: str) -> Config:
+def _config(scale: Scale, precision: str, compiled: bool, folder: str) -> Config:
     phantoms = PhantomConfig(train=scale.images, val=3, test=3, size_px=scale.size_px, dir=folder)
     size = 4 if scale.size_px == 64 else 16
     return Config(
@@ -97,7 +101,7 @@ def _config(scale: Scale, precision: str, folder: str) -> Config:
         model=scale.model,
         loss=scale.loss,
         optim=OptimConfig(average=scale.average),
-        trainer=TrainerConfig(max_epochs=1, precision=precision, devices=1, num_sanity_val_steps=0),
+        trainer=TrainerConfig(max_epochs=1, precision=precision, devices=1, num_sanity_val_steps=0, compile=compiled),
         overlays=OverlayConfig(samples=1),
         wandb=WandbConfig(mode="disabled"),
     )
@@ -138,11 +142,12 @@ def _bare(config: Config, device: torch.device) -> float:
     batches = [_on(device, unpack(batch)) for batch in data.train_dataloader()]
     module = LungModule(config.model, config.loss, config.optim, data.classes).to(device)
     network, weights, precise = module.network.train(), module.weights(), config.trainer.precision == "32-true"
+    run = torch.compile(network.forward, dynamic=False) if config.trainer.compile else network
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.optim.lr, fused=device.type == "cuda" or None)
     clock = _Clock()
     for batch in batches:
         with torch.autocast(device.type, torch.bfloat16, enabled=not precise):
-            terms = module.terms(network(batch["image"]), batch)
+            terms = module.terms(run(batch["image"]), batch)
         loss = torch.stack([weights[name.removeprefix("infection_")] * t.mean() for name, t in terms.items()]).sum()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
