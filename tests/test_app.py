@@ -206,6 +206,10 @@ def test_facts_tell_probabilities_evidence_and_areas(prediction: Prediction) -> 
     assert "Most of it lies outside" in told
     assert f"the lungs are {prediction.mask.mean():.0%} of the image" in told
     assert "Look twice" not in told or prediction.flags
+    assert "Not to be told apart" not in told
+    unsure = describe(dataclasses.replace(prediction, class_set=(2, 0)), "Normal")
+    assert f"Not to be told apart for sure: {prediction.classes[2]}, {prediction.classes[0]}." in unsure
+    assert "Not to be told apart" not in describe(dataclasses.replace(prediction, class_set=(2,)), "Normal")
     assert "Most of it" not in describe(dataclasses.replace(prediction, evidence_in_lungs=0.5), "Normal")
     assert "holds no evidence" in describe(dataclasses.replace(prediction, evidence_in_lungs=None), "Normal")
 

@@ -21,6 +21,7 @@ from lungseg.evaluation.results import ClassMapResults, EvaluationResults, Evalu
 from lungseg.evaluation.saved import METRICS_FILE, ROWS_FILE, from_plain, to_plain
 from lungseg.evaluation.scoreboard import scoreboard
 from lungseg.evaluation.sections import (
+    abstention_section,
     baseline_numbers,
     calibration_section,
     classification_section,
@@ -172,6 +173,7 @@ def _sections(target: EvaluationTarget, measured: Measured, tuned: Tuned, option
         confusion=confusion_matrix(measured.probs, measured.label).tolist(),
         curves=curves_section(measured),
         operating_points=operating,
+        abstention=abstention_section(measured, tuned, draws),
         map_baselines=baseline_numbers(measured, draws),
         scoreboard=scoreboard(segmentation, classification, data) if target.classes == CLASSES else [],
     )

@@ -108,6 +108,18 @@ class OperatingPoints:
 
 
 @dataclass(frozen=True)
+class AbstentionResults:
+    """Where one class is not named: sets of classes, and images that are left to a person (`evaluation.class_sets`)."""
+
+    coverage_wanted: float  # Of the sets, for each class.
+    chosen_on: str  # Images that the sets were chosen on, in words; empty where there are none.
+    least_probability: dict[str, list[float | None]]  # By class; two where Val is measured by halves.
+    sets: Numbers  # `set_coverage`, `set_size`, `set_single`, of all images and each class; empty without sets.
+    selective: Numbers  # `risk_coverage_area`, `accuracy_answered_80`, ...
+    answered: CurvePoints  # Share of images answered against their accuracy.
+
+
+@dataclass(frozen=True)
 class EvidenceSummary:
     """Means over the images whose class map holds evidence, and counts."""
 
@@ -223,6 +235,7 @@ class EvaluationResults:
     confusion: list[list[int]] = field(default_factory=list)  # Images, rows true, columns predicted.
     curves: Curves = field(default_factory=Curves)
     operating_points: OperatingPoints | None = None
+    abstention: AbstentionResults | None = None  # None where an image may have several classes.
     class_maps: dict[str, ClassMapResults] = field(default_factory=dict)
     """By CAM method, `NAME` or `NAME@LAYER`; per_image.csv and the pictures hold the first."""
     map_baselines: dict[str, Numbers] = field(default_factory=dict)

@@ -18,6 +18,7 @@ from lungseg.cam.lung import resize_map
 from lungseg.cam.methods import class_activation_map
 from lungseg.data.sample import spread_over_classes
 from lungseg.evaluation.class_maps import images_by_lesion, map_statistic
+from lungseg.evaluation.class_sets import COVERAGE, answered_curve, selective_scores, set_scores
 from lungseg.evaluation.classification import (
     class_scores,
     images_by_class,
@@ -32,7 +33,13 @@ from lungseg.evaluation.infection_scores import correlations
 from lungseg.evaluation.intervals import Numbers, bootstrap, numbers_of
 from lungseg.evaluation.measure import MaskResults, Measured
 from lungseg.evaluation.outputs import CamMethod
-from lungseg.evaluation.results import CalibrationResults, Curves, FaithfulnessResults, OperatingPoints
+from lungseg.evaluation.results import (
+    AbstentionResults,
+    CalibrationResults,
+    Curves,
+    FaithfulnessResults,
+    OperatingPoints,
+)
 from lungseg.evaluation.segmentation import global_scores
 from lungseg.evaluation.statistics import Flags, Statistic, count_defined, means
 from lungseg.evaluation.target import EvaluationTarget
@@ -106,6 +113,25 @@ def operating_section(
         chosen_on=tuned.on,
         thresholds={name: chosen[index].tolist() for index, name in enumerate(classes)},
         scores=_numbers([statistic], measured, replicates, _images_known(measured) if measured.multi_label else None),
+    )
+
+
+def abstention_section(measured: Measured, tuned: Tuned, replicates: int) -> AbstentionResults | None:
+    """Sets of classes, and what answering only the surest images gains; None without labels of one class an image."""
+    label, classes = measured.label, measured.classes
+    scaled = to_probabilities(measured.logits / tuned.temperature[:, None], False)
+    probs = scaled if usable(scaled, label).any() else measured.probs
+    if measured.multi_label or not usable(probs, label).any():
+        return None
+    chosen = [choice.least for choice in tuned.choices if choice.least is not None]
+    sets = [set_scores(probs, label, tuned.least, classes)] if chosen else []
+    return AbstentionResults(
+        coverage_wanted=tuned.stored.coverage if tuned.stored else COVERAGE,
+        chosen_on=tuned.on if chosen else "",
+        least_probability={name: [float(least[index]) for least in chosen] for index, name in enumerate(classes)},
+        sets=_numbers(sets, measured, replicates) if sets else {},
+        selective=_numbers([selective_scores(probs, label)], measured, replicates),
+        answered=answered_curve(probs, label),
     )
 
 

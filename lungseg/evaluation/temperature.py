@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.special
 
+from lungseg.evaluation.class_sets import COVERAGE, least_probabilities
 from lungseg.evaluation.classification import operating_thresholds, usable
 from lungseg.evaluation.results import ReliabilityBin
 from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic, divide, mean_defined
@@ -147,6 +148,7 @@ class Tuned:
 
     temperature: Floats  # (N,); NaN where there is none.
     thresholds: Floats  # (N, C); NaN where there is none.
+    least: Floats  # (N, C), of `class_sets`; NaN where there is none.
     choices: list[Calibration]
     """One for all images, or that of the first and that of the second half; none where nothing is known."""
     on: str  # Where they were chosen, in words; empty where they were not.
@@ -163,18 +165,23 @@ def to_probabilities(logits: Floats, multi_label: bool) -> Floats:
 
 
 def choose(logits: Floats, label: Integers, sensitivity: float | None) -> Calibration:
-    """Fit the temperature to logits (N, C) and label (N,), and find for each class the threshold of a sensitivity.
+    """Fit the temperature to logits (N, C) and label (N,), and find both thresholds of each class.
 
-    The thresholds (`operating_thresholds`) are of probabilities that are not scaled by the temperature.
+    Those of a sensitivity (`operating_thresholds`) are of probabilities that are not scaled by the temperature; those
+    from which on a class belongs to an image's set (`least_probabilities`) of those that are.
     """
-    probs = to_probabilities(logits, label.ndim == 2)
-    return Calibration(fit_temperature(logits, label), operating_thresholds(probs, label, sensitivity), sensitivity)
+    temperature, several = fit_temperature(logits, label), label.ndim == 2
+    thresholds = operating_thresholds(to_probabilities(logits, several), label, sensitivity)
+    least = None
+    if not (several or math.isnan(temperature)):
+        least = least_probabilities(to_probabilities(logits / temperature, several), label)
+    return Calibration(temperature, thresholds, sensitivity, least, COVERAGE)
 
 
 def apply(choice: Calibration, images: int, on: str) -> Tuned:
     """Use what was chosen elsewhere on N images."""
-    thresholds = np.tile(choice.thresholds, (images, 1))
-    return Tuned(np.full(images, choice.temperature), thresholds, [choice], on, choice)
+    thresholds, least = (np.tile(values, (images, 1)) for values in (choice.thresholds, _least(choice)))
+    return Tuned(np.full(images, choice.temperature), thresholds, least, [choice], on, choice)
 
 
 def cross_fit(logits: Floats, label: Integers, halves: Integers, sensitivity: float | None) -> Tuned:
@@ -182,11 +189,17 @@ def cross_fit(logits: Floats, label: Integers, halves: Integers, sensitivity: fl
     choices = [choose(logits[halves != half], label[halves != half], sensitivity) for half in (0, 1)]
     temperature = np.array([choice.temperature for choice in choices])[halves]
     thresholds = np.stack([choice.thresholds for choice in choices])[halves]
+    least = np.stack([_least(choice) for choice in choices])[halves]
     # The halves choose only to be measured fairly; a user gets what all images of Val choose.
     stored = choose(logits, label, sensitivity)
-    return Tuned(temperature, thresholds, choices, "each half of the images for the other", stored)
+    return Tuned(temperature, thresholds, least, choices, "each half of the images for the other", stored)
 
 
 def nothing(images: int, classes: int) -> Tuned:
     """Neither a temperature nor thresholds."""
-    return Tuned(np.full(images, np.nan), np.full((images, classes), np.nan), [], "")
+    unknown = np.full((images, classes), np.nan)
+    return Tuned(np.full(images, np.nan), unknown, unknown, [], "")
+
+
+def _least(choice: Calibration) -> Floats:
+    return np.full(len(choice.thresholds), np.nan) if choice.least is None else choice.least

@@ -56,6 +56,9 @@ class Prediction:
     called: tuple[int, ...] | None = None
     """Indices of the classes called, the surest first, where an image may have several or none; else None."""
     finding_maps: tuple[NDArray[np.float32], ...] = ()  # (H, W) each: their raw class maps.
+    class_set: tuple[int, ...] | None = None
+    """Indices of the classes that cannot be excluded, the likeliest first; None of a model without such sets. Of images
+    of each class like those of Val, 90 % (`evaluation.class_sets.COVERAGE`) hold the true one."""
 
     @property
     def label(self) -> int:
@@ -134,6 +137,7 @@ class Prediction:
         return {
             "predicted": self.name or None,
             **{f"prob_{name}": round(float(p), 6) if self.name else None for name, p in probabilities},
+            "class_set": "|".join(self.classes[label] for label in self.class_set) if self.class_set else None,
             "evidence_in_lungs": None if self.evidence_in_lungs is None else round(self.evidence_in_lungs, 6),
             **{f"lung_{side}_px": int(getattr(px, side)) if self.has_lung else None for side in LungAreas._fields},
             **{f"lung_{side}_cm2": None if cm2 is None else round(getattr(cm2, side), 2) for side in LungAreas._fields},

@@ -144,6 +144,14 @@ class Predictor:
         above = [label for label, least in enumerate(self.info.thresholds) if probs[label] >= least]
         return tuple(sorted(above, key=lambda label: -probs[label]))
 
+    def class_set(self, probs: NDArray[np.float32]) -> tuple[int, ...] | None:
+        """Classes that the probabilities (C,) do not exclude, the likeliest first; None of a model without sets."""
+        least = self.info.least_probability
+        if least is None:
+            return None
+        order = np.argsort(-probs, kind="stable").tolist()
+        return tuple(label for label in order if label == order[0] or probs[label] >= least[label])
+
     def finish(self, picture: Picture, predicted: SquarePrediction) -> Prediction:
         """Bring what is predicted in the square back to the image, measure it, and check the input."""
         if not all_finite(predicted):
@@ -176,6 +184,7 @@ class Predictor:
             has_lung,
             called,
             () if maps is None else tuple(map(box.invert_map, maps)),
+            self.class_set(predicted.class_probs),
         )
 
     def _nothing_in(self, picture: Picture) -> Prediction:

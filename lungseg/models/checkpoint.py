@@ -50,6 +50,9 @@ def load_model(run: Run) -> tuple[LungNetwork, ModelInfo]:
         "calibration": f"temperature chosen on {where}" if fitted else f"none: {where}",
         "licence": "not stated",
     }
+    if calibration is not None and calibration.least is not None and fitted:
+        least = calibration.least.tolist()
+        description["class_sets"] = {"coverage": calibration.coverage, "least_probability": least}
     return network, ModelInfo(
         tuple(classes),
         config.data.image_size,

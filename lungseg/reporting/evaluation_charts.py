@@ -85,6 +85,12 @@ def _class_charts(results: EvaluationResults) -> list[Chart]:
             f"ECE, so that its interval lies high. {_temperature(results)}"
         )
         drawn.append(Chart("reliability", "Reliability", caption, drawing))
+    if (left := results.abstention) and len(left.answered.x) > 1:
+        points = [(x, Number(y, None, None, 0)) for x, y in zip(left.answered.x, left.answered.y, strict=True)]
+        drawing = charts.draw_series({"accuracy": points}, "share of images answered, surest first", "accuracy", None)
+        area = format_interval(left.selective.get("risk_coverage_area"))
+        caption = f"The others are left to a person. Mean error over all shares (area): {area}."
+        drawn.append(Chart("answered", "Answering only what is sure", caption, drawing))
     return drawn
 
 

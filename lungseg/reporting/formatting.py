@@ -81,7 +81,8 @@ def of_main_classes(results: EvaluationResults) -> EvaluationResults:
     def of_shown(numbers: Mapping[str, Number]) -> Numbers:
         return {n: number for n, number in numbers.items() if n.endswith(shown) or not n.endswith(hidden)}
 
-    curves, points, matrix = results.curves, results.operating_points, np.array(results.confusion)
+    curves, points, sets = results.curves, results.operating_points, results.abstention
+    matrix = np.array(results.confusion)
     for axis in range(matrix.size and 2):
         others = matrix.take(rest, axis).sum(axis, keepdims=True)
         matrix = np.concatenate([matrix.take(kept, axis), others], axis)
@@ -97,6 +98,7 @@ def of_main_classes(results: EvaluationResults) -> EvaluationResults:
             precision_recall={name: curve for name, curve in curves.precision_recall.items() if f"_{name}" in shown},
         ),
         operating_points=replace(points, scores=of_shown(points.scores)) if points else None,
+        abstention=replace(sets, sets=of_shown(sets.sets)) if sets else None,
         class_maps={name: replace(m, intervals=of_shown(m.intervals)) for name, m in results.class_maps.items()},
         caveats=[
             f"of {len(names)} classes those {len(kept)} with the most images are shown; metrics.json and "

@@ -125,7 +125,7 @@ def evaluation_page(content: Content, charts: Mapping[str, Sequence[Chart]], fol
         confusion_names=confusion_names(results),
         charts=charts,
         mask_groups=groups,
-        class_numbers=results.classification | _calibration_numbers(results),
+        class_numbers=results.classification | _calibration_numbers(results) | _abstention_numbers(results),
         never_wrong=never_wrong,
         may_be_wrong=wrong_at_most(never_wrong),
         localisation=LOCALISATION_COLUMNS,
@@ -166,6 +166,11 @@ def _calibration_numbers(results: EvaluationResults) -> Numbers:
         return {}
     scaled = {f"{name} after temperature scaling": number for name, number in (found.after or {}).items()}
     return found.before | scaled
+
+
+def _abstention_numbers(results: EvaluationResults) -> Numbers:
+    left = results.abstention
+    return left.sets | left.selective if left else {}
 
 
 def _pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lungseg.evaluation.intervals import Numbers
-from lungseg.evaluation.results import CalibrationResults, EvaluationResults, RobustnessResults
+from lungseg.evaluation.results import AbstentionResults, CalibrationResults, EvaluationResults, RobustnessResults
 from lungseg.evaluation.scoreboard import HEADLINES
 from lungseg.reporting.formatting import (
     LESIONS,
@@ -89,6 +89,7 @@ def evaluation_lines(results: EvaluationResults) -> list[str]:
         f"{'':<48}  value  [95 % interval]",
         *(_line(title, format_interval(number, 4, "-")) for title, number in rows),
         *(_calibration(results.calibration) if results.calibration else []),
+        *(_abstention(results.abstention) if results.abstention else []),
         *_maps(results),
         *_verdict(results),
         *(_robustness(results.robustness) if results.robustness else []),
@@ -108,6 +109,17 @@ def _calibration(calibration: CalibrationResults) -> list[str]:
         fitted = " and ".join(_number(value) for value in calibration.used if value is not None)
         lines.append(_line(f"  at temperature {fitted}", format_interval(calibration.after.get("ece"), 4, "-")))
     return lines
+
+
+def _abstention(left: AbstentionResults) -> list[str]:
+    titles = {
+        "set_coverage": f"Sets of classes for {left.coverage_wanted:.0%}: hold the true one",
+        "set_size": "  classes in a set, mean",
+        "risk_coverage_area": "Area under the risk-coverage curve",
+        "accuracy_answered_80": "Accuracy of the surest 80 % of the images",
+    }
+    numbers = left.sets | left.selective
+    return [_line(title, format_interval(numbers[name], 4, "-")) for name, title in titles.items() if name in numbers]
 
 
 def _maps(results: EvaluationResults) -> list[str]:

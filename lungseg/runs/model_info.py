@@ -34,6 +34,12 @@ class ModelInfo:
         section = self.description.get("model")
         return bool(section.get("lung", True)) if isinstance(section, dict) else True
 
+    @property
+    def least_probability(self) -> tuple[float, ...] | None:
+        """(C,) probability from which on a class belongs to an image's set; None where sets were not chosen."""
+        sets = self.description.get("class_sets")
+        return tuple(sets["least_probability"]) if isinstance(sets, dict) else None
+
     def __post_init__(self) -> None:
         # Checked by type too: the values may come from a file of anyone's.
         size, stride, heat = self.image_size, self.map_stride, self.temperature
@@ -51,6 +57,12 @@ class ModelInfo:
         unknown = training.get("infection_unknown", []) if isinstance(training, dict) else None
         plain = isinstance(unknown, list) and all(isinstance(name, str) for name in unknown)
         check(plain, "training", "a mapping whose infection_unknown is a list of names", training)
+        sets = self.description.get("class_sets")
+        least = sets.get("least_probability") if isinstance(sets, dict) else None
+        plain = isinstance(least, list) and len(least) == len(self.classes)
+        plain = plain and all(type(each) in (int, float) and 0 <= each <= 1 for each in least or ())
+        wanted = "a mapping whose least_probability is a number in [0, 1] a class"
+        check(sets is None or (plain and not self.multi_label), "class_sets", wanted, sets)
 
 
 def check_classes(names: Any) -> None:

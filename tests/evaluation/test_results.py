@@ -49,7 +49,7 @@ def test_metrics_hold_every_section_of_the_contract(evaluated) -> None:
     content, rows = evaluated
     assert list(content) == [
         *("what", "segmentation", "mask_counts", "classification", "calibration", "confusion", "curves"),
-        *("operating_points", "class_maps", "map_baselines", "shortcuts", "robustness", "verdict"),
+        *("operating_points", "abstention", "class_maps", "map_baselines", "shortcuts", "robustness", "verdict"),
         *("scoreboard", "notes"),
     ]
     assert content["what"]["images"] == len(rows) == 6 and content["what"]["split"] == "test"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -391,3 +392,18 @@ def test_outputs_that_are_not_finite_give_a_flag_and_no_class(broken: str) -> No
     assert [flag.name for flag in found.flags] == ["not_finite"] and found.label == -1 and row["predicted"] is None
     assert not found.mask.any() and row["prob_a"] is None and json.dumps(row, allow_nan=False)
     assert found.overlay().shape == (64, 64, 3)
+
+
+def test_the_set_holds_what_the_probabilities_do_not_exclude() -> None:
+    backend, image = _planted(), np.zeros((64, 64), np.uint8)
+    assert Predictor(backend)(image).row()["class_set"] is None, "none was chosen"
+    for least, expected in (([0.2, 0.5], "b|a"), ([0.3, 0.5], "b"), ([0.3, 0.9], "b"), ([0.0, 0.0], "b|a")):
+        sets = {"class_sets": {"coverage": 0.9, "least_probability": least}}
+        backend.info = dataclasses.replace(backend.info, description=sets)
+        assert Predictor(backend)(image).row()["class_set"] == expected
+
+
+@pytest.mark.parametrize("least", [[0.2], [0.2, 1.5], "much", None])
+def test_sets_that_are_none_are_refused(least: object) -> None:
+    with pytest.raises(ValueError, match="class_sets: must be a mapping whose least_probability is a number in"):
+        dataclasses.replace(_planted().info, description={"class_sets": {"least_probability": least}})

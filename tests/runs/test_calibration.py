@@ -32,6 +32,19 @@ def test_what_is_kept_with_the_model_comes_back(run: Run) -> None:
     assert found.thresholds == pytest.approx([0.2, np.nan, 0.4], nan_ok=True)
 
 
+def test_class_sets_come_back_and_may_be_lacking(run: Run) -> None:
+    least = np.array([0.1, 0.0, 0.35])
+    write_calibration(run, Calibration(1.5, np.full(3, 0.5), 0.95, least, 0.8), CLASSES, ABOUT)
+    kept = json.loads(run.calibration_file.read_text())["class_sets"]
+    assert kept == {"coverage": 0.8, "least_probability": {"a": 0.1, "b": 0.0, "c": 0.35}}
+    found, _ = read_calibration(run, CLASSES)
+    assert found is not None and found.least is not None
+    assert found.least.tolist() == least.tolist() and found.coverage == 0.8
+    write_calibration(run, Calibration(1.5, np.full(3, 0.5)), CLASSES, ABOUT)
+    found, _ = read_calibration(run, CLASSES)
+    assert found is not None and found.least is None
+
+
 def test_a_temperature_that_could_not_be_fitted_comes_back_as_nan(run: Run) -> None:
     write_calibration(run, Calibration(np.nan, np.full(3, np.nan)), CLASSES, ABOUT)
     found, _ = read_calibration(run, CLASSES)
@@ -61,6 +74,8 @@ def test_where_nothing_is_kept_the_reason_names_the_file(run: Run) -> None:
         ({"temperature": "warm"}, "cannot be read"),
         ({"temperature": [1]}, "cannot be read"),
         ({"thresholds": 0.5}, "cannot be read"),
+        ({"class_sets": {"coverage": 0.9}}, "cannot be read"),
+        ({"class_sets": {"coverage": 0.9, "least_probability": {"a": 0, "b": 1, "c": 1.5}}}, "cannot be read"),
         ({"thresholds": {"a": {}}}, "cannot be read"),
         (None, "cannot be read"),
     ],
