@@ -17,6 +17,7 @@ from lungseg.data.dicom_file import is_dicom
 from lungseg.data.geometry import Letterbox
 from lungseg.data.sample import Sample
 from lungseg.evaluation.class_maps import MapMeasurements, measure_baselines, measure_maps
+from lungseg.evaluation.class_sets import class_sets
 from lungseg.evaluation.infection_scores import measure_severity
 from lungseg.evaluation.outputs import (
     CLOSED_FORM,
@@ -185,11 +186,12 @@ def image_columns(measured: Measured, method: CamMethod | None, tuned: Tuned) ->
     """The columns of per_image.csv, a value an image, in the order of the split.
 
     `id`, `digest` (of the image's file: runs are compared on the same images), `group`, `label`, `predicted` (both
-    empty where unknown), `correct`, `confidence` (probability of the class predicted) and `confidence_scaled` (after
-    temperature scaling), `prob_CLASS`; scores of the lung mask under their own names (`dice`, ...) and of the infection
-    mask as `infection_...`; then those of one CAM method. NaN marks what is not known or undefined. Where an image may
-    have several classes, `label` and `predicted` (those from their operating points on) are names with `|` between them
-    or `none`, `true_CLASS` is 1, 0 or empty, and there is no confidence.
+    empty where unknown), `class_set` (names with `|` between them), `correct`, `confidence` (probability of the
+    class predicted) and `confidence_scaled` (after temperature scaling), `prob_CLASS`; scores of the lung mask under
+    their own names (`dice`, ...) and of the infection mask as `infection_...`; then those of one CAM method. NaN marks
+    what is not known or undefined. Where an image may have several classes, `label` and `predicted` (those from their
+    operating points on) are names with `|` between them or `none`, `true_CLASS` is 1, 0 or empty, and there is neither
+    a set nor a confidence.
     """
     probs, samples = measured.probs, measured.samples
     words, columns = (_finding_columns if measured.multi_label else _class_columns)(measured, tuned)
@@ -221,6 +223,10 @@ def _class_columns(measured: Measured, tuned: Tuned) -> Columns:
         predicted = np.where(known, np.nan_to_num(probs).argmax(axis=1), -1)
         most = [probs.max(axis=1), scaled.max(axis=1)]
     words = {"label": [names[index] for index in label], "predicted": [names[index] for index in predicted]}
+    if measured.classes:
+        there = np.asarray(known & ~np.isnan(tuned.least).any(axis=1), np.bool_)
+        sets = [np.flatnonzero(row) for row in class_sets(scaled, tuned.least) & there[:, None]]
+        words["class_set"] = ["|".join(names[index] for index in row) for row in sets]
     correct = np.where(known & (label >= 0), predicted == label, np.nan)
     return words, {"correct": correct, "confidence": most[0], "confidence_scaled": most[1]}
 

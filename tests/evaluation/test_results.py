@@ -104,6 +104,11 @@ def test_the_temperature_of_val_is_kept_with_the_model_and_used(run: Path, evalu
         logs = torch.tensor([float(row[f"prob_{name}"]) for name in evaluated[0]["what"]["classes"]]).log()
         scaled = (logs / kept["temperature"]).softmax(0).max()
         assert float(row["confidence_scaled"]) == pytest.approx(float(scaled), abs=1e-4)
+        assert row["predicted"] in row["class_set"].split("|")
+    sets = evaluated[0]["abstention"]["sets"]
+    sizes = [len(row["class_set"].split("|")) for row in evaluated[1]]
+    assert sets["set_size"]["value"] == pytest.approx(sum(sizes) / 6)
+    assert kept["class_sets"]["coverage"] == 0.9 and evaluated[0]["abstention"]["chosen_on"] == "val"
 
 
 def test_val_is_measured_by_halves_and_keeps_the_same_temperature(run: Path, tmp_path: Path, evaluated) -> None:
