@@ -6,6 +6,7 @@ Protocol of Saporta et al., "Benchmarking saliency methods for chest X-ray inter
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -223,7 +224,7 @@ def _average_precision(positive: Tensor, target: Tensor) -> Tensor:
     so that one sort of plain integers carries both.
     """
     bits = positive.flatten(1).view(torch.int32)
-    key = ((bits - 2**30) * 2 + target.flatten(1)).sort(dim=1, descending=True).values
+    key = _falling((bits - 2**30) * 2 + target.flatten(1))
     value, inside = key >> 1, key & 1
     last = torch.ones_like(inside, dtype=torch.bool)  # last pixel of each distinct value
     last[:, :-1] = value[:, :-1] != value[:, 1:]
@@ -233,3 +234,11 @@ def _average_precision(positive: Tensor, target: Tensor) -> Tensor:
     precision = (found - (true.cumsum(0) - true)[row]).double() / (column + 1)
     gain = found.diff(prepend=found.new_zeros(1))
     return torch.bincount(row, weights=gain * precision, minlength=len(key)) / true
+
+
+def _falling(key: Tensor) -> Tensor:
+    """Each row (B, P) of int32 from the highest on."""
+    if key.device.type != "cpu":
+        return key.sort(dim=1, descending=True).values
+    # NumPy sorts plain integers by vector instructions; torch also finds where each came from, which nobody asks for.
+    return torch.from_numpy(np.sort(key.numpy(), axis=1)[:, ::-1].copy())

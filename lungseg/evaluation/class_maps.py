@@ -184,8 +184,8 @@ def _localise_split(
         return {name: _localise(cam, *_target_of(name, batch)) for name in names}
 
     with ThreadPoolExecutor(cores()) as pool:
-        found = list(target.track(pool.map(of_batch, outputs), len(outputs)))
-        of_val = list(pool.map(of_batch, tuning or ()))
+        done = target.track(pool.map(of_batch, outputs), len(outputs))
+        found, of_val = ([_copied(part) for part in parts] for parts in (done, pool.map(of_batch, tuning or ())))
     thresholds: dict[str, list[float]] = {}
     for name in names:
         ious = torch.cat([of_images[name].pop("ious") for of_images in found])
@@ -202,6 +202,11 @@ def _localise_split(
         for of_images, values in zip(found, torch.split(tuned, [len(batch.label) for batch in outputs]), strict=True):
             of_images[name]["iou_tuned"] = values
     return found, thresholds
+
+
+def _copied(found: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
+    """Copies out of a thread's memory, which, small as they are among its large maps, they would hold."""
+    return {name: {what: value.clone() for what, value in scores.items()} for name, scores in found.items()}
 
 
 def _measurable(cam: Tensor, mask: Tensor) -> Tensor:

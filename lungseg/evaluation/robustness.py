@@ -7,6 +7,7 @@ batch nor the order matters, and the same draw serves all strengths of a curve.
 
 import hashlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import cv2
@@ -25,7 +26,7 @@ from lungseg.evaluation.statistics import Flags, Integers, means
 from lungseg.evaluation.target import EvaluationTarget, show_images
 from lungseg.models.metrics import mask_dice
 from lungseg.models.network import LungNetwork, LungOutput
-from lungseg.runs.progress import no_word
+from lungseg.runs.progress import cores, no_word
 
 SCORES = ("accuracy", "balanced_accuracy", "auroc", "dice", "evidence_in_lungs", "flipped")
 Rows = dict[tuple[str, float, str], NDArray[Any]]
@@ -142,9 +143,14 @@ def measure_robustness(
         measured = {what: rows[name, strength, what][finite] for what in _MEASURED}
         return _point(strength, measured, samples, before, target.classes)
 
-    unchanged = point(*_UNCHANGED)
+    # Their intervals take as long as the forward passes; threads, as NumPy lets others run.
+    keys = [_UNCHANGED, *((name, s) for name, perturbation in PERTURBATIONS.items() for s in perturbation.strengths)]
+    with ThreadPoolExecutor(cores()) as pool:
+        points = dict(zip(keys, pool.map(lambda key: point(*key), keys), strict=True))
     curves = {
-        name: RobustnessCurve(perturbation.unit, [unchanged, *(point(name, s) for s in perturbation.strengths)])
+        name: RobustnessCurve(
+            perturbation.unit, [points[_UNCHANGED], *(points[name, s] for s in perturbation.strengths)]
+        )
         for name, perturbation in PERTURBATIONS.items()
     }
     return RobustnessResults(len(samples), int(np.count_nonzero(~finite)), curves)
