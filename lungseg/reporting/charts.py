@@ -31,6 +31,7 @@ INK, SOFT, RULE, BAR, BOX, PAPER = "#1b1f24", "#57606a", "#d1d9e0", "#7f95a8", "
 DASHES, MARKS = ("-", "--", ":", "-."), ("o", "s", "^", "D")
 FEW = 10  # Images of a bin of the reliability diagram below which its mark is drawn open, and no line goes to it.
 _REFERENCE: dict[str, Any] = {"color": INK, "linewidth": 0.6, "linestyle": (0, (4, 4))}
+Point = tuple[float, Measured]  # Of a series: x, and a number along y.
 TOOLTIP = "tooltip: "  # Begins the group id of an artist whose words a page shows under the pointer.
 
 
@@ -170,9 +171,9 @@ def draw_intervals(
 
 
 def draw_series(
-    series: Mapping[str, Sequence[tuple[float, Measured]]], x_name: str, y_name: str, chance: float | None
+    series: Mapping[str, Sequence[Point]], x_name: str, y_name: str, chance: float | None, low: float = 0
 ) -> Drawing:
-    """Numbers in [0, 1] with their intervals along x, which starts at 0: a line each; `chance` as a dashed line."""
+    """Numbers in [`low`, 1], with intervals if known, along x, which starts at 0: a line each; `chance` is dashed."""
     figure, (axes,) = _figure(2.1)
     _style(axes, x_name, y_name)
     if chance is not None:
@@ -181,11 +182,11 @@ def draw_series(
     for index, (name, points) in enumerate(series.items()):
         known = [(x, number.value) for x, number in points if number.value is not None]
         _line(axes, known, index, marker=MARKS[index], markersize=3.5, markevery=[], label=name)
-        for x, number in points:
+        for x, number in [point for point in points if point[1].low is not None]:
             _interval(axes, x, number, index, f"{name} at {x:g}: {format_interval(number)}")
         if points:
             ends.append(f"{name} from {format_interval(points[0][1])} to {format_interval(points[-1][1])}")
-    axes.set(ylim=(0, 1.02), xlim=(0, None))
+    axes.set(ylim=(low, low + 1.02 * (1 - low)), xlim=(0, None))
     _legend(figure, columns=len(series))
     return Drawing(figure, f"{x_name}. {'; '.join(ends)}.")
 
@@ -223,8 +224,7 @@ def _figure(height_in: float, *heights: float) -> tuple[Figure, list[Axes]]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained", facecolor="none")
-    ratios = heights or (1.0,)
-    return figure, list(figure.subplots(len(ratios), squeeze=False, height_ratios=ratios).flat)
+    return figure, list(figure.subplots(len(heights) or 1, squeeze=False, height_ratios=heights or (1.0,)).flat)
 
 
 def _style(axes: Axes, x_name: str, y_name: str) -> None:

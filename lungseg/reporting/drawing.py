@@ -50,8 +50,7 @@ class Text(NamedTuple):
 
 def grey_to_rgb(image: Array) -> Array:
     """(H, W) float in [0, 1] -> uint8 (H, W, 3)."""
-    grey = np.clip(np.asarray(image, np.float32) * 255 + 0.5, 0, 255).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=2)
+    return np.repeat(np.clip(np.asarray(image, np.float32) * 255 + 0.5, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def shrink(array: Array, longest_px: int) -> Array:
@@ -97,12 +96,10 @@ def draw_map(picture: Array, strength: Array, opacity: float = 0.75) -> Array:
         opacity: Of the strongest evidence, in [0, 1].
     """
     strength = np.clip(np.nan_to_num(np.asarray(strength, np.float32)), 0, 1)
-    drawn, there = picture.copy(), strength > 0  # lungs are a quarter of most pictures
-    strength = strength[there]
-    colour = _inferno()[(strength * 255 + 0.5).astype(np.uint8)]
-    alpha = (opacity * np.sqrt(strength))[:, None]
-    drawn[there] = picture[there] * (1 - alpha) + colour * alpha + 0.5
-    return np.asarray(drawn)
+    drawn, there = np.array(picture), strength > 0  # a quarter of most pictures
+    alpha = (opacity * np.sqrt(strength[there]))[:, None]
+    drawn[there] = drawn[there] * (1 - alpha) + _inferno()[(strength[there] * 255 + 0.5).astype(np.uint8)] * alpha + 0.5
+    return drawn
 
 
 def map_layer(strength: Array) -> Array:

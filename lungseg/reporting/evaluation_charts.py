@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from lungseg.evaluation.intervals import Number, Numbers
 from lungseg.evaluation.results import EvaluationResults, RobustnessCurve, ShortcutResults, ViewResults
 from lungseg.reporting import charts
@@ -87,7 +89,8 @@ def _class_charts(results: EvaluationResults) -> list[Chart]:
         drawn.append(Chart("reliability", "Reliability", caption, drawing))
     if (left := results.abstention) and len(left.answered.x) > 1:
         points = [(x, Number(y, None, None, 0)) for x, y in zip(left.answered.x, left.answered.y, strict=True)]
-        drawing = charts.draw_series({"accuracy": points}, "share of images answered, surest first", "accuracy", None)
+        axis, least = "share of images answered, surest first", np.floor(10 * min(left.answered.y)) / 10
+        drawing = charts.draw_series({"accuracy": points}, axis, "accuracy", None, least if least < 1 else 0.9)
         area = format_interval(left.selective.get("risk_coverage_area"))
         caption = f"The others are left to a person. Mean error over all shares (area): {area}."
         drawn.append(Chart("answered", "Answering only what is sure", caption, drawing))
