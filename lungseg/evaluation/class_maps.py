@@ -129,10 +129,10 @@ def measure_baselines(
 
     def measure(read: ReadMap) -> dict[str, Floats]:
         found, _ = _localise_split(target, TARGETS[:2], read, outputs, tuning, halves)
-        columns = {(name, what) for name in TARGETS[:2] for what in _LOCALISATION if what in found[0][name]}
+        columns = [(name, what) for name in TARGETS[:2] for what in _LOCALISATION if what in found[0][name]]
         return {
             f"{name}_{what}": torch.cat([of_images[name][what] for of_images in found]).double().numpy()
-            for name, what in sorted(columns)
+            for name, what in columns
         }
 
     return {name: measure(read) for name, read in reads.items()}
