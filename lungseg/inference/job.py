@@ -27,6 +27,7 @@ from lungseg.inference.prediction import OVERLAY_PX, Prediction
 from lungseg.inference.predictor import Predictor, SquarePrediction, load_backend
 from lungseg.inference.preprocess import Picture
 from lungseg.reporting.drawing import mask_png, png
+from lungseg.runs.memory import keep_freed_memory
 from lungseg.runs.progress import ahead, cores, one_opencv_thread, tracked
 from lungseg.runs.run import Run
 from lungseg.runs.whole_files import digest, write_whole
@@ -189,6 +190,10 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
 def _predict_into(journal: Journal, options: Options, files: Sequence[Input], settings: Row) -> None:
     chosen = {name: getattr(options, name) for name in ("tta", "threshold", "batch_size")}
     predictor = Predictor(load_backend(options.checkpoint, options.device, options.backend, threads=1), **chosen)
+    if (
+        getattr(getattr(predictor.backend, "device", None), "type", "") == "cpu"
+    ):  # PyTorch, which frees all in each pass
+        keep_freed_memory()
     keep_settings(options.output, settings)  # not before: a wrong model must not take the folder for itself
     calibration = str(predictor.info.description.get("calibration", ""))
     if calibration.startswith("none") and predictor.info.classes:
