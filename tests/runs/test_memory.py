@@ -5,8 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from lungseg.config import Config, DataConfig, ModelConfig, RunConfig, TrainerConfig, WandbConfig
 from lungseg.runs.memory import keep_freed_memory
+from lungseg.training.signals import SignalHandler
 
 _STEPS = """
 import resource, sys
@@ -40,3 +43,25 @@ def test_memory_of_a_freed_tensor_is_not_mapped_anew() -> None:
 def test_another_system_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert not keep_freed_memory()
+
+
+def test_training_and_evaluation_on_the_cpu_keep_it(
+    untrained: Path, phantoms: Path, tiny_model: ModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lungseg.evaluation import target
+    from lungseg.training import fitting
+
+    told: list[str] = []
+    monkeypatch.setattr(fitting, "keep_freed_memory", lambda: told.append("training"))
+    monkeypatch.setattr(target, "keep_freed_memory", lambda: told.append("evaluation"))
+    target.load_target(untrained, [], "val")
+    config = Config(
+        run=RunConfig(dir=str(tmp_path)),
+        data=DataConfig(root=str(phantoms), image_size=64, batch_size=4, workers=0),
+        model=tiny_model,
+        trainer=TrainerConfig(accelerator="cpu"),
+        wandb=WandbConfig(mode="disabled"),
+    )
+    with SignalHandler() as signals:
+        fitting.Training.prepare(config, "memory", signals)
+    assert told == [*["evaluation"] * (not torch.cuda.is_available()), "training"]
