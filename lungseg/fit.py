@@ -60,6 +60,8 @@ def fit(config: Config, stem: str = "fit") -> Path:
         end_with_parent()
     if not (config.run.resume or config.trainer.fast_dev_run):
         check_free(Path(config.run.dir), config.run.name)  # also below; here it needs no seconds of imports
+    import torch
+
     from lungseg.training.fitting import Training
     from lungseg.training.loggers import finish_wandb
     from lungseg.training.signals import SignalHandler, Stopped
@@ -76,6 +78,10 @@ def fit(config: Config, stem: str = "fit") -> Path:
             except BaseException:
                 finish_wandb(signals.exit_code or 1)
                 raise
+    except getattr(torch.distributed, "DistNetworkError", ConnectionError):  # not in every build of torch
+        if rank.is_child:  # rank zero, which it was connecting to, is gone, and has said why
+            raise SystemExit(1) from None
+        raise
     except Stopped as stop:
         if rank.is_zero:
             run = training.run if training else None
