@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,8 +80,9 @@ def fit(config: Config, stem: str = "fit") -> Path:
                 finish_wandb(signals.exit_code or 1)
                 raise
     except getattr(torch.distributed, "DistNetworkError", ConnectionError):  # not in every build of torch
-        if rank.is_child:  # rank zero, which it was connecting to, is gone, and has said why
-            raise SystemExit(1) from None
+        if rank.is_child:
+            # Mostly rank zero is going, has said why, and takes this process along (`end_with_parent`).
+            time.sleep(5)
         raise
     except Stopped as stop:
         if rank.is_zero:
