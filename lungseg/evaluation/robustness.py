@@ -143,7 +143,7 @@ def measure_robustness(
         measured = {what: rows[name, strength, what][finite] for what in _MEASURED}
         return _point(strength, measured, samples, before, target.classes)
 
-    # Their intervals take as long as the forward passes; threads, as NumPy lets others run.
+    # In threads, for their intervals take seconds, and NumPy lets others run.
     keys = [_UNCHANGED, *((name, s) for name, perturbation in PERTURBATIONS.items() for s in perturbation.strengths)]
     with ThreadPoolExecutor(cores()) as pool:
         points = dict(zip(keys, pool.map(lambda key: point(*key), keys), strict=True))
