@@ -92,7 +92,10 @@ def _class_charts(results: EvaluationResults) -> list[Chart]:
         axis, least = "share of images answered, surest first", np.floor(10 * min(left.answered.y)) / 10
         drawing = charts.draw_series({"accuracy": points}, axis, "accuracy", None, least if least < 1 else 0.9)
         area = format_interval(left.selective.get("risk_coverage_area"))
-        caption = f"The others are left to a person. Mean error over all shares (area): {area}."
+        caption = (
+            "The others are left to a person; those equally sure are answered together. Mean error over all shares"
+        )
+        caption += f" (area): {area}."
         drawn.append(Chart("answered", "Answering only what is sure", caption, drawing))
     return drawn
 
