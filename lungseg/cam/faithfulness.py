@@ -58,7 +58,7 @@ def faithfulness(
     map that is the same everywhere gains exactly 0. Nothing of an image's result depends on the rest of its batch.
 
     Args:
-        network: Gives `class_logits` (B, C).
+        network: A `LungNetwork`, compiled or not.
         images: (B, 1, H, W) float32 in [0, 1].
         cam: (B, H, W) float32 raw map at the images' size, any sign.
         target: (B,) int64 class whose probability is followed.
@@ -76,16 +76,16 @@ def faithfulness(
     if not cam.isfinite().all():
         raise UserError("cam holds NaN or infinity, so its pixels have no order; check the network")
     grey, blurred = images.mean(dim=(1, 2, 3), keepdim=True).expand_as(images), _blur(images)
-    curves = []
-    with evaluating(network), torch.no_grad():
+    curves, plain = [], eager(network)
+    with evaluating(plain), torch.no_grad():
         for ranks in (_ranks(cam), _ranks(_roll(cam, images, seed))):
             for start, end in ((images, grey), (blurred, images)):
-                curves.append(_curve(network, start, end, ranks, target, steps, batch_size))
+                curves.append(_curve(plain, start, end, ranks, target, steps, batch_size))
     return Faithfulness(*curves, *(torch.trapezoid(curve, dx=1 / steps, dim=1) for curve in curves))
 
 
 def _curve(
-    network: nn.Module, start: Tensor, end: Tensor, ranks: Tensor, target: Tensor, steps: int, batch_size: int
+    network: LungNetwork, start: Tensor, end: Tensor, ranks: Tensor, target: Tensor, steps: int, batch_size: int
 ) -> Tensor:
     """(B, steps + 1) float32 probability of `target` while `start` (B, 1, H, W) turns into `end` by `ranks`."""
     counts = torch.arange(steps + 1, device=ranks.device) * ranks[0].numel() // steps
@@ -95,7 +95,7 @@ def _curve(
         image, step = part // (steps + 1), part % (steps + 1)
         changed = ranks[image] < counts[step].view(-1, 1, 1)
         mixed = torch.where(changed[:, None], end[image], start[image])
-        class_probs = eager(network).probabilities(network(mixed).class_logits.float())
+        class_probs = network.probabilities(network.classify(mixed).float())
         found.append(class_probs.gather(1, target[image, None])[:, 0])
     return torch.cat(found).view(-1, steps + 1)
 

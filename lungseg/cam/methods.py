@@ -257,7 +257,7 @@ def channel_scores(
         for part in torch.split(torch.arange(count * channels, device=images.device), chunk):
             image, channel = part // channels, part % channels
             masks = _to_unit_range(resize_map(activation[image, channel], stride, size))
-            class_logits = plain(images[image] * masks[:, None]).class_logits
+            class_logits = plain.classify(images[image] * masks[:, None])
             scores.append(class_logits.gather(1, target[image, None])[:, 0])
     return torch.cat(scores).view(count, channels)
 

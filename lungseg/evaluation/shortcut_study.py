@@ -156,7 +156,7 @@ def _run_batch(target: EvaluationTarget, batch: Batch) -> dict[str, Tensor]:
         for name, (_, kept_of) in SHOWN_VIEWS.items():
             kept = kept_of(distance)
             # keeping all of an image changes nothing, so the pass above serves as that of the full view
-            logits = output.class_logits if name == "full" else target.network(keep(images, kept)).class_logits
+            logits = output.class_logits if name == "full" else target.network.classify(keep(images, kept))
             rows[name] = logits.double().softmax(1)
             rows[f"{name} kept"] = kept.double().mean(dim=(1, 2))
     rows["evidence_in_lungs"] = evidence_shares(output, lung, target.network.stride)

@@ -57,6 +57,11 @@ class MapClassifier(nn.Module):
         class_logits = (class_maps * weights).sum(dim=(2, 3)) + self.bias
         return class_logits, class_maps, features
 
+    @property
+    def reads_lung(self) -> bool:
+        """Whether the logits depend on the predicted lungs; a pooling of one's own is taken to."""
+        return self.pooling == "lung" or type(self).pool_weights is not MapClassifier.pool_weights
+
     def class_maps(self, deep: Tensor) -> tuple[Tensor, Tensor]:
         """(B, K, h, w) -> class_maps (B, C, h, w) float32 and the features (B, K', h, w) they are read from."""
         # Whole channels are dropped: neighbours in a feature map say the same, and would stand in for each other.

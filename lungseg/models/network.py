@@ -138,6 +138,22 @@ class LungNetwork(nn.Module):
         deep = self._deep(*self._encode(image))
         return deep[:, :0].float() if self.classifier is None else self.classifier.class_maps(deep)[0]
 
+    def classify(self, image: Tensor) -> Tensor:
+        """The class logits alone, without the cost of the decoder where no pooling reads its lungs.
+
+        Args:
+            image: (B, 1, H, W) float32 in [0, 1], any size.
+
+        Returns:
+            (B, C) float32, as `LungOutput.class_logits`.
+        """
+        if self.classifier is None or self.classifier.reads_lung:
+            output: LungOutput = self(image)
+            return output.class_logits
+        deep = self._deep(*self._encode(image))
+        class_logits: Tensor = self.classifier(deep, deep[:, :0])[0]
+        return class_logits
+
     def _encode(self, image: Tensor) -> tuple[Any, ...]:
         """What the decoder takes: the encoder's stages; vision transformers (DPT) hand prefix tokens on too."""
         # Most encoders refuse a size that they cannot halve often enough; zeros at the border would look like an edge.

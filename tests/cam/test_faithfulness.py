@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
@@ -15,10 +15,6 @@ from lungseg.config import ModelConfig
 from lungseg.models.network import LungNetwork
 
 
-class Output(NamedTuple):
-    class_logits: Tensor
-
-
 class Weighted(nn.Module):
     """Two classes; the probability of class 0 is the weighted sum of the pixels."""
 
@@ -26,10 +22,10 @@ class Weighted(nn.Module):
         super().__init__()
         self.weights, self.largest_batch = weights, 0
 
-    def forward(self, images: Tensor) -> Output:
+    def classify(self, images: Tensor) -> Tensor:
         self.largest_batch = max(self.largest_batch, len(images))
         prob = (images[:, 0] * self.weights).sum((1, 2))
-        return Output(torch.stack([prob.logit(1e-6), torch.zeros_like(prob)], 1))
+        return torch.stack([prob.logit(1e-6), torch.zeros_like(prob)], 1)
 
     def probabilities(self, class_logits: Tensor) -> Tensor:
         return class_logits.softmax(dim=1)
@@ -107,7 +103,7 @@ def test_a_batch_gives_what_its_images_give_alone_in_passes_of_bounded_size(netw
     cam = torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(4)).round()  # with ties
     target = torch.tensor([0, 1, 2])
     sizes: list[int] = []
-    handle = network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    handle = network.segmenter.encoder.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     together = faithfulness(network, images, cam, target, steps=4, batch_size=7)
     handle.remove()
     assert max(sizes) == 7 and sum(sizes) == 3 * 5 * 4

@@ -198,7 +198,7 @@ def test_score_cam_sees_few_images_at_a_time_whatever_the_chunk(tiny_model: Mode
     network = _network(tiny_model)
     activation = read_layer(network, IMAGES, "features")[1]
     seen: list[int] = []
-    handle = network.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    handle = network.segmenter.encoder.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
     whole, parts = (channel_scores(network, IMAGES, activation, CLASSES, 16, chunk) for chunk in (1000, 7))
     handle.remove()
     count = 3 * activation.shape[1]

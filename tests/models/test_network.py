@@ -6,9 +6,11 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from lungseg.config import ModelConfig
 from lungseg.errors import UserError
+from lungseg.models.head import MapClassifier
 from lungseg.models.network import LungNetwork
 
 
@@ -42,6 +44,33 @@ def test_lung_pooling_gives_the_bias_where_no_lung_is_predicted(tiny_model: Mode
         network.segmenter.segmentation_head[0].bias.fill_(-60.0)
     logits = network(torch.rand(2, 1, 64, 64)).class_logits
     torch.testing.assert_close(logits, network.classifier.bias.expand(2, 3))
+
+
+class _Brightest(MapClassifier):
+    def pool_weights(self, class_maps: Tensor, lung_probs: Tensor) -> Tensor:
+        return F.adaptive_max_pool2d(lung_probs, class_maps.shape[-2:])
+
+
+@pytest.mark.parametrize(
+    ("change", "head", "decodes"),
+    [
+        ({}, MapClassifier, False),
+        ({"head": "conv", "map_stride": 8}, MapClassifier, False),
+        ({"pooling": "lung"}, MapClassifier, True),
+        ({}, _Brightest, True),
+        ({"lung": False}, MapClassifier, False),
+    ],
+)
+def test_classify_gives_the_logits_of_a_pass_and_decodes_only_where_the_pooling_reads_the_lungs(
+    tiny_model: ModelConfig, change: dict[str, object], head: type[MapClassifier], decodes: bool
+) -> None:
+    network = LungNetwork(dataclasses.replace(tiny_model, **change), classes=3, head=head).eval()
+    image = torch.rand(2, 1, 60, 64)
+    expected, decoded = network(image).class_logits, []
+    if network.has_lung:
+        network.segmenter.decoder.register_forward_hook(lambda *_: decoded.append(True))
+    torch.testing.assert_close(network.classify(image), expected, rtol=0, atol=0)
+    assert bool(decoded) == decodes
 
 
 def test_class_loss_does_not_train_the_mask_through_lung_pooling(tiny_model: ModelConfig) -> None:
