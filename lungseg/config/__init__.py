@@ -195,6 +195,8 @@ class DataConfig:
     fold: int | None = None
     """Val is this one of `folds` parts of what is not Test; null keeps the splits that the data has."""
     folds: int = 5
+    split_seed: int = 0
+    """Seeds what is carved out, divided and cut into folds, which `run.seed` does not move; 0 or more."""
     exclude_leaks: bool = False
     """Leave out training images that are copies, exact or near, of Val or Test images."""
     image_size: int = 256
@@ -206,7 +208,7 @@ class DataConfig:
     balanced: bool = False
     """Draw each class equally often in training."""
     test_fraction: float = 0.0
-    """Share of Train carved out as Test (seeded, stratified) when the data has no Test split; in [0, 0.5]."""
+    """Share of Train carved out as Test (by `split_seed`, stratified) when the data has no Test split; in [0, 0.5]."""
     keep_aspect: bool = True
     """Letterbox images that are not square; false stretches them."""
     cache: bool | list[str] = True
@@ -231,6 +233,7 @@ class DataConfig:
         check(not (self.multi_label and self.classes == []), "data.multi_label", "false without classes", True)
         known = isinstance(self.cache, bool) or set(self.cache) <= {"train", "val", "test"}
         check(known, "data.cache", "true, false, or a list of train, val and test", self.cache)
+        check(self.split_seed >= 0, "data.split_seed", ">= 0", self.split_seed)
         check(0 <= self.test_fraction <= 0.5, "data.test_fraction", "in [0, 0.5]", self.test_fraction)
 
 

@@ -32,7 +32,7 @@ _SPLITS_OF_STAGE: dict[str | None, tuple[Split, ...]] = {"validate": ("val",), "
 
 
 class LungDataModule(LightningDataModule):
-    """COVID-QU-Ex, or phantoms where `data.root` is null; the seed is that of order, augmentation and carved splits.
+    """COVID-QU-Ex, or phantoms where `data.root` is null; the seed is that of order and augmentation.
 
     `samples` are found already, as those of a data set that is only evaluated, which needs no Train split; None finds
     those of `data.root`. Once they are found, `config` names their classes, and those of unknown infection. Keys of the
@@ -107,7 +107,7 @@ class LungDataModule(LightningDataModule):
         reading = load_data_set(
             root,
             test_fraction=share,
-            seed=self.seed,
+            seed=config.split_seed,
             fold=config.fold,
             folds=config.folds,
             label_map=labels,

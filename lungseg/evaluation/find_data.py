@@ -110,7 +110,7 @@ def _caveats_of(found: OtherDataSet, section: DataConfig, whole: bool) -> list[s
 
 def _identity(section: DataConfig) -> list[object]:
     """What of a section decides which images there are, and in which split."""
-    names = ("root", "label_map", "fold", "folds", "exclude_leaks", "test_fraction", "phantom")
+    names = ("root", "label_map", "fold", "folds", "split_seed", "exclude_leaks", "test_fraction", "phantom")
     return [getattr(section, name) for name in names]
 
 

@@ -66,6 +66,6 @@ def _refuse_seen(data: LungDataModule, source: Path, run: Run) -> None:
         if seen:
             raise UserError(
                 f"run.init: {source} was trained on {seen} of the {len(data.samples[split])} images of this run's "
-                f"{split} split; divide the data as it did: run.seed={other.run.seed} "
+                f"{split} split; divide the data as it did: data.split_seed={section.split_seed} "
                 f"data.test_fraction={section.test_fraction} data.fold={fold}"
             )

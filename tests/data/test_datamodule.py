@@ -154,6 +154,16 @@ def test_datamodule_leaves_copies_out_and_counts_them(leaking: Path, tmp_path: P
     assert module.excluded == 1 and len(module.samples["train"]) == 12
 
 
+def test_the_splits_move_with_their_own_seed_alone(phantoms: Path) -> None:
+    def val(seed: int, split_seed: int) -> list[str]:
+        config = DataConfig(root=str(phantoms), fold=0, folds=2, split_seed=split_seed)
+        module = LungDataModule(config, AugmentConfig(), seed=seed)
+        module.find_samples()
+        return [sample.id for sample in module.samples["val"]]
+
+    assert val(0, 0) == val(7, 0) != val(0, 1)
+
+
 def test_fold_and_label_map_reach_the_index(phantoms: Path, tmp_path: Path) -> None:
     def ids(fold: int) -> set[str]:
         module = LungDataModule(DataConfig(root=str(phantoms), fold=fold, folds=2), AugmentConfig(), seed=0)
