@@ -15,7 +15,7 @@ class ModelConfig:
     """The multi-output network."""
 
     architecture: str = "Unet"
-    """An architecture of segmentation_models_pytorch, by class name."""
+    """An architecture of segmentation_models_pytorch, by class name, or `PlainUNet` with encoder `plain`."""
     encoder: str = "resnet34"
     """An encoder of segmentation_models_pytorch, `tu-` names of timm included."""
     encoder_depth: int | None = 5
@@ -32,7 +32,7 @@ class ModelConfig:
     """Input pixels per class-map pixel: 4, 8 or 16 merges finer encoder stages into what the classifier reads; null
     takes the deepest features alone (32 at depth 5)."""
     dropout: float = 0.2
-    """Dropout before the 1x1 convolution, in [0, 1)."""
+    """Dropout before the 1x1 convolution, and in the two deepest levels of `PlainUNet`, in [0, 1)."""
     drop_path: float = 0.0
     """Stochastic depth of the encoder, in [0, 1): residual blocks left out in training, the deepest at this rate,
     earlier ones less; `tu-` encoders that have it."""

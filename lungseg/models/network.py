@@ -17,6 +17,8 @@ from lungseg.errors import UserError
 from lungseg.models.encoders import LITES, check_encoder, load_encoder_weights, smp_weights
 from lungseg.models.feature_pyramid import FeatureMerge, stages_to_merge
 from lungseg.models.head import MapClassifier
+from lungseg.models.plain_unet import NAME as PLAIN_UNET
+from lungseg.models.plain_unet import PlainUNet
 
 _MISFITS = (RuntimeError, ValueError, AssertionError, IndexError)
 """What encoders and decoders of smp and timm raise of an image whose size they cannot take."""
@@ -82,7 +84,7 @@ class LungNetwork(nn.Module):
         # smp gives None where an encoder does not say its stride; 32 is that of every classic one.
         self.multiple = int(encoder.output_stride) if isinstance(encoder.output_stride, int) else 2**5
         """Stride of the deepest features, pixels; the input is padded to a multiple of it."""
-        self.stride = config.map_stride or self.multiple
+        self.stride = (config.map_stride if classes else None) or self.multiple
         """Input pixels per class-map pixel."""
         # Inside the network, so that neither a data loader nor an exported file can normalise twice or not at all.
         normalisation = load_encoder_weights(encoder, config.encoder, config.encoder_weights)
@@ -223,10 +225,13 @@ class LungNetwork(nn.Module):
 
 
 def _segmenter(config: ModelConfig) -> Any:
-    """The smp network named in the config, grey in, one mask channel (two with infection)."""
+    """The network named in the config, of smp or `PlainUNet`: grey in, one mask channel (two with infection)."""
+    if config.architecture.lower() == PLAIN_UNET.lower():
+        smp_weights(config.encoder, config.encoder_weights)  # refuses ImageNet's, which it has not
+        return PlainUNet(config)
     architecture = smp.MODEL_ARCHITECTURES_MAPPING.get(config.architecture.lower())
     if architecture is None:
-        known = ", ".join(a.__name__ for a in smp.MODEL_ARCHITECTURES_MAPPING.values())
+        known = ", ".join([*(a.__name__ for a in smp.MODEL_ARCHITECTURES_MAPPING.values()), PLAIN_UNET])
         raise UserError(f"model.architecture: unknown architecture {config.architecture!r}; choose from {known}")
     check_encoder(config.encoder)
     # Architectures differ in what they accept; their own signature is the only list that stays true.

@@ -79,6 +79,16 @@ def test_class_loss_does_not_train_the_mask_through_lung_pooling(tiny_model: Mod
     assert all(parameter.grad is None for parameter in network.segmenter.segmentation_head.parameters())
 
 
+@pytest.mark.parametrize("map_stride", [None, 8])
+def test_maps_times_their_stride_cover_the_image_with_and_without_classes(
+    tiny_model: ModelConfig, map_stride: int | None
+) -> None:
+    for classes in (3, 0):
+        network = LungNetwork(dataclasses.replace(tiny_model, map_stride=map_stride), classes).eval()
+        output = network(torch.rand(1, 1, 64, 64))
+        assert output.class_maps.shape == (1, classes, 64 // network.stride, 64 // network.stride)
+
+
 def test_class_maps_sum_to_zero_over_the_classes(tiny_model: ModelConfig) -> None:
     maps = _network(tiny_model)(torch.rand(2, 1, 64, 64)).class_maps
     torch.testing.assert_close(maps.sum(dim=1), torch.zeros_like(maps[:, 0]), atol=1e-5, rtol=0)
