@@ -18,7 +18,7 @@ from lungseg.evaluation.intervals import REPLICATES
 from lungseg.evaluation.measure import Measured, image_columns, measure, run_network
 from lungseg.evaluation.outputs import CLOSED_FORM, CamMethod, MapClass, Picture
 from lungseg.evaluation.results import ClassMapResults, EvaluationResults, EvaluationSetup, MaskCounts
-from lungseg.evaluation.saved import METRICS_FILE, ROWS_FILE, from_plain, to_plain
+from lungseg.evaluation.saved import from_plain, to_plain
 from lungseg.evaluation.scoreboard import scoreboard
 from lungseg.evaluation.sections import (
     abstention_section,
@@ -37,6 +37,7 @@ from lungseg.evaluation.temperature import Tuned, apply, choose, cross_fit, noth
 from lungseg.runs.calibration import read_calibration, write_calibration
 from lungseg.runs.environment import environment
 from lungseg.runs.progress import no_word
+from lungseg.runs.run import METRICS_FILE, ROWS_FILE
 from lungseg.runs.whole_files import digest, to_csv, without_nan, write_json, write_text
 
 Say = Callable[[str], None]

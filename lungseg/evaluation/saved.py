@@ -23,6 +23,7 @@ from lungseg.evaluation.infection_scores import SEVERITY_SCORES
 from lungseg.evaluation.results import EvaluationResults, EvaluationSetup
 from lungseg.evaluation.segmentation import OVERLAP_SCORES, SIDES, SURFACE_SCORES
 from lungseg.evaluation.statistics import Floats, Integers
+from lungseg.runs.run import METRICS_FILE, ROWS_FILE
 from lungseg.runs.whole_files import plain_cell
 
 _BY_SIDE = OVERLAP_SCORES + SURFACE_SCORES
@@ -36,7 +37,6 @@ _KEYS = {"setup": "what", "caveats": "notes", "data_origin": "origin", "map_clas
 """Keys of metrics.json that are not called as the field is in the code."""
 _OMITTED, _EMPTY = {"after", "reliability_after", "images"}, {"calibration", "operating_points"}
 """Fields whose None is no key at all, and fields whose None is an empty object."""
-METRICS_FILE, ROWS_FILE = "metrics.json", "per_image.csv"
 Key = tuple[str, str]  # Id of an image and digest of its file: two data sets may give different images the same id.
 
 
@@ -47,7 +47,7 @@ class SavedEvaluation:
     name: str  # Of the run's folder.
     folder: Path
     setup: EvaluationSetup
-    cam_method: str  # Name of the method whose class maps the rows hold.
+    cam_method: str  # Name of the method whose class maps the rows hold; empty of masks alone.
     rows: list[dict[str, str]]  # Of per_image.csv.
 
     @property
@@ -82,7 +82,8 @@ class SavedEvaluation:
     @property
     def probs(self) -> Floats:
         """(N, C), NaN where the network gave none."""
-        return np.stack([self.column(f"prob_{name}") for name in self.classes], axis=1)
+        columns = [self.column(f"prob_{name}") for name in self.classes]
+        return np.stack(columns, axis=1) if columns else np.zeros((len(self.rows), 0))
 
     def column(self, name: str) -> Floats:
         """(N,) numbers, NaN where a cell is empty, or everywhere if there is no such column."""
@@ -187,7 +188,7 @@ def read_evaluation(run: Path, name: str) -> SavedEvaluation:
     # `RUN/evaluation/test` is called as its run: all runs have a folder `test`
     place = run.resolve()
     named = place.parents[1] if itself and place.parent.name == "evaluation" else place
-    return SavedEvaluation(named.name, folder, results.setup, next(iter(results.class_maps)), rows)
+    return SavedEvaluation(named.name, folder, results.setup, next(iter(results.class_maps), ""), rows)
 
 
 def image_values(saved: SavedEvaluation) -> dict[str, Floats]:
@@ -205,4 +206,5 @@ def image_values(saved: SavedEvaluation) -> dict[str, Floats]:
         if f"infection_{name}" in there
     }
     values |= {name: saved.column(name) for score in SEVERITY_SCORES if (name := f"infection_{score}") in there}
-    return values | map_values({name: saved.column(name) for name in there if name in MAP_COLUMNS})
+    maps = {name: saved.column(name) for name in there if name in MAP_COLUMNS}
+    return values | (map_values(maps) if maps else {})
