@@ -312,7 +312,9 @@ def test_weights_that_learned_from_the_images_to_be_measured_on_are_refused(
     assert _here(run.parents[1], monkeypatch, capfd, *words, "run.name=zero")[0] == 0
     words += [f"run.init={run.parent / 'zero'}", "run.name=leaky"]
     code, stderr = _here(run.parents[1], monkeypatch, capfd, *words, "data.split_seed=1")
-    assert code == 2 and "run.init:" in stderr and "data.split_seed=0 data.test_fraction=0.2 data.fold=null" in stderr, stderr
+    assert (
+        code == 2 and "run.init:" in stderr and "data.split_seed=0 data.test_fraction=0.2 data.fold=null" in stderr
+    ), stderr
     assert not (run.parent / "leaky").exists()
     code, stderr = _here(run.parents[1], monkeypatch, capfd, *words, "optim.lr=1e-5")
     assert code == 0, stderr

@@ -79,6 +79,36 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in corrected]
 
 
+def score_statistics(
+    run: SavedEvaluation, values: dict[str, Floats], known: Flags
+) -> tuple[list[Statistic], dict[str, int]]:
+    """All scores, named `section/name` as in metrics.json, and how many images are behind those that are means.
+
+    The values are some of `image_values`; classes are scored on the images (N,) that are `known`.
+    """
+    statistics: list[Statistic] = []
+    counts: dict[str, int] = {}
+    groups = present(images_by_class(run.label, run.classes))
+    for section in ("segmentation", "class_maps"):
+        part = {name: column for name, column in values.items() if (name in MAP_COLUMNS) == (section == "class_maps")}
+        statistics.append(_named_in(f"{section}/", means(part, groups)))
+        counts |= {f"{section}/{name}": count for name, count in count_defined(part, groups).items()}
+    for prefix in ("", "infection_"):
+        pixels = {name: run.column(prefix + name) for name in PIXEL_COUNTS}
+        if not np.isnan(pixels["pixels_true"]).all():
+            statistics.append(_named_in(f"segmentation/{prefix}", global_scores(pixels)))
+    label = run.label
+    probs, label = run.probs, np.where(known if label.ndim == 1 else known[:, None], label, -1)
+    if usable(probs, label).any():
+        of_classes = [class_scores(probs, label, run.classes)] if label.ndim == 1 else []
+        statistics += [
+            *(_named_in("classification/", statistic) for statistic in of_classes),
+            _named_in("classification/", ranking_scores(probs, label, run.classes)),
+            _named_in("calibration/", calibration_scores(probs, label)),
+        ]
+    return statistics, counts
+
+
 def _named(evaluations: Sequence[SavedEvaluation]) -> list[SavedEvaluation]:
     """The same under names of their own."""
     names: list[str] = []
@@ -122,7 +152,7 @@ def _same_images(runs: Sequence[SavedEvaluation], shared: bool) -> list[SavedEva
 
 def _values(run: SavedEvaluation, replicates: int) -> dict[str, dict[str, float]]:
     """Every number of a run with its interval."""
-    statistics, counts = _statistics(run, image_values(run), usable(run.probs, run.label))
+    statistics, counts = score_statistics(run, image_values(run), usable(run.probs, run.label))
     return _defined(bootstrap(statistics, len(run.rows), run.groups, replicates), counts)
 
 
@@ -142,9 +172,9 @@ def _differences(run: SavedEvaluation, first: SavedEvaluation, replicates: int) 
     told = [name for name in ("label", *(f"true_{each}" for each in run.classes)) if name in first.rows[0]]
     pairs = zip(run.rows, first.rows, strict=True)
     run = replace(run, rows=[row | {name: base[name] for name in told} for row, base in pairs])
-    statistics, counts = _statistics(run, own, known)
+    statistics, counts = score_statistics(run, own, known)
     differences = bootstrap_differences(
-        statistics, _statistics(first, baseline, known)[0], len(first.rows), first.groups, replicates
+        statistics, score_statistics(first, baseline, known)[0], len(first.rows), first.groups, replicates
     )
     return _defined(differences, counts)
 
@@ -158,36 +188,6 @@ def _defined(
         for name, number in numbers.items()
         if not np.isnan(number.value)
     }
-
-
-def _statistics(
-    run: SavedEvaluation, values: dict[str, Floats], known: Flags
-) -> tuple[list[Statistic], dict[str, int]]:
-    """All scores, named `section/name` as in metrics.json, and how many images are behind those that are means.
-
-    The values are some of `image_values`; classes are scored on the images (N,) that are `known`.
-    """
-    statistics: list[Statistic] = []
-    counts: dict[str, int] = {}
-    groups = present(images_by_class(run.label, run.classes))
-    for section in ("segmentation", "class_maps"):
-        part = {name: column for name, column in values.items() if (name in MAP_COLUMNS) == (section == "class_maps")}
-        statistics.append(_named_in(f"{section}/", means(part, groups)))
-        counts |= {f"{section}/{name}": count for name, count in count_defined(part, groups).items()}
-    for prefix in ("", "infection_"):
-        pixels = {name: run.column(prefix + name) for name in PIXEL_COUNTS}
-        if not np.isnan(pixels["pixels_true"]).all():
-            statistics.append(_named_in(f"segmentation/{prefix}", global_scores(pixels)))
-    label = run.label
-    probs, label = run.probs, np.where(known if label.ndim == 1 else known[:, None], label, -1)
-    if usable(probs, label).any():
-        of_classes = [class_scores(probs, label, run.classes)] if label.ndim == 1 else []
-        statistics += [
-            *(_named_in("classification/", statistic) for statistic in of_classes),
-            _named_in("classification/", ranking_scores(probs, label, run.classes)),
-            _named_in("calibration/", calibration_scores(probs, label)),
-        ]
-    return statistics, counts
 
 
 def _named_in(prefix: str, statistic: Statistic) -> Statistic:

@@ -83,7 +83,7 @@ def bootstrap(
         seed: The same seed draws the same resamples.
     """
     values = _set_scores(statistics, images)
-    drawn = _resampled(statistics, draw_weights(images, groups, replicates, seed))
+    drawn = resample(statistics, images, groups, replicates, seed)
     return {name: Interval(value, *_limits(drawn[name])) for name, value in values.items()}
 
 
@@ -106,12 +106,25 @@ def bootstrap_differences(
         scores = _evaluate(first, weights), _evaluate(second, weights)
         return {name: scores[0][name] - scores[1][name] for name in both}
 
-    drawn = _resampled([difference], draw_weights(images, groups, replicates, seed))
+    drawn = resample([difference], images, groups, replicates, seed)
     found = {}
     for name in both:
         value, (low, high, undefined) = values[0][name] - values[1][name], _limits(drawn[name])
         found[name] = Difference(value, low, high, _p_value(value, drawn[name]), undefined)
     return found
+
+
+def resample(
+    statistics: Sequence[Statistic],
+    images: int,
+    groups: Sequence[str | None] | None = None,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> dict[str, Floats]:
+    """Every score of every resample, (replicates,) by name, NaN where one does not define it; arguments as above."""
+    draws = draw_weights(images, groups, replicates, seed)
+    chunks = [_evaluate(statistics, weights) for weights in draws]
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
 def defined_in_both(first: dict[str, Floats], second: dict[str, Floats]) -> tuple[dict[str, Floats], dict[str, Floats]]:
@@ -164,12 +177,6 @@ def _set_scores(statistics: Sequence[Statistic], images: int) -> dict[str, float
 
 def _evaluate(statistics: Sequence[Statistic], weights: Floats) -> dict[str, Floats]:
     return {name: value for statistic in statistics for name, value in statistic(weights).items()}
-
-
-def _resampled(statistics: Sequence[Statistic], draws: Iterator[Floats]) -> dict[str, Floats]:
-    """Every score of every resample, (replicates,) by name."""
-    chunks = [_evaluate(statistics, weights) for weights in draws]
-    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
 def _limits(drawn: Floats) -> tuple[float, float, int]:

@@ -1,6 +1,5 @@
 """A comparison of runs: lines for the terminal, Markdown, LaTeX, every number as CSV, charts, and a page."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from lungseg.evaluation.intervals import Number
 from lungseg.reporting.chart_files import Chart, write_figures
 from lungseg.reporting.charts import Row, draw_intervals
-from lungseg.reporting.formatting import align, digits_of, escape_latex, format_interval, latex_table
+from lungseg.reporting.formatting import align, digits_of, format_interval, latex_cell, latex_table, markdown_table
 from lungseg.reporting.pages import render, sentence
 from lungseg.runs.whole_files import to_csv, write_json, write_text
 
@@ -34,19 +33,20 @@ def comparison_lines(content: Mapping[str, Any]) -> list[str]:
 
 def comparison_markdown(content: Mapping[str, Any]) -> str:
     """A table for a README or an issue."""
-    head = ["| " + " | ".join(HEAD) + " |", "|---|---|" + "---:|" * (len(HEAD) - 2)]
-    rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in _cells(content)]
     notes = [f"- {sentence(note)}" for note in content["notes"]]
-    return "\n".join([f"{_title(content)}.", "", *head, *rows, "", *notes]) + "\n"
+    table = markdown_table(HEAD, _cells(content), left=2)
+    return "\n".join([f"{comparison_title(content)}.", "", *table, "", *notes]) + "\n"
 
 
 def comparison_latex(content: Mapping[str, Any]) -> str:
     r"""A table that needs no LaTeX package; `\input{comparison.tex}` takes it."""
     draws = content["what"]["bootstraps"]
-    caption = f"{_title(content)}. Differences to {content['what']['baseline']} with 95 % intervals and p-values "
+    caption = (
+        f"{comparison_title(content)}. Differences to {content['what']['baseline']} with 95 % intervals and p-values "
+    )
     caption += f"of a paired bootstrap ({draws} resamples); p (Holm) is corrected for the number of rows."
-    rows = [[_latex_cell(cell) for cell in row] for row in _cells(content)]
-    return latex_table("lungseg.compare", caption, "llrrrrr", [_latex_cell(name) for name in HEAD], rows)
+    rows = [[latex_cell(cell) for cell in row] for row in _cells(content)]
+    return latex_table("lungseg.compare", caption, "llrrrrr", [latex_cell(name) for name in HEAD], rows)
 
 
 def comparison_csv(content: Mapping[str, Any]) -> str:
@@ -65,7 +65,7 @@ def comparison_page(content: Mapping[str, Any], charts: list[Chart]) -> str:
     """The page as HTML."""
     return render(
         "comparison.html.jinja",
-        title=f"Comparison: {_title(content)}",
+        title=f"Comparison: {comparison_title(content)}",
         head=HEAD,
         cells=_cells(content),
         charts=charts,
@@ -87,6 +87,12 @@ def comparison_charts(content: Mapping[str, Any]) -> list[Chart]:
     return charts
 
 
+def comparison_title(content: Mapping[str, Any]) -> str:
+    """What was compared, in a line."""
+    what = content["what"]
+    return f"{' and '.join(what['runs'])} on {what['images']} images ({', '.join(what['data'])})"
+
+
 def format_p(value: float | None) -> str:
     """`0.013`; `< 0.001`; `-` where there is none."""
     if value is None:
@@ -94,10 +100,9 @@ def format_p(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _title(content: Mapping[str, Any]) -> str:
-    """What was compared, in a line."""
-    what = content["what"]
-    return f"{' and '.join(what['runs'])} on {what['images']} images ({', '.join(what['data'])})"
+def signed(row: Mapping[str, Any]) -> str:
+    """The difference of a row of the table: `+0.012 [0.004, 0.020]`."""
+    return ("+" if row["difference"]["value"] >= 0 else "") + format_interval(_number(row), digits_of(row["name"]) + 1)
 
 
 def _cells(content: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -107,25 +112,15 @@ def _cells(content: Mapping[str, Any]) -> list[tuple[str, ...]]:
         digits = digits_of(row["name"]) + 1
         values = [f"{row[of]['value']:.{digits}f}" for of in ("baseline", "own")]
         p_values = format_p(row["difference"]["p_value"]), format_p(row["p_holm"])
-        cells.append((row["title"], row["run"], *values, _signed(row), *p_values))
+        cells.append((row["title"], row["run"], *values, signed(row), *p_values))
     return cells
 
 
 def _row(row: Mapping[str, Any], runs: list[str]) -> Row:
     words = f"{row['title']}: {row['run']}" if len(runs) > 1 else row["title"]
-    tooltip = f"{words}: {_signed(row)}, p {format_p(row['difference']['p_value'])}"
+    tooltip = f"{words}: {signed(row)}, p {format_p(row['difference']['p_value'])}"
     return Row(words, _number(row), runs.index(row["run"]), tooltip)
 
 
 def _number(row: Mapping[str, Any]) -> Number:
     return Number(*(row["difference"][end] for end in ("value", "low", "high", "undefined")))
-
-
-def _signed(row: Mapping[str, Any]) -> str:
-    """`+0.012 [0.004, 0.020]`."""
-    return ("+" if row["difference"]["value"] >= 0 else "") + format_interval(_number(row), digits_of(row["name"]) + 1)
-
-
-def _latex_cell(words: str) -> str:
-    """Escaped, with a true minus and a true less-than sign."""
-    return re.sub(r"(?<![\w.])-(?=\d)", "$-$", escape_latex(words)).replace("< ", "$<$ ")

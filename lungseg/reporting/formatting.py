@@ -1,5 +1,6 @@
 """Numbers as text: with their intervals, as headlines, and as LaTeX tables that need no package."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -168,6 +169,14 @@ def align(table: Sequence[Sequence[str]], left: int = 1) -> list[str]:
     ]
 
 
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> list[str]:
+    """Lines of a table in Markdown, its first columns flush left and the others flush right."""
+    sides = "|---" * left + "|---:" * (len(head) - left) + "|"
+    lines = ("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (head, *rows))
+    first, *others = lines
+    return [first, sides, *others]
+
+
 def latex_table(source: str, caption: str, columns: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table for a paper, made from `source`: the caption is text, headings and cells are LaTeX; columns as `lrr`."""
     lines = [
@@ -190,3 +199,8 @@ def latex_table(source: str, caption: str, columns: str, head: Sequence[str], ro
 def escape_latex(words: str) -> str:
     """Words with what LaTeX takes for commands escaped."""
     return "".join(_LATEX.get(letter, letter) for letter in words)
+
+
+def latex_cell(words: str) -> str:
+    """Escaped, with a true minus and a true less-than sign."""
+    return re.sub(r"(?<![\w.])-(?=\d)", "$-$", escape_latex(words)).replace("< ", "$<$ ")

@@ -75,7 +75,7 @@ def _check_against_config(sweep: Sweep) -> None:
             f"no run would be stopped; try min_iter: {max(1, epochs // 9)}",
         )
     if any(name.startswith("model.") for name in sweep.parameters):
-        _check_networks(config.model for config in configs)
+        check_networks(config.model for config in configs)
 
 
 def logged_metrics(config: Config) -> list[str]:
@@ -123,6 +123,30 @@ def check_report(sweep: Sweep) -> list[str]:
         wanted = "W&B's documentation requires one, though command says what runs: lungseg/fit.py"
         lines.append(f"  note: no 'program:'; {wanted}")
     return lines
+
+
+def check_networks(models: Iterable[ModelConfig]) -> None:
+    """Build each network without memory and weights: the encoders and options of smp are known to smp alone.
+
+    Raises:
+        UserError: One that cannot be built.
+    """
+    import torch
+
+    from lungseg.models.encoders import check_lite, smp_weights
+    from lungseg.models.network import LungNetwork
+
+    different = {repr(model): model for model in models}
+    for model in islice(different.values(), _MOST_NETWORKS_BUILT):
+        # Pretrained weights would be downloaded; that they exist is asked below.
+        without = replace(model, encoder_weights=None)
+        try:
+            with torch.device("meta"):
+                LungNetwork(without, 3)
+        except (RuntimeError, NotImplementedError):  # an encoder that reads its own weights while it is built
+            LungNetwork(without, 3)
+        smp_weights(model.encoder, model.encoder_weights)
+        check_lite(model.encoder, model.encoder_weights)
 
 
 def _size(sweep: Sweep) -> str:
@@ -188,23 +212,3 @@ def _why_not_logged(name: str, config: Config) -> str:
     lacks_infection = score.startswith("infection_") and not config.model.infection
     missing = "model.infection=false" if lacks_infection else f"{_TERMS[score.removeprefix('infection_')]}=0"
     return f"{name!r} is not logged by a run with {missing}"
-
-
-def _check_networks(models: Iterable[ModelConfig]) -> None:
-    """Build each network without memory and weights; the encoders and options of smp are known to smp alone."""
-    import torch
-
-    from lungseg.models.encoders import check_lite, smp_weights
-    from lungseg.models.network import LungNetwork
-
-    different = {repr(model): model for model in models}
-    for model in islice(different.values(), _MOST_NETWORKS_BUILT):
-        # Pretrained weights would be downloaded; that they exist is asked below.
-        without = replace(model, encoder_weights=None)
-        try:
-            with torch.device("meta"):
-                LungNetwork(without, 3)
-        except (RuntimeError, NotImplementedError):  # an encoder that reads its own weights while it is built
-            LungNetwork(without, 3)
-        smp_weights(model.encoder, model.encoder_weights)
-        check_lite(model.encoder, model.encoder_weights)

@@ -8,14 +8,9 @@ started several times it shares the runs out.
 import csv
 import json
 import math
-import os
-import signal
 import sys
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import optuna
@@ -23,31 +18,25 @@ from filelock import Timeout
 from optuna import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from lungseg.errors import UserError
 from lungseg.runs.run import Run
 from lungseg.sweeping import trials as attempts
-from lungseg.sweeping.child import Child
+from lungseg.sweeping.child import (
+    INTERRUPTED,
+    Child,
+    Stop,
+    check_process_groups,
+    last_words,
+    share_of,
+    work_side_by_side,
+)
 from lungseg.sweeping.spec import Sweep
 from lungseg.sweeping.trials import best_run, draw, folder_of, open_study, requeue, run_name, run_number, runs_of
 
 _POLL_S, _IDLE_S = 0.2, 1.0
-_INTERRUPTED = (-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT)
 
 
 class _LetGo(BaseException):
     """Leaves `Study.optimize` without an outcome: whatever is an Exception would become one."""
-
-
-class Stop(threading.Event):
-    """A handler of signals that only sets a flag, so that no write is torn apart; `number` is the first that came."""
-
-    number, twice = 0, False
-
-    def __call__(self, number: int, _: FrameType | None) -> None:
-        """Take a signal."""
-        self.twice = bool(self.number)
-        self.number = self.number or number
-        self.set()
 
 
 def run_sweep(sweep: Sweep, count: int | None = None, workers: int = 1) -> int:
@@ -61,28 +50,13 @@ def run_sweep(sweep: Sweep, count: int | None = None, workers: int = 1) -> int:
     Raises:
         UserError: On Windows.
     """
-    if not hasattr(os, "killpg"):
-        raise UserError("lungseg.sweep run: needs process groups, which Windows has not; use WSL, or a W&B agent")
+    check_process_groups("lungseg.sweep run")
     total = sweep.total(count)
     study, stop = open_study(sweep, create=True), Stop()
     print(f"sweep {sweep.name}: {sweep.method}, {total} runs in all, in {folder_of(sweep)}", flush=True)
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        with ThreadPoolExecutor(workers) as pool:
-            all_workers = [Worker(sweep, study, total, stop, _devices(n, workers)) for n in range(workers)]
-            started = [pool.submit(worker.work) for worker in all_workers]
-            try:
-                for ended in as_completed(started):
-                    ended.result()
-            finally:
-                stop.set()  # one that has failed ends the others
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    # As a shell says of a process that a signal has ended: a script around it must not take this for a failure.
+    work_side_by_side([Worker(sweep, study, total, stop, share_of(n, workers)).work for n in range(workers)], stop)
     if stop.number:
-        print(f"stopped by {signal.Signals(stop.number).name}; the same command continues", flush=True)
-        return 128 + stop.number
+        return stop.exit_code()
     states = [trial.state for trial in runs_of(study.get_trials(deepcopy=False)).values()]
     names = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "stopped early", TrialState.FAIL: "failed"}
     names[TrialState.RUNNING] = "running elsewhere"
@@ -175,7 +149,7 @@ class Worker:
                         _say(run.name, "stood still for too long; another process has taken it over")
                         raise _LetGo
             # A scheduler signals this process and the run in any order: was the run ended by it, ours decides.
-            if code is None or (code in _INTERRUPTED and self._stop.wait(2.0)):
+            if code is None or (code in INTERRUPTED and self._stop.wait(2.0)):
                 _say(run.name, "is ended, to be continued; once more to kill")
                 child.end(lambda: self._stop.twice)
                 self._study.tell(trial.number, state=TrialState.FAIL)
@@ -240,14 +214,6 @@ def final_value(run: Run, metric: str) -> float:
     return value if math.isfinite(value) else math.nan
 
 
-def last_words(log: Path, code: int) -> str:
-    """The line of a log that says why a run failed: its `error:`, else the last one, the end of a traceback."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("error: ")]
-    how = f"exit code {code}" if code >= 0 else f"ended by signal {-code}"
-    return (errors or lines or [how])[-1] if code >= 0 else f"{how}; last line: {lines[-1] if lines else ''}"
-
-
 def short(value: Any) -> str:
     """Write a value for people: a float with four digits, anything else as it is."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -255,10 +221,3 @@ def short(value: Any) -> str:
 
 def _say(name: str, line: str) -> None:
     print(f"run {int(name.rpartition('-')[2])}: {line}", flush=True)
-
-
-def _devices(slot: int, slots: int) -> dict[str, str]:
-    """The part of the listed GPUs that a slot gets; nothing where too few are listed to share them out."""
-    listed = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    share = len(listed) // slots
-    return {"CUDA_VISIBLE_DEVICES": ",".join(listed[slot * share : (slot + 1) * share])} if share else {}

@@ -37,9 +37,14 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
+def parse_yaml(text: str) -> Any:
+    """Parse YAML as W&B reads it; a key that stands twice is an error."""
+    return yaml.load(text, _Loader)
+
+
 def read_tree(path: Path) -> dict[str, Any]:
     """Read the file and check its top-level keys and the plain ones among them."""
-    tree = read_yaml(path, lambda text: yaml.load(text, _Loader), "keys such as 'method:'")
+    tree = read_yaml(path, parse_yaml, "keys such as 'method:'")
     check_keys("", tree, _KEYS, _FOREIGN)
     for key in (key for key in _TEXTS if key in tree):
         require(isinstance(tree[key], str) and tree[key].strip(), f"{key}: must be text, got {tree[key]!r}")

@@ -25,7 +25,8 @@ from lungseg.sweeping.schema import Method, check_keys, nearest, number, read_tr
 _WORDS = "${args_no_hyphens}"
 _PASSED = ("${env}", "${interpreter}", _WORDS)
 _EXAMPLE = ("${env}", "${interpreter}", "-m", "lungseg.fit", "--config", "configs/demo.yaml", _WORDS)
-_VARIABLE = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
+VARIABLE = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
+"""A variable of the environment, as W&B's agent writes it."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Sweep:
 
     def missing_variables(self) -> list[str]:
         """Names of `${envvar:NAME}` that are not set here: the agent would put the bare name in their place."""
-        return [name for part in self.command for name in _VARIABLE.findall(part) if name not in os.environ]
+        return [name for part in self.command for name in VARIABLE.findall(part) if name not in os.environ]
 
     def varying(self) -> list[str]:
         """Full keys of what differs from run to run."""
@@ -166,7 +167,7 @@ def _read_command(command: object) -> tuple[str, ...]:
     for part in (part for part in parts if part not in _PASSED):
         not_words = f"command: {part} does not give key=value words; did you mean '{_WORDS}'?"
         require(not part.startswith("${args"), not_words)
-        dropped = part.startswith("${") and not _VARIABLE.search(part)
+        dropped = part.startswith("${") and not VARIABLE.search(part)
         require(not dropped, f"command: W&B's agent knows no {part!r} and would drop it{nearest(part, _PASSED)}")
         holds_macro = any(macro in part for macro in (*_PASSED, "${args"))
         require(not holds_macro, f"command: {part!r}: a macro must be an item of its own")
@@ -197,5 +198,5 @@ def _expand(command: Sequence[str], values: Mapping[str, Any], interpreter: str 
     macros = {"${env}": ["/usr/bin/env"], "${interpreter}": [interpreter]}
     macros[_WORDS] = [f"{name}={value}" for name, value in values.items()]
     # A variable that is not set leaves its bare name, as with the agent; `check` has a note on it.
-    parts = (_VARIABLE.sub(lambda match: os.environ.get(match[1], match[1]), part) for part in command)
+    parts = (VARIABLE.sub(lambda match: os.environ.get(match[1], match[1]), part) for part in command)
     return [word for part in parts for word in macros.get(part, [part])]

@@ -19,7 +19,8 @@ from lungseg.errors import SweepError
 from lungseg.runs.run import Run
 from lungseg.sweeping import local, trials
 from lungseg.sweeping.checking import load_sweep
-from lungseg.sweeping.local import Stop, Worker, epochs_of, run_sweep
+from lungseg.sweeping.child import Stop, share_of
+from lungseg.sweeping.local import Worker, epochs_of, run_sweep
 from lungseg.sweeping.spec import Sweep
 from lungseg.sweeping.trials import STORAGE, draw, open_study, requeue, run_name, runs_of
 
@@ -243,8 +244,10 @@ def test_a_process_that_stood_still_gives_up_a_run_that_was_queued_again(monkeyp
 
 def test_workers_run_at_the_same_time_on_their_own_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,6,7")
-    assert [local._devices(slot, 2)["CUDA_VISIBLE_DEVICES"] for slot in range(2)] == ["3,5", "6,7"]
-    assert local._devices(0, 5) == {}
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert [share_of(slot, 2)["CUDA_VISIBLE_DEVICES"] for slot in range(2)] == ["3,5", "6,7"]
+    assert "CUDA_VISIBLE_DEVICES" not in share_of(0, 5)
+    assert share_of(0, 1) == {"CUDA_VISIBLE_DEVICES": "3,5,6,7"} and share_of(1, 99)["OMP_NUM_THREADS"] == "1"
 
 
 def test_folder_from_the_command_database_from_the_environment_and_a_rank_from_nobody(
