@@ -12,7 +12,7 @@ from pathlib import Path
 from lungseg import __version__
 from lungseg.errors import did_you_mean
 
-_NAMES = ("fit", "evaluate", "predict", "export", "app", "audit", "sweep", "study", "compare", "bench")
+_NAMES = ("fit", "evaluate", "predict", "export", "app", "audit", "sweep", "study", "ensemble", "compare", "bench")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ ORDER = (
     *("errors", "config", "runs", "data", "auditing", "models", "cam", "evaluation", "reporting", "inference"),
     *("exporting", "serving", "training", "sweeping"),
 )
-COMMANDS = ("fit", "evaluate", "predict", "export", "app", "audit", "sweep", "study", "compare", "bench")
+COMMANDS = ("fit", "evaluate", "predict", "export", "app", "audit", "sweep", "study", "ensemble", "compare", "bench")
 FILES = sorted(PACKAGE.rglob("*.py"))
 POSIX_ONLY = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
 PUBLIC_OF_NAMEDTUPLE = {"_fields", "_asdict", "_replace"}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lungseg.cam.layers import encoder_outputs
 from lungseg.cam.state import eager, evaluating, with_gradients
 from lungseg.errors import UserError
+from lungseg.models.ensemble import members_of
 from lungseg.models.network import LungNetwork
 
 BLUR_SHARE = 1 / 16  # Standard deviation of the insertion's blur as a share of the image's shorter side.
@@ -156,11 +157,10 @@ def randomisation_check(
         target = copy(images).class_logits.argmax(dim=1) if target is None else target.clone()
         generator = torch.Generator().manual_seed(seed)
         learned = method(copy, images, target)
-        assert copy.classifier is not None  # without classes there is no method that could be called
-        stages = {"classifier": list(copy.classifier.modules())}
-        if copy.merge is not None:
-            stages["merge"] = list(copy.merge.modules())
-        stages |= _encoder_stages(copy, images[:1])
+        stages: dict[str, list[nn.Module]] = {}
+        for member in members_of(copy):
+            for name, modules in _stages(member, images[:1]).items():
+                stages.setdefault(name, []).extend(modules)
         correlation = []
         for modules in stages.values():
             for module in modules:
@@ -180,6 +180,15 @@ def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
     a, b = (one - one.mean(dim=1, keepdim=True) for one in ranks)
     spread = a.norm(dim=1) * b.norm(dim=1)
     return torch.where(spread > 0, (a * b).sum(dim=1) / spread, torch.nan).float()
+
+
+def _stages(network: LungNetwork, image: Tensor) -> dict[str, list[nn.Module]]:
+    """Modules of a network by stage, from the classifier down."""
+    assert network.classifier is not None  # without classes there is no method that could be called
+    stages = {"classifier": list(network.classifier.modules())}
+    if network.merge is not None:
+        stages["merge"] = list(network.merge.modules())
+    return stages | _encoder_stages(network, image)
 
 
 def _encoder_stages(network: LungNetwork, image: Tensor) -> dict[str, list[nn.Module]]:

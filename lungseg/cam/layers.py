@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lungseg.cam.state import eager, ordinary, undisturbed
 from lungseg.errors import UserError, did_you_mean
+from lungseg.models.ensemble import Ensemble
 from lungseg.models.network import LungNetwork, LungOutput
 
 FEATURES = "features"
@@ -209,6 +210,8 @@ def _depth(network: LungNetwork) -> int:
 
 def _strides(network: LungNetwork) -> dict[str, int]:
     """Every layer's stride. Stages without channels, which stand in where transformers have none, are no layers."""
+    if isinstance(network, Ensemble):
+        return {FEATURES: network.stride}
     encoder, depth = network.segmenter.encoder, _depth(network)
     deepest = int(encoder.output_stride)
     own = getattr(encoder, "output_strides", [min(2**k, deepest) for k in range(1, depth + 1)])

@@ -63,6 +63,7 @@ class Measured:
     """(M, C) of Val; None if that is the split itself, is not there, or belongs to another data set."""
     val_label: Integers | None  # (M,) or (M, C).
     halves: Integers  # (N,) `EvaluationTarget.halves`.
+    disagreement: Floats | None = None  # (N, 2) of an ensemble: classes, lungs; as `LungOutput.disagreement`.
 
     @property
     def probs(self) -> Floats:
@@ -117,7 +118,13 @@ def measure(
         val_logits=np.concatenate([batch.logits for batch in val]) if val else None,
         val_label=np.concatenate([batch.label for batch in val]) if val else None,
         halves=halves,
+        disagreement=_joined([batch.disagreement for batch in outputs]),
     )
+
+
+def _joined(parts: Sequence[Floats | None]) -> Floats | None:
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if known else None
 
 
 def run_network(
@@ -187,7 +194,8 @@ def image_columns(measured: Measured, method: CamMethod | None, tuned: Tuned) ->
 
     `id`, `digest` (of the image's file: runs are compared on the same images), `group`, `label`, `predicted` (both
     empty where unknown), `class_set` (names with `|` between them), `correct`, `confidence` (probability of the
-    class predicted) and `confidence_scaled` (after temperature scaling), `prob_CLASS`; scores of the lung mask under
+    class predicted) and `confidence_scaled` (after temperature scaling), `prob_CLASS`; of an ensemble
+    `disagreement_classes` and `disagreement_lungs`; scores of the lung mask under
     their own names (`dice`, ...) and of the infection mask as `infection_...`; then those of one CAM method. NaN marks
     what is not known or undefined. Where an image may have several classes, `label` and `predicted` (those from their
     operating points on) are names with `|` between them or `none`, `true_CLASS` is 1, 0 or empty, and there is neither
@@ -196,6 +204,8 @@ def image_columns(measured: Measured, method: CamMethod | None, tuned: Tuned) ->
     probs, samples = measured.probs, measured.samples
     words, columns = (_finding_columns if measured.multi_label else _class_columns)(measured, tuned)
     columns |= {f"prob_{name}": probs[:, index] for index, name in enumerate(measured.classes)}
+    if (apart := measured.disagreement) is not None:
+        columns |= {"disagreement_classes": apart[:, 0], "disagreement_lungs": apart[:, 1]}
     for kind, result in measured.masks.items():
         for name, values in result.scores.items():
             column = columns[name if kind == "lung" else f"{kind}_{name}"] = np.full(len(samples), np.nan)

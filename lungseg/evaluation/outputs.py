@@ -67,6 +67,7 @@ class BatchOutputs:
     size: tuple[int, int]  # Height and width of the images, pixels.
     packed: dict[str, bytes]  # Masks by name, one bit a pixel, compressed; `mask` unpacks them.
     packed_probs: bytes | None = None  # What `infection_probs` unpacks.
+    disagreement: Floats | None = None  # (B, 2) of an ensemble: classes, lungs; as `LungOutput.disagreement`.
 
     @property
     def single_label(self) -> Integers:
@@ -192,6 +193,7 @@ def _outputs_of(
         size=(images.shape[-2], images.shape[-1]),
         packed={name: zlib.compress(np.packbits(mask.cpu().numpy()).tobytes(), 1) for name, mask in masks.items()},
         packed_probs=probs,
+        disagreement=None if output.disagreement is None else output.disagreement.double().cpu().numpy(),
     )
 
 

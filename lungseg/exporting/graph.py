@@ -47,6 +47,7 @@ class GraphOutputs(NamedTuple):
     infection_probs: Tensor | None = None
     """(B, S, S) float32 in [0, 1]: probability of infection; a file of a network that does not predict it has none."""
     infection_probs_full: Tensor | None = None  # (B, H, W) float32: `infection_probs` at the image's own size.
+    disagreement: Tensor | None = None  # (B, 2) float32 of an ensemble, of classes and of lungs; see `LungOutput`.
 
 
 class DeployedNetwork(nn.Module):
@@ -71,7 +72,7 @@ class DeployedNetwork(nn.Module):
         # Rounded as OpenCV rounds, so that the network sees the very pixels that it sees in `predict`.
         square = torch.where(fit.halves, (exact + 0.5).floor(), exact.round()).clamp(0, 255)
         output = self.network(square[:, None] / 255)
-        outputs = GraphOutputs(square=square.to(torch.uint8))
+        outputs = GraphOutputs(square=square.to(torch.uint8), disagreement=output.disagreement)
         if self.network.has_lung:
             mask_probs = output.mask_logits[:, 0].sigmoid()
             full = fit.rows_back @ mask_probs @ fit.columns_back.T
@@ -173,7 +174,8 @@ def _output_names(info: ModelInfo) -> list[str]:
     both = {"lung_map", "evidence_in_lungs", "lung_map_full"} if classes and masks else set()
     infected = info.description.get("model", {}).get("infection")
     infection = {"infection_probs", "infection_probs_full"} if infected else set()
-    there = {"square", *classes, *masks, *both, *infection}
+    ensemble = {"disagreement"} if "members" in info.description else set()
+    there = {"square", *classes, *masks, *both, *infection, *ensemble}
     return [name for name in GraphOutputs._fields if name in there]
 
 

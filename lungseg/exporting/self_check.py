@@ -96,6 +96,8 @@ def _expected(network: LungNetwork, info: ModelInfo, outputs: Arrays, box: Lette
         infection_probs = output.mask_logits[:, 1].sigmoid().numpy()
         full = np.stack([box.invert_map(probs) for probs in infection_probs])
         expected |= {"infection_probs": infection_probs, "infection_probs_full": full}
+    if output.disagreement is not None:
+        expected["disagreement"] = output.disagreement.numpy()
     return expected
 
 

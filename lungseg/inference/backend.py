@@ -20,6 +20,8 @@ class Outputs(NamedTuple):
     h * map_stride - S rows and as many columns are padding below and to the right."""
     infection_probs: NDArray[np.float32] | None = None
     """(B, S, S) float32 in [0, 1]: probability of infection; None of a network that does not predict it."""
+    disagreement: NDArray[np.float32] | None = None
+    """(B, 2) float32, of classes and of lungs, as `LungOutput.disagreement`; None of a single network."""
 
 
 def all_finite(arrays: Iterable[NDArray[Any] | None]) -> bool:

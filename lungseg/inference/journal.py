@@ -80,7 +80,8 @@ class Journal:
         # The same columns of every model: those on infection are empty where it is not predicted.
         infected = [*(f"infected_{part}" for part in Severity._fields), "infection_extrapolated"]
         about = ["flags", "flag_reasons", "width_px", "height_px", "mask", "infection_mask", "overlay", "error"]
-        columns = ["id", "predicted", *probs, "class_set", "evidence_in_lungs", *areas, *infected, *about]
+        apart = ["disagreement_classes", "disagreement_lungs"]  # of an ensemble
+        columns = ["id", "predicted", *probs, "class_set", *apart, "evidence_in_lungs", *areas, *infected, *about]
         rows = (json.loads(line) for _, line in sorted(self._lines.items()))
         write_text(self.path.with_name(CSV), csv_of(rows, columns))
 

@@ -29,6 +29,13 @@ class LungAreas(NamedTuple):
     right: float
 
 
+class Disagreement(NamedTuple):
+    """How far the members of an ensemble are from each other, 0 where they agree; NaN of what they do not predict."""
+
+    classes: float  # Mutual information of class and member, nats.
+    lungs: float  # 1 minus the mean dice of the members' lung probabilities with the ensemble's.
+
+
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """What is predicted of one image of H x W pixels and C classes."""
@@ -59,6 +66,7 @@ class Prediction:
     class_set: tuple[int, ...] | None = None
     """Indices of the classes that cannot be excluded, the likeliest first; None of a model without such sets. Of images
     of each class like those of Val, 90 % (`evaluation.class_sets.COVERAGE`) hold the true one."""
+    disagreement: Disagreement | None = None  # None of a single network.
 
     @property
     def label(self) -> int:
@@ -110,6 +118,11 @@ class Prediction:
         pairs = zip(self.finding_maps, named, strict=True)
         return np.concatenate([self._picture(cam, text, side_px, opacity, crop) for cam, text in pairs], axis=1)
 
+    def _disagreement(self) -> dict[str, float | None]:
+        """By name; None where it is not known."""
+        found = dict.fromkeys(Disagreement._fields) if self.disagreement is None else self.disagreement._asdict()
+        return {name: None if each is None or np.isnan(each) else round(each, 6) for name, each in found.items()}
+
     def _picture(
         self, cam: NDArray[np.float32], words: str, side_px: int, opacity: float, crop: bool
     ) -> NDArray[np.uint8]:
@@ -138,6 +151,7 @@ class Prediction:
             "predicted": self.name or None,
             **{f"prob_{name}": round(float(p), 6) if self.name else None for name, p in probabilities},
             "class_set": "|".join(self.classes[label] for label in self.class_set) if self.class_set else None,
+            **{f"disagreement_{name}": value for name, value in self._disagreement().items()},
             "evidence_in_lungs": None if self.evidence_in_lungs is None else round(self.evidence_in_lungs, 6),
             **{f"lung_{side}_px": int(getattr(px, side)) if self.has_lung else None for side in LungAreas._fields},
             **{f"lung_{side}_cm2": None if cm2 is None else round(getattr(cm2, side), 2) for side in LungAreas._fields},

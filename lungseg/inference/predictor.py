@@ -14,7 +14,7 @@ from lungseg.data.severity import severity_of
 from lungseg.errors import UserError, check
 from lungseg.inference.backend import Backend, all_finite
 from lungseg.inference.input_checks.checks import check_image, check_input
-from lungseg.inference.prediction import Flag, LungAreas, Prediction
+from lungseg.inference.prediction import Disagreement, Flag, LungAreas, Prediction
 from lungseg.inference.preprocess import Picture, enlarge_map, evidence_in_lungs, letterbox_of, read_picture, to_picture
 from lungseg.runs.model_info import ModelInfo
 from lungseg.runs.run import BOXED_ONNX, Run
@@ -33,6 +33,7 @@ class SquarePrediction(NamedTuple):
     infection_probs: NDArray[np.float32] | None = None  # (S, S) float32 in [0, 1]; None if the network predicts none.
     finding_maps: NDArray[np.float32] | None = None
     """(K, S, S) float32 class maps of the findings that are called, where an image may have several, else None."""
+    disagreement: NDArray[np.float32] | None = None  # (2,) float32 of an ensemble, as of `Outputs`.
 
 
 class Predictor:
@@ -134,7 +135,9 @@ class Predictor:
             infections = [each.infection_probs[i] for each in passes if each.infection_probs is not None]
             infection = _mean_of_mirrors(infections) if infections else None
             findings = found if self.info.multi_label else None
-            predicted.append(SquarePrediction(_mean_of_mirrors(masks), probs, class_map, infection, findings))
+            between = [each.disagreement[i] for each in passes if each.disagreement is not None]
+            apart = np.stack(between).mean(axis=0, dtype=np.float32) if between else None
+            predicted.append(SquarePrediction(_mean_of_mirrors(masks), probs, class_map, infection, findings, apart))
         return predicted
 
     def called(self, probs: NDArray[np.float32]) -> tuple[int, ...]:
@@ -154,7 +157,7 @@ class Predictor:
 
     def finish(self, picture: Picture, predicted: SquarePrediction) -> Prediction:
         """Bring what is predicted in the square back to the image, measure it, and check the input."""
-        if not all_finite(predicted):
+        if not all_finite(predicted._replace(disagreement=None)):
             return self._nothing_in(picture)
         box = letterbox_of(picture, self.info)
         mask = box.invert_map(predicted.mask_probs) > self.threshold
@@ -185,6 +188,7 @@ class Predictor:
             called,
             () if maps is None else tuple(map(box.invert_map, maps)),
             self.class_set(predicted.class_probs),
+            None if predicted.disagreement is None else Disagreement(*map(float, predicted.disagreement)),
         )
 
     def _nothing_in(self, picture: Picture) -> Prediction:

@@ -38,7 +38,9 @@ class TorchBackend:
             mask_probs, *infection_probs = masks.unbind(dim=1)
             class_probs = self.network.probabilities(output.class_logits / self.info.temperature)
             found = (mask_probs, class_probs, output.class_maps, *infection_probs)
-            return Outputs(*(one.float().cpu().numpy() for one in found))
+            outputs = Outputs(*(one.float().cpu().numpy() for one in found))
+            between = output.disagreement
+            return outputs if between is None else outputs._replace(disagreement=between.float().cpu().numpy())
 
 
 def load_torch(run: Run, device: str = "auto") -> TorchBackend:

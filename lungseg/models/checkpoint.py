@@ -12,7 +12,7 @@ import torch
 from lungseg import __version__
 from lungseg.data.classes import unknown_infections
 from lungseg.errors import UserError
-from lungseg.models.model_file import build_network, read_model_file, read_model_section
+from lungseg.models.model_file import build_networks, read_model_file, read_sections
 from lungseg.models.network import LungNetwork
 from lungseg.runs.calibration import Calibration, read_calibration
 from lungseg.runs.model_info import ModelInfo, check_classes
@@ -39,7 +39,7 @@ def load_model(run: Run) -> tuple[LungNetwork, ModelInfo]:
     temperature = calibration.temperature if calibration is not None else math.nan
     fitted = math.isfinite(temperature)
     description = {
-        "model": plain["model"],
+        **{name: plain[name] for name in ("model", "members") if name in plain},
         "training": {
             **{name: plain[name] for name in ("loss", "optim") if name in plain},
             "augment": dataclasses.asdict(config.augment),
@@ -94,11 +94,11 @@ def load_network(path: Path) -> tuple[LungNetwork, list[str]]:
         way = "load_from_checkpoint of its own module reads it"
         raise UserError(f"{path}: its classifier is {head!r}, which this package does not know; {way}")
     try:
-        model, classes = read_model_section(content["lungseg"].get("model")), content["lungseg"].get("classes")
+        sections, classes = read_sections(content["lungseg"]), content["lungseg"].get("classes")
         check_classes(classes)
     except UserError as error:
         raise UserError(f"{path}: not a model of this version of lungseg: {error}") from error
     # The training module holds more than its network, such as the weights of classes.
     tensors = {k.removeprefix("network."): v for k, v in content["state_dict"].items() if k.startswith("network.")}
     several = content["lungseg"].get("multi_label", False) is True  # which older checkpoints do not say
-    return build_network(path, model, len(classes), tensors, several), list(classes)
+    return build_networks(path, sections, len(classes), tensors, several), list(classes)

@@ -6,6 +6,7 @@ In the layout of the Hugging Face Hub such a file lies in a folder, with that JS
 import dataclasses
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from safetensors.torch import save
 from lungseg.config import ModelConfig
 from lungseg.config.fields import field_types, from_yaml
 from lungseg.errors import UserError, check
+from lungseg.models.ensemble import Ensemble
 from lungseg.models.network import LungNetwork
 from lungseg.runs.model_info import KEY, ModelInfo, info_from_json, info_to_json
 from lungseg.runs.run import HUB_CONFIG, HUB_WEIGHTS
@@ -54,10 +56,10 @@ def read_model_file(path: Path) -> tuple[LungNetwork, ModelInfo]:
         raise UserError(f"{path}: tensors, but not of lungseg: its header has no {KEY!r}, and there is no {HUB_CONFIG}")
     try:
         info = info_from_json(text)
-        config = read_model_section(info.description.get("model"))
+        sections = read_sections(info.description)
     except UserError as error:
         raise UserError(f"{path}: not a model of this version of lungseg: {error}") from error
-    network = build_network(path, config, len(info.classes), tensors, info.multi_label)
+    network = build_networks(path, sections, len(info.classes), tensors, info.multi_label)
     check(
         info.map_stride == network.stride,
         f"{path}: map_stride",
@@ -80,6 +82,31 @@ def read_model_section(values: Any) -> ModelConfig:
         except ValueError as error:
             raise UserError(f"model.{name}: {error}") from error
     return ModelConfig(**read)
+
+
+def read_sections(description: Mapping[str, Any]) -> list[ModelConfig]:
+    """The sections `model` of a file's own description: one, or of an ensemble those in `members`."""
+    members = description.get("members")
+    if members is None:
+        return [read_model_section(description.get("model"))]
+    check(isinstance(members, list) and len(members) >= 2, "members", "a list of two sections 'model' or more", members)
+    return [read_model_section(section) for section in members]
+
+
+def build_networks(
+    path: Path, sections: Sequence[ModelConfig], classes: int, tensors: dict[str, Any], multi_label: bool = False
+) -> LungNetwork:
+    """The network of one section, or the ensemble of several; arguments and errors as of `build_network`."""
+    if len(sections) == 1:
+        return build_network(path, sections[0], classes, tensors, multi_label)
+    starts = [f"members.{number}." for number in range(len(sections))]
+    if strange := next((name for name in tensors if not name.startswith(tuple(starts))), None):
+        raise UserError(f"{path}: its tensors are not those of an ensemble of {len(sections)} (first {strange})")
+    own = [{name.removeprefix(at): t for name, t in tensors.items() if name.startswith(at)} for at in starts]
+    members = [
+        build_network(path, *each, multi_label) for each in zip(sections, [classes] * len(own), own, strict=True)
+    ]
+    return Ensemble(members).eval()
 
 
 def build_network(

@@ -35,6 +35,10 @@ class LungOutput(NamedTuple):
     """(B, C, h, w) float32, any sign, summing to zero over the classes where an image has one of them;
     h = ceil(H / multiple) * multiple / stride."""
     features: Tensor  # (B, K, h, w): what the classifier's 1x1 convolution reads.
+    disagreement: Tensor | None = None
+    """(B, 2) float32 of an ensemble, 0 where its members agree, NaN of what they do not predict: the mutual information
+    of class and member in nats (Houlsby et al., arXiv 1112.5745), of findings their mean; and 1 minus the mean dice of
+    the members' lung probabilities with the ensemble's. None of a single network."""
 
     def lung(self) -> Tensor:
         """(B, H, W) bool: predicted lungs; all False of a network that predicts none."""

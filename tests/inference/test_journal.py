@@ -74,6 +74,6 @@ def test_the_table_is_sorted_has_a_cell_for_a_list_and_survives_a_name_that_is_n
     journal.add(_row("a\udcff", prob_x=0.5, flags=["blank", "one_lung"]))
     journal.write_csv()
     head, first, second = (tmp_path / "predictions.csv").read_text().splitlines()
-    assert head.startswith("id,predicted,prob_x,class_set,evidence_in_lungs")
+    assert head.startswith("id,predicted,prob_x,class_set,disagreement_classes,disagreement_lungs,evidence")
     assert first.startswith("a\\udcff,,0.5,") and "blank; one_lung" in first
     assert second.startswith("b,") and second.endswith(",bad")
