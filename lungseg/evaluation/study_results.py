@@ -24,8 +24,8 @@ from lungseg.evaluation.intervals import CONFIDENCE, resample
 from lungseg.evaluation.saved import Key, SavedEvaluation, image_values
 from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic
 
-_NO_SHARE = ("hd95", "asd", "components", "holes", "brier", "nll", "bias", "spearman", "pearson")
-"""Parts of the names of scores that are not bound to [0, 1], as intervals of others are."""
+_SIGNED, _UNBOUND = ("bias", "spearman"), ("hd95", "asd", "components", "holes", "brier")
+"""Parts of the names of scores that can be below 0, and above 1; the intervals of others end there."""
 REPLICATES = 2_000  # They give a variance, which needs fewer than the ends of an interval.
 
 
@@ -209,8 +209,9 @@ def _numbers(estimates: Mapping[str, _Estimate], differences: bool = False) -> d
         variances = [(each.image_variance, math.inf), *each.training_variances]
         reach = _reach(variances, 1 - CONFIDENCE)
         low, high = each.value - reach, each.value + reach
-        if not differences and not any(part in name for part in _NO_SHARE):
-            low, high = max(0.0, low), min(1.0, high)
+        if not differences:
+            low = low if any(part in name for part in _SIGNED) else max(0.0, low)
+            high = high if any(part in name for part in _UNBOUND) else min(1.0, high)
         numbers[name] = {
             "value": each.value,
             "low": low,

@@ -90,7 +90,8 @@ def comparison_charts(content: Mapping[str, Any]) -> list[Chart]:
 def comparison_title(content: Mapping[str, Any]) -> str:
     """What was compared, in a line."""
     what = content["what"]
-    return f"{' and '.join(what['runs'])} on {what['images']} images ({', '.join(what['data'])})"
+    *names, last = what["runs"]
+    return f"{', '.join(names)}{' and ' * bool(names)}{last} on {what['images']} images ({', '.join(what['data'])})"
 
 
 def format_p(value: float | None) -> str:
