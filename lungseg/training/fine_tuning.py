@@ -1,4 +1,4 @@
-"""Starting from another run's weights, unless that run learned from images this one is to be measured on."""
+"""Other runs to start from or to learn from, unless they learned from images that this one is to be measured on."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +9,7 @@ from lungseg.data.datamodule import LungDataModule
 from lungseg.errors import DataError, UserError
 from lungseg.models.checkpoint import load_model
 from lungseg.models.network import LungNetwork
+from lungseg.runs.model_info import ModelInfo
 from lungseg.runs.run import Run
 
 
@@ -18,21 +19,13 @@ def start_from(network: LungNetwork, data: LungDataModule, source: Path) -> None
     Args:
         network: Of the same architecture, but that it may predict infection where the other did not.
         data: Of this run, its samples found.
-        source: A run folder, a .ckpt file in one, or a model file. What a model file was trained on is not known.
+        source: See `load_other`.
 
     Raises:
-        UserError: Val or Test of this run hold images from Train of the other: numbers on them would flatter. Or the
-            model is of another architecture.
-        FileNotFoundError: Nothing there.
+        UserError, FileNotFoundError: As `load_other`, or the model is of another architecture.
     """
-    run = Run.open(source)
-    if run.kind == "onnx":
-        raise UserError(f"run.init: {source}: an ONNX file is for other programs; give the run it was exported from")
-    # Of the same fingerprint are the same images in the same splits, and nothing of Test or Val was learned from.
-    if run.fingerprint not in (None, data.fingerprint) and run.config_file.is_file():
-        _refuse_seen(data, source, run)
     # Through the network, not from tensors by name: any file that predicts can be started from.
-    other, _ = load_model(run)
+    other, _ = load_other("run.init", source, data)
     theirs, own = other.state_dict(), network.state_dict()
     # An infection channel may be added to a network that had none: the new channel starts as it was drawn.
     for name, value in theirs.items():
@@ -45,7 +38,28 @@ def start_from(network: LungNetwork, data: LungDataModule, source: Path) -> None
         raise UserError(f"run.init: {source} is of another architecture than the config's: {first}") from error
 
 
-def _refuse_seen(data: LungDataModule, source: Path, run: Run) -> None:
+def load_other(key: str, source: Path, data: LungDataModule) -> tuple[LungNetwork, ModelInfo]:
+    """Load the network of another run, as `load_model` gives it.
+
+    Args:
+        key: Of the config, that names the source.
+        source: A run folder, a .ckpt file in one, or a model file. What a model file was trained on is not known.
+        data: Of this run, its samples found.
+
+    Raises:
+        UserError: Val or Test of this run hold images from Train of the other: numbers on them would flatter.
+        FileNotFoundError: Nothing there.
+    """
+    run = Run.open(source)
+    if run.kind == "onnx":
+        raise UserError(f"{key}: {source}: an ONNX file is for other programs; give the run it was exported from")
+    # Of the same fingerprint are the same images in the same splits, and nothing of Test or Val was learned from.
+    if run.fingerprint not in (None, data.fingerprint) and run.config_file.is_file():
+        _refuse_seen(key, source, run, data)
+    return load_model(run)
+
+
+def _refuse_seen(key: str, source: Path, run: Run, data: LungDataModule) -> None:
     """Divide this run's data as the other run did; where that gives its fingerprint, its Train is known image by image.
 
     Another fingerprint is another data set, of which nothing is known.
@@ -65,7 +79,7 @@ def _refuse_seen(data: LungDataModule, source: Path, run: Run) -> None:
         seen = sum(sample.id in learned for sample in data.samples[split])
         if seen:
             raise UserError(
-                f"run.init: {source} was trained on {seen} of the {len(data.samples[split])} images of this run's "
+                f"{key}: {source} was trained on {seen} of the {len(data.samples[split])} images of this run's "
                 f"{split} split; divide the data as it did: data.split_seed={section.split_seed} "
                 f"data.test_fraction={section.test_fraction} data.fold={fold}"
             )
