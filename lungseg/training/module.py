@@ -10,7 +10,6 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 
 from lungseg.cam.lung import evidence_in_lungs, resize_map
 from lungseg.cam.methods import class_map_of
@@ -33,6 +32,7 @@ from lungseg.models.losses import (
 from lungseg.models.metrics import StageScores
 from lungseg.models.model_file import read_model_section
 from lungseg.models.network import LungNetwork, LungOutput
+from lungseg.training.schedule import lr_schedule
 
 Stage = Literal["train", "val", "test"]
 
@@ -268,16 +268,7 @@ class LungModule(LightningModule):
         steps = max(1, int(self.trainer.estimated_stepping_batches))
         batches = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
         self.steps_per_epoch = max(1.0, math.ceil(batches)) if math.isfinite(batches) else float(steps)
-        warmup = self.optim.warmup_epochs * self.steps_per_epoch
-        frozen = self.optim.frozen_encoder_epochs * self.steps_per_epoch
-
-        def factor(step: int) -> float:
-            return lr_factor(step, steps, warmup, self.optim.final_lr_factor)
-
-        def encoder_factor(step: int) -> float:
-            return 0.0 if step < frozen else factor(step)
-
-        schedule = LambdaLR(optimizer, [encoder_factor, factor])
+        schedule = lr_schedule(optimizer, self.optim, steps, self.steps_per_epoch)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_epoch_end(self) -> None:
@@ -285,14 +276,3 @@ class LungModule(LightningModule):
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
         self.log("train/lr", optimizer.param_groups[1]["lr"])
-
-
-def lr_factor(step: int, steps: int, warmup: float, final: float = 0.0) -> float:
-    """Linear warm-up to 1 over `warmup` steps, then half a cosine to `final` at `steps`.
-
-    Loshchilov, Hutter, "SGDR", ICLR 2017, without restarts.
-    """
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    progress = (step - warmup) / max(1.0, steps - warmup)
-    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))

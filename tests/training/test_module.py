@@ -22,7 +22,8 @@ from lungseg.models.checkpoint import load_network, read_checkpoint
 from lungseg.models.losses import dice_term
 from lungseg.runs.run import Run
 from lungseg.training.fitting import class_weights
-from lungseg.training.module import LungModule, Stage, lr_factor
+from lungseg.training.module import LungModule, Stage
+from lungseg.training.schedule import lr_factor
 
 
 def _module(model: ModelConfig, loss: LossConfig | None = None, optim: OptimConfig | None = None) -> LungModule:
