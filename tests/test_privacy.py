@@ -55,7 +55,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             path.rename(path.with_name(f"{FILE}-{path.name}"))
         _run(fit, f"data.root={phantoms}", f"data.cache_dir={place / 'cache'}", *TINY)
         run = place / "runs" / "one"
-        _run(fit, f"data.root={phantoms}", *TINY[:-1], "run.name=two", f"run.init={run}", "run.report=false")
+        others = (f"run.init={run}", f"loss.teacher={run}")
+        _run(fit, f"data.root={phantoms}", *TINY[:-1], "run.name=two", *others, "run.report=false")
         _run(evaluate, "--checkpoint", run, "--faithfulness", 2, "--bootstraps", 50, "--robustness", 2)
         for name in ("model.onnx", "model.safetensors", "model.pt2"):
             _run(export, "--checkpoint", run, "--output", place / "exported" / name)

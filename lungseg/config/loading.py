@@ -26,7 +26,7 @@ _RENAMED = {"cam": "overlays"}
 """Sections under the name they had one version ago, so that older run folders and users' files still load."""
 
 
-_PLACES = ("data.root", "data.cache_dir", "data.phantom.dir", "run.dir", "run.init")
+_PLACES = ("data.root", "data.cache_dir", "data.phantom.dir", "run.dir", "run.init", "loss.teacher")
 
 
 class _Setting(NamedTuple):

@@ -82,14 +82,23 @@ class LossConfig:
     """What a mistake costs, by the true class, as `Normal=0.5`; 1 where not named. They multiply `class_weights`."""
     label_smoothing: float = 0.0
     """Share of the target spread over all classes, in [0, 1)."""
+    teacher: str | None = None
+    """A run folder, a checkpoint or a .safetensors model whose class and mask probabilities are learned too, of every
+    training image (distillation)."""
+    teacher_weight: float = 1.0
+    """Of the divergence from the teacher, 0 or more; at 0 the teacher is not even loaded."""
 
     def __post_init__(self) -> None:
-        maps = ("evidence_weight", "localization_weight", "evidence_warmup_epochs")
-        for name in ("dice", "bce", "cross_entropy", *maps):
+        more = ("evidence_weight", "localization_weight", "evidence_warmup_epochs", "teacher_weight")
+        for name in ("dice", "bce", "cross_entropy", *more):
             check(0 <= getattr(self, name) < math.inf, f"loss.{name}", ">= 0 and finite", getattr(self, name))
         check(self.dice + self.bce + self.cross_entropy > 0, "loss", "above 0 in sum", 0)
         check(0 <= self.label_smoothing < 1, "loss.label_smoothing", "in [0, 1)", self.label_smoothing)
         self.costs()  # checks each entry
+
+    def without_paths(self) -> "LossConfig":
+        """The same losses, not telling where on this machine the teacher lies."""
+        return replace(self, teacher=None)
 
     def costs(self) -> dict[str, float]:
         """Map the classes named in `class_costs` to their cost."""

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lungseg.models.network import LungOutput
+
 MAP_TERMS = ("evidence_loss", "localization_loss")
 """Of class maps, by name."""
 
@@ -136,6 +138,40 @@ def localization_term(class_maps: Tensor, label: Tensor, infection: Tensor, know
     return Term(2 - share - (2 * overlap + 1) / (size + 1), known.float())
 
 
+def distillation_term(student: LungOutput, teacher: LungOutput, multi_label: bool) -> Term:
+    """Divergence of a student's probabilities from a teacher's, KL(teacher || student), of each image; 0 if they agree.
+
+    Of the classes `sum_c p_c log(p_c / q_c)`, with p of the teacher and q of the student; of several findings an image
+    the mean of their binary divergences. Each mask that both predict adds the mean of the binary divergences of its
+    pixels, which is the cross-entropy against the teacher's probabilities less the teacher's own entropy.
+
+    Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, at temperature 1. The teacher's
+    calibrated temperature is not applied: it was chosen by the labels of Val, which nothing may learn from; the student
+    is calibrated for itself; and what it learns must not depend on whether the teacher has been evaluated.
+
+    Args:
+        student: Outputs of B images.
+        teacher: Of the same images; one without masks or without classes teaches what it has.
+        multi_label: Classes do not exclude each other.
+
+    Returns:
+        Every image with weight 1: none needs a label or a mask of its own.
+    """
+    values = student.class_logits.new_zeros(len(student.class_logits))
+    own, others = student.class_logits, teacher.class_logits
+    if own.shape[1] and others.shape[1]:
+        if multi_label:
+            values = values + _binary_divergence(own, others).mean(dim=1)
+        else:
+            log_probs, wanted = own.log_softmax(dim=1), others.log_softmax(dim=1)
+            values = values + F.kl_div(log_probs, wanted, reduction="none", log_target=True).sum(dim=1)
+    shared = min(student.mask_logits.shape[1], teacher.mask_logits.shape[1])
+    if shared:
+        masks = _binary_divergence(student.mask_logits[:, :shared], teacher.mask_logits[:, :shared])
+        values = values + masks.mean(dim=(2, 3)).sum(dim=1)
+    return Term(values, torch.ones_like(values))
+
+
 def mixed_terms(own: Mapping[str, Term], others: Mapping[str, Term], share: Tensor) -> dict[str, Term]:
     """Terms of images that `data.mixup` has mixed: the losses with both targets, each by its share of the image.
 
@@ -162,6 +198,13 @@ def mixed_terms(own: Mapping[str, Term], others: Mapping[str, Term], share: Tens
         both = torch.cat([share * weights, (1 - share) * other.weights * (weights > 0)])
         terms[name] = Term(torch.cat([values, other.values]), both)
     return terms
+
+
+def _binary_divergence(logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """KL(teacher || student) of the probability behind each logit."""
+    probs = teacher_logits.sigmoid()
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, probs, reduction="none")
+    return cross_entropy - F.binary_cross_entropy_with_logits(teacher_logits, probs, reduction="none")
 
 
 def _area(class_maps: Tensor, mask: Tensor, stride: int) -> Tensor:

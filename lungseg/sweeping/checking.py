@@ -35,6 +35,8 @@ _ALL_TERMS = LossConfig(dice=1, bce=1, cross_entropy=1, evidence_weight=1, local
 _OF_CLASSES = ("loss.label_smoothing", "loss.class_weights", "loss.class_costs")
 _WEIGHED_BY = {"loss": (*_TERMS.values(), *_OF_CLASSES), "cross_entropy": _OF_CLASSES}
 """A loss cannot judge runs that each weigh it differently: the smallest weights would win."""
+_OF_TEACHER = ("loss.teacher", "loss.teacher_weight")
+"""They weigh the training loss alone, for Val is measured without the teacher."""
 _SCORES = ("score", "dice", "dice_global", "iou", "pixel_accuracy", "accuracy", "balanced_accuracy", "f1", "auroc")
 _MOST_GRID_RUNS = 200  # tried together, spread over the grid; each costs some 20 ms
 _MOST_NETWORKS_BUILT = 32
@@ -188,7 +190,8 @@ def _check_metric(sweep: Sweep, configs: list[Config]) -> None:
     wanted = "minimize" if score in ("loss", *_TERMS) else "maximize" if score in _SCORES else goal
     require(goal == wanted, f"metric: goal: {goal!r} of {name!r} would look for the worst; say {wanted!r}")
     for key, parameter in sweep.parameters.items():
-        weighs = key in _WEIGHED_BY.get(score, ()) and len(parameter.samples()) > 1
+        weighing = (*_WEIGHED_BY.get(score, ()), *(_OF_TEACHER if name == "train/loss" else ()))
+        weighs = key in weighing and len(parameter.samples()) > 1
         require(not weighs, f"{where} {name!r} changes with {key}, which is swept; take 'val/score'")
 
 

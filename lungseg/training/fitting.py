@@ -34,6 +34,7 @@ from lungseg.runs.whole_files import remove_parts, write_json, write_text
 from lungseg.training.callbacks import EpochLines, run_callbacks
 from lungseg.training.compiling import compile_network
 from lungseg.training.data_summary import say_what_data
+from lungseg.training.distillation import Teacher, load_teacher
 from lungseg.training.fine_tuning import start_from
 from lungseg.training.loggers import build_loggers, send_evaluation
 from lungseg.training.module import LungModule
@@ -81,11 +82,13 @@ class Training:
         with rank_zero_first(probe, rank):
             seed_everything(config.run.seed, workers=True, verbose=False)  # all ranks draw the same first weights
             data = _find_data(config, probe.world_size, rank)
+            teacher = load_teacher(config.loss, config.model, data)
             # Which now names the classes.
-            config = replace(config, data=data.config, model=_outputs(config.model, data, rank))
+            config = replace(config, data=data.config, model=_outputs(config.model, data, rank, teacher))
             _check_loss(config)
             weights, several = class_weights(config.loss, data), config.data.multi_label
             module = LungModule(config.model, config.loss, config.optim, data.classes, weights, several)
+            module.teacher = teacher
             if config.trainer.compile:
                 module.compiled = compile_network(module.network)
             if rank.is_zero:
@@ -214,9 +217,11 @@ def _find_data(config: Config, world_size: int, rank: Rank) -> LungDataModule:
     return data
 
 
-def _outputs(model: ModelConfig, data: LungDataModule, rank: Rank) -> ModelConfig:
-    """The section `model` without an output that no training image has a target for."""
+def _outputs(model: ModelConfig, data: LungDataModule, rank: Rank, teacher: Teacher | None) -> ModelConfig:
+    """The section `model` without an output that neither a training image nor a teacher has a target for."""
     if not model.lung or any(sample.lung is not None for sample in data.samples["train"]):
+        return model
+    if teacher is not None and teacher.has_lung:
         return model
     if rank.is_zero:
         words = "no training image has a lung mask: classes alone are learned, as with model.lung=false"

@@ -15,7 +15,7 @@ from lungseg.cam.lung import evidence_in_lungs, resize_map
 from lungseg.cam.methods import class_map_of
 from lungseg.config import LossConfig, ModelConfig, OptimConfig
 from lungseg.data.mixup import partner_targets
-from lungseg.errors import check
+from lungseg.errors import UserError, check
 from lungseg.models.checkpoint import read_checkpoint
 from lungseg.models.head import MapClassifier
 from lungseg.models.losses import (
@@ -32,6 +32,7 @@ from lungseg.models.losses import (
 from lungseg.models.metrics import StageScores
 from lungseg.models.model_file import read_model_section
 from lungseg.models.network import LungNetwork, LungOutput
+from lungseg.training.distillation import Teacher
 from lungseg.training.schedule import lr_schedule
 
 Stage = Literal["train", "val", "test"]
@@ -77,7 +78,7 @@ class LungModule(LightningModule):
         # Plain values, not save_hyperparameters: the checkpoint must load with weights_only=True, without our classes.
         self.plain: dict[str, Any] = {
             "model": asdict(model.without_paths()),
-            "loss": asdict(loss),
+            "loss": asdict(loss.without_paths()),
             "optim": asdict(optim),
         }
         self.plain |= {"classes": list(classes), "class_weights": list(class_weights), "multi_label": multi_label}
@@ -88,6 +89,7 @@ class LungModule(LightningModule):
         self.val_scores = StageScores(classes, model.infection, multi_label)
         self.test_scores = StageScores(classes, model.infection, multi_label)
         self.compiled: Callable[[Tensor], LungOutput] | None = None  # What trains in the network's place.
+        self.teacher: Teacher | None = None  # Which is none of this module's parts; see `load_teacher`.
         self.steps_per_epoch = 1.0  # Optimiser steps; set when training starts.
 
     @classmethod
@@ -112,9 +114,21 @@ class LungModule(LightningModule):
         return module.to(map_location)
 
     def setup(self, stage: str) -> None:
-        """Spare an encoder that is frozen to the end its backward pass; before the strategy looks for gradients."""
+        """Spare an encoder that is frozen to the end its backward pass; before the strategy looks for gradients.
+
+        Raises:
+            UserError: `loss.teacher` is set, and nobody has loaded it.
+        """
+        wants_teacher = self.loss.teacher is not None and self.loss.teacher_weight > 0
+        if stage == "fit" and wants_teacher and self.teacher is None:
+            raise UserError("loss.teacher: is not loaded; set module.teacher = load_teacher(module.loss, model, data)")
         if stage == "fit" and 0 < (self.trainer.max_epochs or 0) <= self.optim.frozen_encoder_epochs:
             self.network.segmenter.encoder.requires_grad_(False)
+
+    def on_fit_start(self) -> None:
+        """Put the teacher where this module has been put, since nothing but its own parts is moved along."""
+        if self.teacher is not None:
+            self.teacher.to(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add all that rebuilds this module, as plain values."""
@@ -139,6 +153,9 @@ class LungModule(LightningModule):
         terms = self.terms(output, batch)
         if "share" in batch:
             terms = mixed_terms(terms, self.terms(output, partner_targets(batch)), batch["share"])
+        # Of mixed images as they are: the teacher sees both chests at once, too. Val and Test go without, at no cost.
+        if stage == "train" and self.teacher is not None:
+            terms["distillation_loss"] = self.teacher.term(output, batch["image"])
         means = {name: term.mean() for name, term in terms.items()}
         if stage != "train":
             self._score(self._scores(stage), output, batch, terms)  # logged at the epoch's end, over all ranks
@@ -195,6 +212,7 @@ class LungModule(LightningModule):
             "cross_entropy": self.loss.cross_entropy,
             "evidence_loss": self.loss.evidence_weight,
             "localization_loss": self.loss.localization_weight,
+            "distillation_loss": self.loss.teacher_weight,
         }
 
     def _map_ramp(self) -> float:

@@ -371,7 +371,8 @@ def test_a_run_cannot_leave_its_folder_by_its_name(name: str) -> None:
 
 
 def test_what_leaves_the_machine_names_no_place() -> None:
-    places = ["data.root", "data.cache_dir", "data.phantom.dir", "run.dir", "run.init", "model.encoder_weights"]
+    places = ["data.root", "data.cache_dir", "data.phantom.dir", "run.dir", "run.init", "loss.teacher"]
+    places += ["model.encoder_weights"]
     sent = str(without_places(load_config(None, [f"{key}=/secret/place" for key in places])))
     assert "secret" not in sent and "'max_epochs': 50" in sent
     assert without_places(load_config(None, ["model.encoder_weights=lite0"]))["model"]["encoder_weights"] == "lite0"

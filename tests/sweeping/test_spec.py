@@ -224,6 +224,10 @@ def test_a_loss_is_no_judge_of_its_own_weights() -> None:
         parameters=parameters, metric=metric
     )
     assert _load(metric=metric).metric.name == "val/loss"
+    taught = {"loss.teacher_weight": {"values": [0.5, 1.0]}}
+    assert _load(parameters=taught, metric=metric).metric.name == "val/loss", "Val is measured without the teacher"
+    metric = {"name": "train/loss", "goal": "minimize"}
+    assert "'train/loss' changes with loss.teacher_weight" in _mistake(parameters=taught, metric=metric)
 
 
 def test_metric_must_be_logged_by_every_run_of_the_sweep() -> None:

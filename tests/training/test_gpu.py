@@ -14,7 +14,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lungseg.config import AugmentConfig, DataConfig, LossConfig, ModelConfig, OptimConfig
 from lungseg.data.datamodule import LungDataModule
+from lungseg.models.network import LungNetwork
 from lungseg.training.callbacks import AveragedWeights
+from lungseg.training.distillation import Teacher
 from lungseg.training.module import LungModule
 
 pytestmark = [
@@ -105,6 +107,7 @@ def test_no_step_waits_for_the_device(tiny_model: ModelConfig, phantoms: Path, t
     loss = LossConfig(evidence_weight=1, localization_weight=1)
     model = dataclasses.replace(tiny_model, infection=True, pooling="lung")
     module = LungModule(model, loss, OptimConfig(), ["COVID-19", "Non-COVID", "Normal"])
+    module.teacher = Teacher(LungNetwork(tiny_model, 3))  # which follows the module to its device
     trainer = Trainer(
         default_root_dir=tmp_path,
         accelerator="gpu",

@@ -15,7 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lungseg.config import AugmentConfig, DataConfig, LossConfig, ModelConfig, OptimConfig
 from lungseg.data.datamodule import LungDataModule
+from lungseg.models.network import LungNetwork
 from lungseg.training.callbacks import AveragedWeights, EpochLines, SeedEachEpoch
+from lungseg.training.distillation import Teacher
 from lungseg.training.module import LungModule
 
 _READS = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique_dim", "_unique2"}
@@ -80,6 +82,7 @@ def test_an_epoch_reads_nothing_between_its_log_steps(
     data.find_samples()
     model = dataclasses.replace(tiny_model, infection=True, pooling="lung", dropout=0.1)
     module = LungModule(model, loss, OptimConfig(frozen_encoder_epochs=0), data.classes, multi_label=several)
+    module.teacher = Teacher(LungNetwork(tiny_model, len(data.classes), several))
     reads = HostReads()
     trainer = Trainer(
         default_root_dir=tmp_path,

@@ -46,6 +46,7 @@ def _with(config: Config, key: str, value: Any) -> Config:
     [
         *(("optim.lr", 0.1), ("optim.weight_decay", 0.5), ("optim.encoder_lr_factor", 0.5), ("optim.average", 0.9)),
         *(("loss.dice", 2.0), ("loss.class_costs", ["Normal=2"]), ("augment.rotate", 1.0), ("model.head", "conv")),
+        *(("loss.teacher", "runs/other"), ("loss.teacher_weight", 0.5)),
         *(("data.fold", 1), ("data.test_fraction", 0.5), ("data.image_size", 64), ("data.exclude_leaks", True)),
         *(("run.seed", 1), ("run.init", "runs/other"), ("run.monitor", "val/dice"), ("run.patience", 3)),
     ],
