@@ -15,6 +15,8 @@ from lungseg.runs.rank import detect_rank
 BOXED = Path(__file__).parents[1] / "models" / "boxed" / "lungseg.safetensors"  # The model that comes with the package.
 BOXED_ONNX = BOXED.with_suffix(".onnx")  # The same one, exported: to predict without torch.
 METRICS_FILE, ROWS_FILE = "metrics.json", "per_image.csv"  # Of an evaluation; the first is written last.
+MIXED_DIVISIONS = "members of several divisions of the data"
+"""In place of the fingerprint of the data, of an ensemble: between them its members may have learned from any image."""
 HUB_CONFIG, HUB_WEIGHTS = "config.json", "model.safetensors"  # A folder in the layout of the Hugging Face Hub.
 
 Kind = Literal["checkpoint", "safetensors", "onnx"]

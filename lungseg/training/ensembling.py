@@ -20,11 +20,8 @@ from lungseg.models.checkpoint import load_network, read_checkpoint
 from lungseg.models.ensemble import Ensemble
 from lungseg.models.network import LungNetwork
 from lungseg.runs.environment import environment
-from lungseg.runs.run import Run, check_free
+from lungseg.runs.run import MIXED_DIVISIONS, Run, check_free
 from lungseg.runs.whole_files import digest, whole_file, write_json, write_text
-
-_MIXED = "members of several divisions of the data"
-"""In place of the fingerprint of the data: then no data are taken for those that all members were not trained on."""
 
 
 def write_ensemble(folders: Sequence[Path], output: Path) -> Run:
@@ -135,7 +132,7 @@ def _write(
     run, prints = Run(output), {each.fingerprint for each in runs}
     write_text(run.config_file, dump_config(config))
     made_of = [{"name": each.name, "checkpoint_digest": digest(each.model)} for each in runs]
-    known = prints.pop() or "" if len(prints) == 1 else _MIXED
+    known = prints.pop() or "" if len(prints) == 1 else MIXED_DIVISIONS
     write_json(run.environment_file, environment(known) | {"made_of": made_of})
     content = {"epoch": like["epoch"], "global_step": like.get("global_step", 0)}
     with whole_file(run.best_checkpoint) as part:

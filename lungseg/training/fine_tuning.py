@@ -10,7 +10,7 @@ from lungseg.errors import DataError, UserError
 from lungseg.models.checkpoint import load_model
 from lungseg.models.network import LungNetwork
 from lungseg.runs.model_info import ModelInfo
-from lungseg.runs.run import Run
+from lungseg.runs.run import MIXED_DIVISIONS, Run
 
 
 def start_from(network: LungNetwork, data: LungDataModule, source: Path) -> None:
@@ -53,6 +53,11 @@ def load_other(key: str, source: Path, data: LungDataModule) -> tuple[LungNetwor
     run = Run.open(source)
     if run.kind == "onnx":
         raise UserError(f"{key}: {source}: an ONNX file is for other programs; give the run it was exported from")
+    if run.fingerprint == MIXED_DIVISIONS:
+        raise UserError(
+            f"{key}: {source} is an ensemble of several divisions of the data, which together may have learned from "
+            "images of this run's Val and Test; make it of runs of one division"
+        )
     # Of the same fingerprint are the same images in the same splits, and nothing of Test or Val was learned from.
     if run.fingerprint not in (None, data.fingerprint) and run.config_file.is_file():
         _refuse_seen(key, source, run, data)

@@ -12,15 +12,20 @@ import torch
 import yaml
 
 from lungseg.command import run_command
+from lungseg.config import LossConfig
 from lungseg.config.loading import load_config
+from lungseg.data.datamodule import LungDataModule
 from lungseg.ensemble import _parser, main
+from lungseg.errors import UserError
 from lungseg.evaluation.evaluator import Options, evaluate
 from lungseg.evaluation.target import load_target
 from lungseg.inference.predictor import Predictor
 from lungseg.models.checkpoint import load_network, read_checkpoint
 from lungseg.models.ensemble import Ensemble
 from lungseg.runs.run import Run
+from lungseg.training.distillation import load_teacher
 from lungseg.training.ensembling import write_ensemble, write_soup
+from lungseg.training.fine_tuning import load_other
 
 FEW = Options(faithfulness=2, bootstraps=20, shortcuts=6, robustness=3)
 
@@ -97,6 +102,21 @@ def test_an_ensemble_of_folds_is_measured_on_no_val_that_a_member_has_learned_fr
     assert target.data_origin == "changed"
     evaluate(target, Options(faithfulness=0, bootstraps=20, shortcuts=0, robustness=0), target.output)
     assert not run.calibration_file.exists()
+    with pytest.raises(UserError, match=r"loss.teacher: .* is an ensemble of several divisions of the data"):
+        load_other("loss.teacher", run.folder, target.data)
+
+
+def test_an_ensemble_teaches(runs: list[Path], phantoms: Path) -> None:
+    for run in runs:
+        (run / "environment.json").unlink()
+    made = write_ensemble(runs, runs[0].parent / "made")
+    config = made.config()
+    data = LungDataModule(config.data, config.augment, 0)
+    data.find_samples()
+    teacher = load_teacher(LossConfig(teacher=str(made.folder)), config.model, data)
+    assert teacher is not None
+    network, images = load_network(made.model)[0], torch.rand(2, 1, 64, 64)
+    torch.testing.assert_close(teacher.term(network(images), images).values, torch.zeros(2), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".onnx"])
