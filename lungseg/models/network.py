@@ -25,7 +25,7 @@ _MISFITS = (RuntimeError, ValueError, AssertionError, IndexError)
 
 
 class LungOutput(NamedTuple):
-    """All that one pass gives; every field is always present."""
+    """All that one pass gives; every field but the last is always present."""
 
     mask_logits: Tensor
     """(B, M, H, W) float32; channel 0 is the lung, channel 1 the infection where the network has it. M is 0 without

@@ -233,7 +233,7 @@ def _break(target: EvaluationTarget, first: int) -> None:
 
     def hook(_: Any, __: Any, output: Any) -> Any:
         broken = torch.tensor([*seen, *[bool(first)] * len(output.class_logits)][: len(output.class_logits)])
-        values = [torch.where(broken.view(-1, *[1] * (v.ndim - 1)), torch.nan, v) for v in output]
+        values = [torch.where(broken.view(-1, *[1] * (v.ndim - 1)), torch.nan, v) for v in output[:4]]
         return type(output)(*values)
 
     target.network.register_forward_hook(hook)
