@@ -61,7 +61,8 @@ class Reader:
         self.predictor, self.classes = predictor, predictor.info.classes
         self._network: Any = getattr(predictor.backend, "network", None)
         self._load_torch, self._lock = load_torch, Lock()
-        self.methods = (CLOSED_FORM,) if self._network is None and load_torch is None else tuple(METHODS)
+        alone = (self._network is None and load_torch is None) or "members" in predictor.info.description
+        self.methods = (CLOSED_FORM,) if alone else tuple(METHODS)
         """Keys of `METHODS` that this model can do."""
 
     def read(self, path: Path, name: str) -> Case:
@@ -93,8 +94,9 @@ class Reader:
             if (method, each) not in case.maps:
                 case.maps[method, each] = self._map(case, method, each)
         several = np.stack([case.maps[method, each] for each in called]) if called else None
+        apart = None if outputs.disagreement is None else outputs.disagreement[0]
         found = SquarePrediction(
-            outputs.mask_probs[0], outputs.class_probs[0], case.maps[method, chosen], probs, several
+            outputs.mask_probs[0], outputs.class_probs[0], case.maps[method, chosen], probs, several, apart
         )
         return self.predictor.finish(case.picture, found)
 
@@ -109,7 +111,7 @@ class Reader:
         picture, square = self.predictor.prepare(image)
         with self._lock:  # two passes at once would share the cores, and both take longer
             outputs = self.predictor.backend(square[None])
-        if not all_finite(outputs):
+        if not all_finite(outputs._replace(disagreement=None)):  # NaN of what the members do not predict
             raise DataError(f"{name}: the network's output holds NaN or infinity; is the model whole?")
         return Case(name, picture, square, outputs)
 

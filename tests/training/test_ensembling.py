@@ -22,7 +22,9 @@ from lungseg.evaluation.target import load_target
 from lungseg.inference.predictor import Predictor
 from lungseg.models.checkpoint import load_network, read_checkpoint
 from lungseg.models.ensemble import Ensemble
+from lungseg.reporting.pages import render
 from lungseg.runs.run import Run
+from lungseg.serving.cases import Reader
 from lungseg.training.distillation import load_teacher
 from lungseg.training.ensembling import write_ensemble, write_soup
 from lungseg.training.fine_tuning import load_other
@@ -91,6 +93,12 @@ def test_an_ensemble_is_evaluated_calibrated_and_predicts_with_its_disagreement(
     assert predicted.disagreement is not None and predicted.class_set is not None
     assert predicted.disagreement.classes == pytest.approx(float(row["disagreement_classes"]), abs=1e-4)
     assert predicted.row()["disagreement_lungs"] == pytest.approx(float(row["disagreement_lungs"]), abs=1e-4)
+    reader = Reader(predictor)
+    shown = reader.predict(reader.read(image, "x"))
+    assert reader.methods == ("cam",) and shown.disagreement == pytest.approx(predicted.disagreement, abs=1e-5)
+    assert f"disagree by\n{predicted.disagreement.classes:.3f} nats on the class" in render(
+        "app_facts.html.jinja", found=shown, of_class="x"
+    )
     single = Predictor.load(runs[0], "cpu")(image)
     assert single.disagreement is None and single.row()["disagreement_classes"] is None
 
