@@ -24,7 +24,8 @@ from lungseg.config import LossConfig, ModelConfig, OptimConfig, OverlayConfig
 from lungseg.data.phantom.generator import draw_phantom
 from lungseg.models.encoders import LITES
 from lungseg.models.network import LungNetwork
-from lungseg.reporting.drawing import draw_sheet, png
+from lungseg.reporting.contact_sheet import draw_sheet
+from lungseg.reporting.drawing import png
 from lungseg.runs.progress import only_errors
 from lungseg.runs.whole_files import write_whole
 from lungseg.training.module import LungModule

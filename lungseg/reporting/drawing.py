@@ -1,10 +1,9 @@
-"""Pictures as pure functions to uint8 (H, W, 3): outlines, class maps over an X-ray, contact sheets; and as files."""
+"""Pictures as pure functions to uint8 (H, W, 3): outlines, class maps over an X-ray, words; and as files."""
 
 import base64
 import io
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,18 +23,6 @@ WARNING_COLOUR = (255, 120, 60)
 INK, PAPER = (225, 225, 225), (18, 18, 18)
 _FONTS = ("NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc", "DejaVuSans.ttf")
 """Those of Linux, macOS and Windows that know most scripts, then one that knows Latin, Greek, Cyrillic and Arabic."""
-
-
-@dataclass(frozen=True)
-class Tile:
-    """What is drawn of one sample. All arrays share H and W."""
-
-    image: Array  # (H, W) float in [0, 1].
-    true_lung: Array | None  # (H, W) bool.
-    predicted_lung: Array | None  # (H, W) bool; None if the network predicts none.
-    cam: Array | None  # (H, W) float, raw class map of the predicted class, any sign; None if it knows no classes.
-    caption: str
-    warning: str = ""  # Shown in the warning colour when not empty.
 
 
 class Text(NamedTuple):
@@ -115,54 +102,6 @@ def draw_colour_bar(height: int, width: int, opacity: float = 0.75) -> Array:
     return draw_map(np.full((height, width, 3), 90, np.uint8), ramp, opacity)
 
 
-def draw_tile(tile: Tile, side_px: int = 256) -> Array:
-    """One sample as panels: image; lung outlines; class map; the map inside the predicted lungs; one bar.
-
-    Panels of what the network does not give are left out.
-    """
-    size = fit_size(tile.image.shape, side_px)
-    plain = grey_to_rgb(resize(tile.image, size))
-    drawn, lung = [plain], None
-    if tile.predicted_lung is not None:
-        lung, outlined = resize_mask(tile.predicted_lung, size), plain
-        if tile.true_lung is not None:
-            outlined = draw_outline(outlined, resize_mask(tile.true_lung, size), TRUE_COLOUR)
-        drawn.append(draw_outline(outlined, lung, PREDICTED_COLOUR))
-    if tile.cam is not None:
-        inside = np.ones(plain.shape[:2], np.bool_) if lung is None else lung
-        strength = in_lung_units(resize(tile.cam, size), inside)
-        whole = draw_map(plain, strength)
-        drawn += (
-            [whole] if lung is None else [draw_outline(whole, lung, PREDICTED_COLOUR), draw_map(plain, strength * lung)]
-        )
-    panels = [centre(panel, side_px) for panel in drawn]
-    bar = np.concatenate([np.full((side_px, 4, 3), PAPER, np.uint8), draw_colour_bar(side_px, 10)], axis=1)
-    bar_parts = (
-        [] if tile.cam is None else [bar, _bar_labels(side_px, "lung\nmaximum" if lung is not None else "maximum")]
-    )
-    row = np.concatenate([*_with_gaps(panels, axis=1), *bar_parts], axis=1)
-    return np.concatenate([row, _text_strip(tile.caption, tile.warning, row.shape[1])], axis=0)
-
-
-def draw_sheet(tiles: Sequence[Tile], title: str, side_px: int = 256) -> Array:
-    """A contact sheet of one sample or more, one a row, with a title and a key. uint8 (H, W, 3)."""
-    rows = [draw_tile(tile, side_px) for tile in tiles]
-    width = rows[0].shape[1]
-    with_lung, with_map = tiles[0].predicted_lung is not None, tiles[0].cam is not None
-    names = ["X-ray", *[""] * with_lung, *["class map of the predicted class"] * with_map]
-    names += ["the same, inside the predicted lungs"] * (with_lung and with_map)
-    start = side_px + 12
-    texts = [Text(8, 5, title, 17)]
-    if with_lung:
-        texts += [
-            Text(start, 33, "lung: true", 12, TRUE_COLOUR),
-            Text(start + 64, 33, "predicted", 12, PREDICTED_COLOUR),
-        ]
-    texts += [Text(column * (side_px + 4) + 8, 33, name, 12) for column, name in enumerate(names)]
-    head = write_texts(np.full((54, width, 3), PAPER, np.uint8), texts)
-    return np.concatenate([head, *_with_gaps(rows, axis=0, gap_px=6)], axis=0)
-
-
 def png(picture: Array) -> bytes:
     """Encode a picture (H, W) grey or (H, W, 3) RGB uint8 as PNG, without any metadata."""
     # Level 1: files come by the thousand; level 3 takes 1.4 times as long for overlays smaller by 8 %.
@@ -233,7 +172,7 @@ def write_texts(picture: Array, texts: Sequence[Text]) -> Array:
         # names of files may hold what no font can show
         words = text.words.encode("utf-8", "replace").decode()
         pen.multiline_text(
-            (text.left, text.top), words, fill=text.colour, font=_load_font(text.size_px, words.isascii()), spacing=1
+            (text.left, text.top), words, fill=text.colour, font=load_font(text.size_px, words.isascii()), spacing=1
         )
     return np.asarray(image)
 
@@ -261,7 +200,7 @@ def _closed(points: Array) -> str:
 
 
 @cache
-def _load_font(size_px: int, is_ascii: bool) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def load_font(size_px: int, is_ascii: bool) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Pillow's own font in a size; it knows little but ASCII, beyond which the first of the `_FONTS` is taken."""
     found = find_spec("matplotlib")  # whose own font is not in the system's folders
     folder = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" if found and found.origin else Path()
@@ -269,28 +208,6 @@ def _load_font(size_px: int, is_ascii: bool) -> ImageFont.FreeTypeFont | ImageFo
         with suppress(OSError):
             return ImageFont.truetype(name, size_px)
     return ImageFont.load_default(size_px)
-
-
-def _with_gaps(parts: Sequence[Array], axis: int, gap_px: int = 4) -> list[Array]:
-    """The parts with strips of paper between them."""
-    shape = list(parts[0].shape)
-    shape[axis] = gap_px
-    gap = np.full(shape, PAPER, np.uint8)
-    return [piece for part in parts for piece in (part, gap)][:-1]
-
-
-def _bar_labels(side_px: int, unit: str) -> Array:
-    """Labels of the colour bar: the maximum (inside the lungs) is 1, and what exceeds it outside looks like 1."""
-    texts = [Text(4, 0, f"1 = {unit}\nor above", 11), Text(4, side_px // 2 - 7, "0.5", 11)]
-    texts += [Text(4, side_px - 28, "0 = no\nevidence", 11)]
-    return write_texts(np.full((side_px, 56, 3), PAPER, np.uint8), texts)
-
-
-def _text_strip(caption: str, warning: str, width: int) -> Array:
-    """The caption, and the warning after it in its own colour."""
-    end = ImageDraw.Draw(Image.new("L", (1, 1))).textlength(caption, font=_load_font(13, caption.isascii()))
-    texts = [Text(8, 3, caption, 13), Text(16 + end, 3, warning, 13, WARNING_COLOUR)]
-    return write_texts(np.full((22, width, 3), PAPER, np.uint8), texts)
 
 
 @cache

@@ -22,7 +22,8 @@ from lungseg.data.batch import unpack
 from lungseg.data.dataset import LungDataset
 from lungseg.data.sample import spread_over_classes
 from lungseg.models.metrics import mask_dice
-from lungseg.reporting.drawing import Array, Tile, draw_sheet, draw_tile, png
+from lungseg.reporting.contact_sheet import Tile, draw_sheet, draw_tile
+from lungseg.reporting.drawing import Array, png
 from lungseg.runs.whole_files import write_whole
 
 
