@@ -64,8 +64,8 @@ def fit(config: Config, stem: str = "fit") -> Path:
     import torch
 
     from lungseg.training.fitting import Training
-    from lungseg.training.loggers import finish_wandb
     from lungseg.training.signals import SignalHandler, Stopped
+    from lungseg.training.trackers.wandb_tracker import finish_wandb
 
     training = None
     try:

@@ -107,3 +107,25 @@ def test_importing_the_package_imports_nothing_else() -> None:
     assert set(lungseg.__all__) == {name for name in lungseg.__all__ if getattr(lungseg, name).__name__ == name}
     with pytest.raises(AttributeError, match="no attribute 'LungNet'"):
         lungseg.LungNet  # noqa: B018
+
+
+def test_a_tracker_of_ones_own_gets_scalars_and_pictures(
+    script: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lightning.pytorch import Trainer
+
+    _, names = script
+    own: dict[str, Any] = {}
+    exec(_blocks()[3], own)
+    before = names["module"]
+    module = lungseg.LungModule(before.plain["model"], {}, {}, before.classes)
+    Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=[own["PrintingTracker"]()],
+        callbacks=[lungseg.OverlayCallback(folder=tmp_path)],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+    ).fit(module, names["data"])
+    said = capsys.readouterr().out
+    assert "0 overlays ['#1 " in said and "'val/dice'" in said

@@ -239,7 +239,7 @@ def run_callbacks(config: Config, run: Run, lines: EpochLines, monitor: str, mod
     callbacks: list[Callback] = [
         SeedEachEpoch(config.run.seed),
         StopOnNonFinite(),
-        OverlayCallback(config.overlays, run.overlays, config.wandb.images),
+        OverlayCallback(config.overlays, run.overlays),
         *progress_callbacks(lines),  # after the overlays: an epoch whose line is printed is complete
         _checkpoint(run.best_checkpoint, monitor, mode),
         _checkpoint(run.last_checkpoint),  # its own callback: `save_last` of the other waits for a new best one

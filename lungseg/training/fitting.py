@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.loggers import WandbLogger
 
 from lungseg.config import Config, LossConfig, ModelConfig
 from lungseg.config.loading import dump_config
@@ -36,10 +35,12 @@ from lungseg.training.compiling import compile_network
 from lungseg.training.data_summary import say_what_data
 from lungseg.training.distillation import Teacher, load_teacher
 from lungseg.training.fine_tuning import start_from
-from lungseg.training.loggers import build_loggers, send_evaluation
+from lungseg.training.loggers import build_loggers
 from lungseg.training.module import LungModule
 from lungseg.training.resuming import check_continues, keep_config, last_row
 from lungseg.training.signals import SignalHandler
+from lungseg.training.trackers.tracker import Tracker
+from lungseg.training.trackers.wandb_tracker import unsent_folder
 from lungseg.training.trainer import build_trainer, rank_zero_first
 
 log = logging.getLogger(__name__)
@@ -159,29 +160,28 @@ class Training:
         rows, step = self._metrics_csv().rows(), int(kept["global_step"]) - 1
         numbers = final_numbers(rows, epoch, test, minutes, self.lines.speed, step)
         write_json(self.run.metrics_json, numbers)
-        offline = sorted(self.run.folder.glob("wandb/offline-run-*"))
-        loggers = [logger for logger in self.trainer.loggers if isinstance(logger, WandbLogger)]
-        unsent = offline[-1] if offline and any(logger.experiment.offline for logger in loggers) else None
-        if unsent is not None and len(offline) > 1:
-            unsent = unsent.with_name("offline-run-*")  # a folder for each time that the run was resumed
-        for line in summary_lines(numbers, self.run.folder, unsent):
+        for tracker in self._trackers():
+            tracker.log_result(numbers)
+        for line in summary_lines(numbers, self.run.folder, unsent_folder(self.run.folder)):
             print(line, flush=True)
         split = next((split for split in ("test", "val") if self.data.samples[split]), None)
         if self.config.run.report and split is not None:
             self._report(split)
 
     def _report(self, split: str) -> None:
-        """Evaluate the best checkpoint and send the numbers to W&B; a fault in it loses nothing of the run."""
+        """Evaluate the best checkpoint and hand it to the trackers; a fault in it loses nothing of the run."""
         print("report", flush=True)
         try:
             reported = report_run(self.run.folder, (), split, AFTER_TRAINING)
         except (ValueError, OSError) as error:
             log.warning("no report: %s", error)
             return
-        for logger in self.trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                send_evaluation(logger.experiment, reported.results)
+        for tracker in self._trackers():
+            tracker.log_evaluation(reported)
         print(f"report      {reported.page}", flush=True)
+
+    def _trackers(self) -> list[Tracker]:
+        return [logger for logger in self.trainer.loggers if isinstance(logger, Tracker)]
 
     def _metrics_csv(self) -> MetricsCsv:
         return next(logger for logger in self.trainer.loggers if isinstance(logger, MetricsCsv))

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import default_collate
@@ -22,25 +21,25 @@ from lungseg.data.batch import unpack
 from lungseg.data.dataset import LungDataset
 from lungseg.data.sample import spread_over_classes
 from lungseg.models.metrics import mask_dice
-from lungseg.reporting.contact_sheet import Tile, draw_sheet, draw_tile
+from lungseg.reporting.contact_sheet import Tile, draw_sheet, layer_on_sheet
 from lungseg.reporting.drawing import Array, png
 from lungseg.runs.whole_files import write_whole
+from lungseg.training.trackers.tracker import Layer, Picture, Tracker
 
 
 class OverlayCallback(Callback):
     """Draws a contact sheet an epoch, on rank zero, without touching the training's state.
 
-    The PNG is written first; then W&B gets each sample as an image with the lung masks as mask layers, and TensorBoard
-    the sheet. Names of files stay on this machine: what is sent names samples by number.
+    The PNG is written first; then each logger that is a `Tracker` gets the sheet with mask layers over its X-rays.
+    Names of files stay on this machine: what is sent names samples by number.
 
     Args:
         config: Section `overlays`; None: its defaults.
         folder: Takes `epoch_003.png`, ...
-        send_images: Hand the pictures to W&B as well.
     """
 
-    def __init__(self, config: OverlayConfig | None = None, folder: str | Path = "overlays", send_images: bool = True):
-        self.config, self.folder, self.send_images = config or OverlayConfig(), Path(folder), send_images
+    def __init__(self, config: OverlayConfig | None = None, folder: str | Path = "overlays"):
+        self.config, self.folder = config or OverlayConfig(), Path(folder)
         self.drawing_s = 0.0
         """Seconds it has taken."""
         self._batch: dict[str, Any] | None = None
@@ -75,8 +74,12 @@ class OverlayCallback(Callback):
         tiles = self.tiles(trainer, pl_module, self._batch)
         sheet = draw_sheet(tiles, f"epoch {self._pending}")
         # First the file: it is there even where a logger fails or sends nothing.
+        assert self._pending is not None
         write_whole(self.folder / f"epoch_{self._pending:03d}.png", png(sheet))
-        self._send(trainer, tiles, sheet)
+        trackers = [logger for logger in trainer.loggers if isinstance(logger, Tracker)]
+        pictures = [_picture(tiles, sheet)] if trackers else []
+        for tracker in trackers:
+            tracker.log_images("overlays", pictures, self._pending)
         self._drawn, self._pending = self._pending, None
         self.drawing_s += time.perf_counter() - start
 
@@ -124,26 +127,6 @@ class OverlayCallback(Callback):
         batch: dict[str, Any] = unpack(default_collate([dataset[0, index] for index in range(len(chosen))]))
         return batch
 
-    def _send(self, trainer: Trainer, tiles: list[Tile], sheet: Array) -> None:
-        """Hand the pictures to the loggers that take some."""
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger) and self.send_images:
-                logger.log_image(
-                    "overlays",
-                    [draw_tile(tile) for tile in tiles],
-                    caption=[tile.caption + (f" | {tile.warning}" if tile.warning else "") for tile in tiles],
-                )
-                if tiles[0].predicted_lung is None:
-                    continue
-                logger.log_image(
-                    "lungs",
-                    [(np.clip(tile.image, 0, 1) * 255).astype(np.uint8) for tile in tiles],
-                    caption=[tile.caption for tile in tiles],
-                    masks=[_wandb_masks(tile) for tile in tiles],
-                )
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("overlays", sheet, trainer.global_step, dataformats="HWC")
-
 
 def _caption(
     number: int, batch: dict[str, Any], classes: Sequence[str], probs: Tensor, dice: float | None, evidence: Evidence
@@ -174,11 +157,16 @@ def _caption(
     return "  ".join(parts)
 
 
-def _wandb_masks(tile: Tile) -> dict[str, Any]:
-    """Mask layers a reader can toggle: 1 is lung."""
-    names = {0: "outside", 1: "lung"}
-    assert tile.predicted_lung is not None
-    masks = {"predicted": {"mask_data": tile.predicted_lung.astype(np.uint8), "class_labels": names}}
-    if tile.true_lung is not None:
-        masks["true"] = {"mask_data": tile.true_lung.astype(np.uint8), "class_labels": names}
-    return masks
+def _picture(tiles: Sequence[Tile], sheet: Array) -> Picture:
+    """The sheet with what is known of each X-ray as layers over it."""
+    layers = {}
+    for name in ("true", "predicted"):
+        lungs = [getattr(tile, f"{name}_lung") for tile in tiles]
+        if any(lung is not None for lung in lungs):
+            labels = [
+                np.zeros(tile.image.shape, np.uint8) if lung is None else lung.astype(np.uint8)
+                for tile, lung in zip(tiles, lungs, strict=True)
+            ]
+            layers[name] = Layer(layer_on_sheet(labels, sheet), {1: "lung"})
+    lines = [tile.caption + (f" | {tile.warning}" if tile.warning else "") for tile in tiles]
+    return Picture(sheet, layers, "\n".join(lines))

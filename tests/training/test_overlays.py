@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger
 from PIL import Image
 
 from lungseg.cam.state import evaluating
@@ -17,6 +17,8 @@ from lungseg.data.covidqu import CLASSES
 from lungseg.data.datamodule import LungDataModule
 from lungseg.training.module import LungModule
 from lungseg.training.overlays import OverlayCallback
+from lungseg.training.trackers.tensorboard_tracker import TensorBoardTracker
+from lungseg.training.trackers.tracker import Picture
 
 
 def _data(phantoms: Path) -> LungDataModule:
@@ -123,32 +125,49 @@ def test_drawing_is_on_rank_zero_only(tiny_model: ModelConfig, phantoms: Path, t
     assert not list(tmp_path.iterdir())
 
 
-def test_wandb_gets_images_with_mask_layers_and_no_file_names(
-    tiny_model: ModelConfig, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+class Taking(Logger):
+    """A tracker as another package may bring one: it keeps what it is given."""
+
+    name, version = "taking", ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path()
+        self.given: list[tuple[str, list[Picture], int]] = []
+
+    def log_hyperparams(self, params: Any) -> None: ...
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None: ...
+
+    def log_images(self, name: str, pictures: list[Picture], epoch: int) -> None:
+        assert (self.folder / f"epoch_{epoch:03d}.png").is_file(), "the file comes first"
+        self.given.append((name, pictures, epoch))
+
+    def log_result(self, numbers: Any) -> None: ...
+
+    def log_evaluation(self, reported: Any) -> None: ...
+
+
+def test_a_tracker_gets_the_sheet_with_layers_on_its_x_rays_and_no_file_names(
+    tiny_model: ModelConfig, phantoms: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    sent: list[tuple[str, list[Any], dict[str, Any]]] = []
-    monkeypatch.setattr(WandbLogger, "log_image", lambda self, key, images, **rest: sent.append((key, images, rest)))
-    monkeypatch.setattr(WandbLogger, "log_metrics", lambda self, metrics, step=None: None)
-    monkeypatch.setattr(WandbLogger, "experiment", property(lambda _: None))
-    logger = WandbLogger(save_dir=tmp_path, offline=True)
-    _fit(tiny_model, _data(phantoms), [OverlayCallback(OverlayConfig(samples=3), tmp_path / "o")], [logger])
-    (overlays, lungs) = sent
-    assert (overlays[0], lungs[0]) == ("overlays", "lungs") and len(overlays[1]) == 3
-    layers = lungs[2]["masks"][0]
-    assert set(layers) == {"predicted", "true"} and layers["true"]["mask_data"].dtype == np.uint8
-    assert not any(word in str(overlays[2]["caption"]) for word in ("png", "covid_", "Train", "Val"))
-    sent.clear()
-    callback = OverlayCallback(OverlayConfig(samples=3), tmp_path / "p", send_images=False)
-    _fit(tiny_model, _data(phantoms), [callback], [logger])
-    assert not sent and (tmp_path / "p/epoch_000.png").is_file()
+    tracker = Taking()
+    tracker.folder = tmp_path
+    _fit(tiny_model, _data(phantoms), [OverlayCallback(OverlayConfig(samples=3), tmp_path)], [tracker], epochs=2)
+    assert [(name, epoch) for name, _, epoch in tracker.given] == [("overlays", 0), ("overlays", 1)]
+    (picture,) = tracker.given[1][1]
+    assert (picture.pixels == np.asarray(Image.open(tmp_path / "epoch_001.png"))).all()
+    assert set(picture.layers) == {"predicted", "true"} and picture.caption.count("\n") == 2
+    for layer in picture.layers.values():
+        assert layer.labels.shape == picture.pixels.shape[:2] and not layer.labels[:, 256:].any()
+    assert not any(word in picture.caption for word in ("png", "covid_", "Train", "Val"))
 
 
 def test_tensorboard_gets_the_sheet(tiny_model: ModelConfig, phantoms: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    logger = TensorBoardLogger(tmp_path, name="tb", version="")
+    logger = TensorBoardTracker(tmp_path, name="tb", version="")
     _fit(tiny_model, _data(phantoms), [OverlayCallback(OverlayConfig(samples=1), tmp_path / "o")], [logger])
     events = EventAccumulator(str(tmp_path / "tb"))
     events.Reload()

@@ -1,0 +1,36 @@
+"""What a tracker takes beyond the scalars that any logger of Lightning gets: pictures, the result, the evaluation."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from lungseg.reporting.drawing import Array
+from lungseg.reporting.report_run import Reported
+
+
+class Layer(NamedTuple):
+    """A mask that a viewer may switch on and off over a picture."""
+
+    labels: Array  # uint8 (H, W) of the picture; 0 is nothing.
+    names: dict[int, str]  # Of the labels from 1 on.
+
+
+class Picture(NamedTuple):
+    """A picture as trackers take it; it names samples by number, never by file."""
+
+    pixels: Array  # uint8 (H, W, 3) or (H, W).
+    layers: Mapping[str, Layer]
+    caption: str
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """A logger of Lightning's with these three methods; all are called on rank zero alone."""
+
+    def log_images(self, name: str, pictures: Sequence[Picture], epoch: int) -> None:
+        """Take the pictures of an epoch, which come before its scalars."""
+
+    def log_result(self, numbers: Mapping[str, float]) -> None:
+        """Take the final numbers, as in `metrics.json`."""
+
+    def log_evaluation(self, reported: Reported) -> None:
+        """Take the evaluation of the best checkpoint, after all else."""

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import wandb
+
+from lungseg.reporting.report_run import Reported
+from lungseg.training.trackers.tracker import Layer, Picture
+from lungseg.training.trackers.wandb_tracker import WandbTracker, finish_wandb
+
+
+class Recorder:
+    """Stands for a W&B run: what each call of `log` was given."""
+
+    def __init__(self) -> None:
+        self.logged: list[dict[str, Any]] = []
+        self.summary: dict[str, Any] = {}
+
+    def log(self, values: dict[str, Any]) -> None:
+        self.logged.append(values)
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    recorder = Recorder()
+    monkeypatch.setattr(WandbTracker, "experiment", recorder)
+    return recorder
+
+
+def test_pictures_have_their_layers_as_masks_and_may_be_kept_back(recorder: Recorder, tmp_path: Path) -> None:
+    layer = Layer(np.eye(8, dtype=np.uint8), {1: "lung"})
+    picture = Picture(np.zeros((8, 8, 3), np.uint8), {"true": layer}, "#1\n#2")
+    WandbTracker(save_dir=tmp_path, offline=True).log_images("overlays", [picture], 3)
+    (row,) = recorder.logged
+    (image,) = row["overlays"]
+    assert row["epoch"] == 3 and isinstance(image, wandb.Image) and image._caption == "#1\n#2"
+    assert set(image._masks) == {"true"} and image._masks["true"]._val["class_labels"] == {1: "lung"}
+    recorder.logged.clear()
+    WandbTracker(images=False, save_dir=tmp_path, offline=True).log_images("overlays", [picture], 3)
+    assert not recorder.logged
+
+
+def test_wandb_gets_numbers_tables_and_curves_but_no_names_of_files(
+    reported: Reported, untrained: Path, recorder: Recorder, tmp_path: Path
+) -> None:
+    results = reported.results
+    WandbTracker(save_dir=tmp_path, offline=True).log_evaluation(reported)
+    assert len(recorder.logged) == 1, "one step"
+    logged = recorder.logged[0]
+    assert logged["evaluation_test/dice"] == results.segmentation["dice"].value
+    matrix = logged["evaluation_test/confusion_matrix"]
+    assert isinstance(matrix, wandb.Table)
+    assert [row[2] for row in matrix.data] == [count for row in results.confusion for count in row]
+    assert {"evaluation_test/roc_curve", "evaluation_test/precision_recall_curve"} <= logged.keys()
+    assert recorder.summary == {"evaluation_test/shortcuts": results.verdict.flag if results.verdict else None}
+    said = repr([table.data for table in logged.values() if isinstance(table, wandb.Table)])
+    assert str(untrained.parent) not in said and ".png" not in said
+
+
+def test_what_a_server_has_not_taken_at_the_end_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    def finish(exit_code: int) -> None:
+        raise TimeoutError("Timed out finishing run.")
+
+    run = SimpleNamespace(dir="/runs/one/wandb/run-1/files", offline=False)
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=run, finish=finish))
+    finish_wandb(0)
+    assert capsys.readouterr().out == "W&B         sending what is left, for 60 s at most\n"
+    assert "not all was sent in 60 s; send the rest with: wandb sync /runs/one/wandb/run-1" in caplog.text
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=None, finish=finish))
+    finish_wandb(0)
+    assert capsys.readouterr().out == ""
