@@ -8,6 +8,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,26 @@ def test_offline_wandb_files_hold_no_path_of_this_machine(run: Path, phantoms: P
         if path.is_file() and "logs" not in path.parts:
             content = path.read_bytes()
             assert str(phantoms).encode() not in content and b"covid_" not in content, path
+
+
+def test_wandb_holds_what_metrics_csv_and_metrics_json_hold(run: Path) -> None:
+    (folder,) = run.glob("wandb/offline-run-*")
+    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(folder)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    records = [json.loads(line) for line in said.splitlines()]
+    rows = [record["history"]["item"] for record in records if record["type"] == "history"]
+    epochs = [row for row in rows if "train/loss" in row]
+    assert len(epochs) == 2 and all({"val/dice", "overlays.count"} <= row.keys() for row in epochs), "one row an epoch"
+    for kept in csv.DictReader((run / "metrics.csv").open()):
+        place = int(kept.pop("epoch")), int(kept.pop("step"))
+        here = [row for row in rows if (row.get("epoch"), row.get("trainer/global_step")) == place]
+        for name in filter(kept.get, kept):
+            assert float(kept[name]) in [row.get(name) for row in here], (place, name)
+    updates = [record["summary"].get("update", {}) for record in records if record["type"] == "summary"]
+    summary = {name: value for update in updates for name, value in update.items()}
+    final = json.loads((run / "metrics.json").read_text())
+    assert summary["best_epoch"] == final["fit/best_epoch"]
+    assert all(summary[f"best/{n}" if n.startswith("val/") else n] == value for n, value in final.items())
 
 
 def test_the_same_config_and_seed_give_the_same_metrics_csv(

@@ -1,12 +1,14 @@
 """W&B as a tracker: Lightning's logger for the scalars, and an epoch's pictures, the result and the evaluation."""
 
 import logging
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from lungseg.reporting.formatting import of_main_classes
 from lungseg.reporting.report_run import Reported
@@ -16,14 +18,24 @@ from lungseg.training.trackers.tracker import Picture
 log = logging.getLogger(__name__)
 
 FINISH_S = 60.0  # How long W&B's server is waited for at the end, for what is still to be sent.
+_COUNTS = ("empty_truth", "empty_prediction", "evidence_undefined")  # Of images: the fewer the better.
 _CURVES = {
     "roc": ("1 - specificity", "sensitivity"),
     "precision_recall": ("sensitivity (recall)", "precision"),
 }
 
 
+_EPOCH, _STEP = "epoch", "trainer/global_step"
+_STEP_LOSS = "train/step_loss"  # The one scalar that is logged within an epoch.
+
+
 class WandbTracker(WandbLogger):
-    """A W&B run.
+    """A W&B run in which all that belongs to an epoch stands in one row, so that charts and pictures move together.
+
+    What comes is collected: an epoch's pictures, its validation, and last its training scores, with which the row is
+    logged. A row also ends where something of another step comes, or a name that it has; so of several validations
+    within an epoch each has a row. Losses of single steps have rows of their own. The run's summary holds the best
+    value so far of each score of an epoch, and at the end `best_epoch` and, as `best/...`, the numbers of that epoch.
 
     Args:
         images: Send pictures, which hold the X-rays' pixels.
@@ -33,15 +45,39 @@ class WandbTracker(WandbLogger):
     def __init__(self, images: bool = True, **settings: Any):
         super().__init__(**settings)
         self._images = images
+        self._row: dict[str, Any] = {}  # Not logged yet.
+        self._defined: set[str] = set()
+        self._best: dict[str, Any] | None = None  # Not known yet.
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Collect scalars; log at once what is of a single step, and the row of an epoch with its training scores."""
+        row = dict(metrics) | ({} if step is None else {_STEP: step})
+        if _STEP_LOSS in metrics:
+            self._commit()
+            self.experiment.log(row)
+            return
+        self._collect(row)
+        if any(name.startswith("train/") for name in metrics):
+            self._commit()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Log what is left: the test, the picture of an epoch that early stopping made the last, or a failed epoch."""
+        self._commit()
+        super().finalize(status)
 
     def log_images(self, name: str, pictures: Sequence[Picture], epoch: int) -> None:
         """Log the pictures with their layers as masks that a reader switches on and off."""
         if not self._images:
             return
-        self.experiment.log({name: [_wandb_image(picture) for picture in pictures], "epoch": epoch})
+        self._collect({_EPOCH: epoch, name: [_wandb_image(picture) for picture in pictures]})
 
     def log_result(self, numbers: Mapping[str, float]) -> None:
-        """Nothing yet: the scalars are there."""
+        """Put the numbers beside the best values in the summary, whose own may be of another epoch."""
+        of_best = {f"best/{name}": value for name, value in numbers.items() if name.startswith("val/")}
+        others = {name: value for name, value in numbers.items() if not name.startswith("val/")}
+        self.experiment.summary.update(of_best | others | {"best_epoch": int(numbers["fit/best_epoch"])})
 
     def log_evaluation(self, reported: Reported) -> None:
         """Log numbers, tables and curves, all in one step that goes on from the last."""
@@ -67,6 +103,37 @@ class WandbTracker(WandbLogger):
         self.experiment.log(logged)
         if results.verdict is not None:
             self.experiment.summary[f"{prefix}/shortcuts"] = results.verdict.flag
+
+    def _collect(self, row: Mapping[str, Any]) -> None:
+        here = self._row
+        other_place = any(here.get(axis, row[axis]) != row[axis] for axis in (_EPOCH, _STEP) if axis in row)
+        if other_place or (here.keys() & row.keys()) - {_EPOCH, _STEP}:
+            self._commit()
+        self._row = {**self._row, **row}
+
+    def _commit(self) -> None:
+        row, self._row = self._row, {}
+        if not row:
+            return
+        run, scores = self.experiment, [name for name in row if name.startswith(("train/", "val/"))]
+        # Lightning has made the step the axis of everything; what an epoch has one of is drawn over epochs.
+        for name in row.keys() - self._defined - {_EPOCH, _STEP}:
+            # A summary of W&B's own kind would stand under `val/dice.max`, where no sweep looks for `val/dice`.
+            run.define_metric(name, step_metric=_EPOCH, summary="none" if name in scores else None)
+        self._defined |= row.keys()
+        run.log(row)  # without a step of ours: W&B drops what comes with a lower one than it has seen
+        if self._best is None:  # a run that is resumed online has some
+            self._best = dict(run.summary)
+        better = {name: row[name] for name in scores if _is_better(name, row[name], self._best.get(name, math.nan))}
+        self._best |= better
+        if better:
+            run.summary.update(better)
+
+
+def _is_better(name: str, value: float, than: float) -> bool:
+    """Whether a score has improved: losses fall, all others rise; anything is better than NaN."""
+    falls = name.endswith(("loss", "cross_entropy", *_COUNTS))
+    return not math.isnan(value) and (math.isnan(than) or (value < than if falls else value > than))
 
 
 def finish_wandb(exit_code: int) -> None:

@@ -20,6 +20,10 @@ class Recorder:
     def __init__(self) -> None:
         self.logged: list[dict[str, Any]] = []
         self.summary: dict[str, Any] = {}
+        self.defined: dict[str, dict[str, Any]] = {}
+
+    def define_metric(self, name: str, **how: Any) -> None:
+        self.defined[name] = how
 
     def log(self, values: dict[str, Any]) -> None:
         self.logged.append(values)
@@ -35,14 +39,65 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
 def test_pictures_have_their_layers_as_masks_and_may_be_kept_back(recorder: Recorder, tmp_path: Path) -> None:
     layer = Layer(np.eye(8, dtype=np.uint8), {1: "lung"})
     picture = Picture(np.zeros((8, 8, 3), np.uint8), {"true": layer}, "#1\n#2")
-    WandbTracker(save_dir=tmp_path, offline=True).log_images("overlays", [picture], 3)
+    tracker = WandbTracker(save_dir=tmp_path, offline=True)
+    tracker.log_images("overlays", [picture], 3)
+    tracker.finalize("failed")
     (row,) = recorder.logged
     (image,) = row["overlays"]
     assert row["epoch"] == 3 and isinstance(image, wandb.Image) and image._caption == "#1\n#2"
     assert set(image._masks) == {"true"} and image._masks["true"]._val["class_labels"] == {1: "lung"}
     recorder.logged.clear()
-    WandbTracker(images=False, save_dir=tmp_path, offline=True).log_images("overlays", [picture], 3)
+    tracker = WandbTracker(images=False, save_dir=tmp_path, offline=True)
+    tracker.log_images("overlays", [picture], 3)
+    tracker.finalize("success")
     assert not recorder.logged
+
+
+PICTURE = Picture(np.zeros((4, 4), np.uint8), {}, "")
+
+
+def test_all_of_an_epoch_stands_in_one_row_and_steps_have_their_own(recorder: Recorder, tmp_path: Path) -> None:
+    tracker = WandbTracker(save_dir=tmp_path, offline=True)
+    for epoch in (0, 1):
+        tracker.log_metrics({"train/step_loss": 2.0, "epoch": epoch}, 10 * epoch + 5)
+        tracker.log_images("overlays", [PICTURE], epoch)
+        tracker.log_metrics({"val/dice": 0.5, "epoch": epoch}, 10 * epoch + 9)
+        tracker.log_metrics({"train/loss": 1.0, "epoch": epoch}, 10 * epoch + 9)
+        assert len(recorder.logged) == 2 * (epoch + 1), "the row is there when its epoch ends"
+    step, epoch, *_ = recorder.logged
+    assert step == {"train/step_loss": 2.0, "epoch": 0, "trainer/global_step": 5}
+    assert epoch.keys() == {"overlays", "val/dice", "train/loss", "epoch", "trainer/global_step"}
+    assert {name: how["step_metric"] for name, how in recorder.defined.items()} == dict.fromkeys(
+        ("overlays", "val/dice", "train/loss"), "epoch"
+    )
+
+
+def test_each_validation_within_an_epoch_has_a_row(recorder: Recorder, tmp_path: Path) -> None:
+    tracker = WandbTracker(save_dir=tmp_path, offline=True)
+    for step in (4, 9):
+        tracker.log_images("overlays", [PICTURE], 0)
+        tracker.log_metrics({"val/dice": step / 10, "epoch": 0}, step)
+    tracker.log_metrics({"train/loss": 1.0, "epoch": 0}, 9)
+    tracker.log_metrics({"test/dice": 1.0, "epoch": 1}, 9)
+    tracker.finalize("success")
+    assert [(row["trainer/global_step"], "overlays" in row, "train/loss" in row) for row in recorder.logged] == [
+        (4, True, False),
+        (9, True, True),
+        (9, False, False),
+    ]
+
+
+def test_the_summary_keeps_the_best_by_the_direction_of_a_score_and_the_best_epoch(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    tracker = WandbTracker(save_dir=tmp_path, offline=True)
+    for epoch, (dice, loss) in enumerate([(float("nan"), 3.0), (0.9, 1.0), (0.7, 2.0)]):
+        tracker.log_metrics({"val/dice": dice, "val/loss": loss, "epoch": epoch}, epoch)
+        tracker.log_metrics({"train/dice_loss": loss, "epoch": epoch}, epoch)
+    assert recorder.summary == {"val/dice": 0.9, "val/loss": 1.0, "train/dice_loss": 1.0}
+    tracker.log_result({"fit/best_epoch": 2, "val/dice": 0.7, "test/dice": 0.8})
+    assert recorder.summary["best_epoch"] == 2 and recorder.summary["best/val/dice"] == 0.7
+    assert recorder.summary["val/dice"] == 0.9 and recorder.summary["test/dice"] == 0.8
 
 
 def test_wandb_gets_numbers_tables_and_curves_but_no_names_of_files(
