@@ -140,6 +140,11 @@ def test_wandb_holds_what_metrics_csv_and_metrics_json_hold(run: Path) -> None:
     assert all(summary[f"best/{n}" if n.startswith("val/") else n] == value for n, value in final.items())
 
 
+def test_the_files_of_an_offline_wandb_run_are_bounded(run: Path) -> None:
+    files = [path for path in run.glob("wandb/offline-run-*/**/*") if path.is_file()]
+    assert len(files) <= 12 + 4 * 2, "a picture and three layers an epoch, a file a table, and W&B's own"
+
+
 def test_the_same_config_and_seed_give_the_same_metrics_csv(
     run: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

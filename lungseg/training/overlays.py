@@ -22,9 +22,13 @@ from lungseg.data.dataset import LungDataset
 from lungseg.data.sample import spread_over_classes
 from lungseg.models.metrics import mask_dice
 from lungseg.reporting.contact_sheet import Tile, draw_sheet, layer_on_sheet
-from lungseg.reporting.drawing import Array, png
+from lungseg.reporting.drawing import Array, in_lung_units, png
 from lungseg.runs.whole_files import write_whole
 from lungseg.training.trackers.tracker import Layer, Picture, Tracker
+
+_MASKS = {1: "lung", 2: "infection"}
+_QUARTERS = {1: "0-25 % of the lung maximum", 2: "25-50 %", 3: "50-75 %", 4: "75-100 % or above, outside"}
+"""Labels of a class map: viewers have layers of labels, but none of a scale."""
 
 
 class OverlayCallback(Callback):
@@ -95,6 +99,8 @@ class OverlayCallback(Callback):
         known = batch["has_lung"].to(lung.device)  # elsewhere the evidence is measured inside the predicted lungs
         evidence = describe_evidence(cam, torch.where(known.view(-1, 1, 1), truth, lung), known | network.has_lung)
         dice = mask_dice(lung, truth)
+        infection = output.mask_logits[:, 1] > 0 if output.mask_logits.shape[1] > 1 else None
+        true_infection = batch["infection"][:, 0] > 0.5
         classes: Sequence[str] = pl_module.classes  # type: ignore[assignment]
         return [
             Tile(
@@ -103,6 +109,8 @@ class OverlayCallback(Callback):
                 predicted_lung=lung[i].cpu().numpy() if network.has_lung else None,
                 cam=cam[i].cpu().numpy() if classes else None,
                 caption=_caption(i, batch, classes, probs[i], float(dice[i]) if network.has_lung else None, evidence),
+                true_infection=true_infection[i].numpy() if batch["has_infection"][i] else None,
+                predicted_infection=None if infection is None else infection[i].cpu().numpy(),
                 warning="EVIDENCE MOSTLY OUTSIDE THE LUNGS" if bool(evidence.evidence_outside[i]) else "",
             )
             for i in range(len(lung))
@@ -158,15 +166,32 @@ def _caption(
 
 
 def _picture(tiles: Sequence[Tile], sheet: Array) -> Picture:
-    """The sheet with what is known of each X-ray as layers over it."""
+    """The sheet with what is known and predicted of each X-ray as layers over it."""
     layers = {}
-    for name in ("true", "predicted"):
-        lungs = [getattr(tile, f"{name}_lung") for tile in tiles]
-        if any(lung is not None for lung in lungs):
-            labels = [
-                np.zeros(tile.image.shape, np.uint8) if lung is None else lung.astype(np.uint8)
-                for tile, lung in zip(tiles, lungs, strict=True)
-            ]
-            layers[name] = Layer(layer_on_sheet(labels, sheet), {1: "lung"})
+    for whose in ("true", "predicted"):
+        masks = [(getattr(tile, f"{whose}_lung"), getattr(tile, f"{whose}_infection")) for tile in tiles]
+        there = [any(mask is not None for mask in kind) for kind in zip(*masks, strict=True)]
+        names = {label: name for label, name in _MASKS.items() if there[label - 1]}
+        if names:
+            labels = [_labels(tile.image.shape, *pair) for tile, pair in zip(tiles, masks, strict=True)]
+            layers[whose] = Layer(layer_on_sheet(labels, sheet), names)
+    maps = [_quarters(tile.cam, tile.predicted_lung) for tile in tiles if tile.cam is not None]
+    if maps:
+        layers["class map"] = Layer(layer_on_sheet(maps, sheet), _QUARTERS)
     lines = [tile.caption + (f" | {tile.warning}" if tile.warning else "") for tile in tiles]
     return Picture(sheet, layers, "\n".join(lines))
+
+
+def _labels(shape: tuple[int, ...], lung: Array | None, infection: Array | None) -> Array:
+    """Masks (H, W) bool as labels uint8: the lung, and the infection over it; of what is not known nothing."""
+    labels = np.zeros(shape, np.uint8)
+    for label, mask in enumerate((lung, infection), start=1):
+        if mask is not None:
+            labels[mask] = label
+    return labels
+
+
+def _quarters(cam: Array, lung: Array | None) -> Array:
+    """A raw map (H, W) in quarters of its maximum inside the predicted lungs: uint8, 0 without evidence, then 1 to 4."""
+    inside = np.ones(cam.shape, np.bool_) if lung is None else lung
+    return np.asarray(np.ceil(in_lung_units(cam, inside) * 4).clip(0, 4).astype(np.uint8))

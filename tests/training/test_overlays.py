@@ -157,10 +157,30 @@ def test_a_tracker_gets_the_sheet_with_layers_on_its_x_rays_and_no_file_names(
     assert [(name, epoch) for name, _, epoch in tracker.given] == [("overlays", 0), ("overlays", 1)]
     (picture,) = tracker.given[1][1]
     assert (picture.pixels == np.asarray(Image.open(tmp_path / "epoch_001.png"))).all()
-    assert set(picture.layers) == {"predicted", "true"} and picture.caption.count("\n") == 2
+    assert set(picture.layers) == {"predicted", "true", "class map"} and picture.caption.count("\n") == 2
     for layer in picture.layers.values():
         assert layer.labels.shape == picture.pixels.shape[:2] and not layer.labels[:, 256:].any()
     assert not any(word in picture.caption for word in ("png", "covid_", "Train", "Val"))
+
+
+def test_layers_hold_lungs_infection_and_the_map_in_quarters_of_its_lung_maximum(
+    tiny_model: ModelConfig, phantoms: Path, tmp_path: Path
+) -> None:
+    tracker, callback = Taking(), OverlayCallback(OverlayConfig(samples=3), tmp_path)
+    tracker.folder = tmp_path
+    model = dataclasses.replace(tiny_model, infection=True)
+    trainer, module = _fit(model, _data(phantoms), [callback], [tracker])
+    layers = tracker.given[0][1][0].layers
+    assert layers["true"].names == layers["predicted"].names == {1: "lung", 2: "infection"}
+    first, *_ = callback.tiles(trainer, module, callback._batch)
+    shown = {name: layer.labels[54 : 54 + 256 : 4, 0:256:4] for name, layer in layers.items()}
+    true = np.where(first.true_infection, 2, first.true_lung)
+    assert first.true_infection.any() and (shown["true"] == true).all()
+    assert (shown["predicted"] == np.where(first.predicted_infection, 2, first.predicted_lung)).all()
+    share = np.maximum(first.cam, 0) / np.maximum(first.cam, 0)[first.predicted_lung].max()
+    quarters = shown["class map"]
+    assert list(layers["class map"].names) == [1, 2, 3, 4] and ((quarters == 0) == (share == 0)).all()
+    assert ((quarters >= 3) == (share > 0.5)).all() and ((quarters == 4) == (share > 0.75)).all()
 
 
 def test_tensorboard_gets_the_sheet(tiny_model: ModelConfig, phantoms: Path, tmp_path: Path) -> None:

@@ -8,8 +8,11 @@ import numpy as np
 from lungseg.evaluation.intervals import Number
 from lungseg.evaluation.results import EvaluationResults
 from lungseg.evaluation.scoreboard import HEADLINES
+from lungseg.reporting.evaluation_files import read_content, to_float
 from lungseg.reporting.formatting import confusion_names
+from lungseg.reporting.report_run import Reported
 
+MOST_IMAGES = 10_000  # What W&B shows of a table.
 MOST_POINTS = 200  # Of a curve: W&B draws no more than a few thousand rows of a table.
 _INTERVAL = ("value", "low", "high")
 
@@ -44,6 +47,23 @@ def evaluation_tables(results: EvaluationResults) -> dict[str, tuple[Sequence[st
         "scoreboard": (("what", "value", "low", "high", "data", "source"), [*board]),
     }
     return {name: table for name, table in tables.items() if table[1]}
+
+
+def image_table(reported: Reported) -> tuple[Sequence[str], list[Sequence[Any]]]:
+    """Columns and rows of single images: number in the report, truth, prediction, probabilities, dice, evidence.
+
+    The first `MOST_IMAGES`. Names of files, groups and digests are not among the columns.
+    """
+    rows = read_content(reported.folder).rows[:MOST_IMAGES]
+    there = list(rows[0]) if rows else []
+    words = [name for name in ("label", "predicted") if name in there]
+    numbers = [name for name in there if name.startswith("prob_")]
+    numbers += [name for name in ("dice", "infection_dice", "evidence_in_lungs") if name in there]
+    table = [
+        (number, *(row[name] for name in words), *(to_float(row[name]) for name in numbers))
+        for number, row in enumerate(rows)
+    ]
+    return ("image", *words, *numbers), [*table]
 
 
 def thin(values: Sequence[float]) -> list[float]:

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lungseg.reporting.formatting import of_main_classes
 from lungseg.reporting.report_run import Reported
-from lungseg.training.trackers.evaluation_tables import evaluation_tables, headline_values, thin
+from lungseg.training.trackers.evaluation_tables import evaluation_tables, headline_values, image_table, thin
 from lungseg.training.trackers.tracker import Picture
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class WandbTracker(WandbLogger):
         results = of_main_classes(reported.results)
         prefix = f"evaluation_{results.setup.split}"
         logged: dict[str, Any] = {f"{prefix}/{name}": value for name, value in headline_values(results).items()}
-        for name, (columns, rows) in evaluation_tables(results).items():
+        for name, (columns, rows) in (evaluation_tables(results) | {"images": image_table(reported)}).items():
             logged[f"{prefix}/{name}"] = wandb.Table(columns=list(columns), data=[list(row) for row in rows])
         for kind, axes in _CURVES.items():
             curves = getattr(results.curves, kind)

@@ -2,8 +2,17 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+import pytest
+
 from lungseg.reporting.report_run import Reported
-from lungseg.training.trackers.evaluation_tables import MOST_POINTS, evaluation_tables, headline_values, thin
+from lungseg.training.trackers.evaluation_tables import (
+    MOST_POINTS,
+    evaluation_tables,
+    headline_values,
+    image_table,
+    thin,
+)
 
 
 def test_tables_hold_every_number_and_leave_out_what_was_not_measured(reported: Reported) -> None:
@@ -14,6 +23,18 @@ def test_tables_hold_every_number_and_leave_out_what_was_not_measured(reported: 
     without = dataclasses.replace(results, robustness=None, calibration=None, segmentation={}, classification={})
     assert set(evaluation_tables(without)) == {"confusion_matrix", "scoreboard"}
     assert headline_values(without) == {}
+
+
+def test_images_go_by_number_with_truth_and_prediction_and_without_names(reported: Reported) -> None:
+    columns, rows = image_table(reported)
+    classes = ["COVID-19", "Non-COVID", "Normal"]
+    probs = [f"prob_{name}" for name in classes]
+    assert columns == ("image", "label", "predicted", *probs, "dice", "evidence_in_lungs")
+    assert [row[0] for row in rows] == list(range(6)) and {row[1] for row in rows} == set(classes)
+    for row in rows:
+        assert sum(row[3:6]) == pytest.approx(1) and row[2] == classes[int(np.argmax(row[3:6]))]
+    dice = reported.results.segmentation["dice"].value
+    assert np.mean([row[6] for row in rows]) == pytest.approx(dice)
 
 
 def test_a_curve_is_thinned_with_both_ends_kept() -> None:
