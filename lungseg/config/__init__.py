@@ -40,6 +40,8 @@ class RunConfig:
     shows the network each of them many times; `evaluation/test/report.html` (Val where there is no Test)."""
     tensorboard: bool = False
     """Also log to TensorBoard (extra `tensorboard`)."""
+    mlflow: bool = False
+    """Also log to MLflow (extra `mlflow`), at `$MLFLOW_TRACKING_URI`, else in `dir/mlflow.db`."""
 
     def __post_init__(self) -> None:
         check(self.seed >= 0, "run.seed", ">= 0", self.seed)
@@ -146,11 +148,12 @@ class WandbConfig:
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
     """`auto` is online where a key is known and offline elsewhere."""
     project: str = "lungseg"
+    """Also the experiment in MLflow."""
     entity: str | None = None
     group: str | None = None
     tags: list[str] = field(default_factory=list)
     images: bool = True
-    """Send the overlays (X-ray pixels) too."""
+    """Send the overlays (X-ray pixels) too; to MLflow as well, with the report, which shows images."""
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ class Run:
     overlays = _Inside("overlays")  # Folder of the contact sheets, one an epoch.
     calibration_file = _Inside("calibration.json")  # Temperature and operating points, chosen on Val.
     wandb_id_file = _Inside("wandb_id")  # W&B's id of this run.
+    mlflow_id_file = _Inside("mlflow_id")  # MLflow's.
 
     @classmethod
     def open(cls, path: str | Path | None = None) -> Run:

@@ -192,6 +192,6 @@ def _labels(shape: tuple[int, ...], lung: Array | None, infection: Array | None)
 
 
 def _quarters(cam: Array, lung: Array | None) -> Array:
-    """A raw map (H, W) in quarters of its maximum inside the predicted lungs: uint8, 0 without evidence, then 1 to 4."""
+    """A raw map (H, W) in quarters of its maximum inside the predicted lungs: uint8 0 (no evidence), then 1 to 4."""
     inside = np.ones(cam.shape, np.bool_) if lung is None else lung
     return np.asarray(np.ceil(in_lung_units(cam, inside) * 4).clip(0, 4).astype(np.uint8))

@@ -14,7 +14,7 @@ from lungseg.runs.run import Run
 
 _MAY_CHANGE = (
     *("trainer.", "overlays.", "wandb.", "run.dir", "run.name", "run.resume", "run.report", "run.tensorboard"),
-    *("data.root", "data.phantom.dir", "data.cache", "data.workers"),
+    *("run.mlflow", "data.root", "data.phantom.dir", "data.cache", "data.workers"),
 )
 """Starts of the keys that a run takes up anew when it goes on. Of the others the optimiser, or what is best so far,
 would keep what was, and `config.yaml` would tell of what never was."""

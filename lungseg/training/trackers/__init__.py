@@ -1,1 +1,1 @@
-"""Trackers of a run: W&B and TensorBoard, each one module behind the same three methods."""
+"""Trackers of a run: W&B, TensorBoard and MLflow, each one module behind the same three methods."""

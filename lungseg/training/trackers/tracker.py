@@ -6,6 +6,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from lungseg.reporting.drawing import Array
 from lungseg.reporting.report_run import Reported
 
+STEP_LOSS = "train/step_loss"  # The one scalar that is logged within an epoch; all others are of an epoch.
+
 
 class Layer(NamedTuple):
     """A mask that a viewer may switch on and off over a picture."""
@@ -34,3 +36,9 @@ class Tracker(Protocol):
 
     def log_evaluation(self, reported: Reported) -> None:
         """Take the evaluation of the best checkpoint, after all else."""
+
+
+def of_best_epoch(numbers: Mapping[str, float]) -> dict[str, float]:
+    """The final numbers as trackers show them beside the curves: `best_epoch`, and that epoch's as `best/val/dice`."""
+    named = {f"best/{name}" if name.startswith("val/") else name: value for name, value in numbers.items()}
+    return named | {"best_epoch": int(numbers["fit/best_epoch"])}

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lungseg.reporting.formatting import of_main_classes
 from lungseg.reporting.report_run import Reported
 from lungseg.training.trackers.evaluation_tables import evaluation_tables, headline_values, image_table, thin
-from lungseg.training.trackers.tracker import Picture
+from lungseg.training.trackers.tracker import STEP_LOSS, Picture, of_best_epoch
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,6 @@ _CURVES = {
 
 
 _EPOCH, _STEP = "epoch", "trainer/global_step"
-_STEP_LOSS = "train/step_loss"  # The one scalar that is logged within an epoch.
 
 
 class WandbTracker(WandbLogger):
@@ -53,7 +52,7 @@ class WandbTracker(WandbLogger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Collect scalars; log at once what is of a single step, and the row of an epoch with its training scores."""
         row = dict(metrics) | ({} if step is None else {_STEP: step})
-        if _STEP_LOSS in metrics:
+        if STEP_LOSS in metrics:
             self._commit()
             self.experiment.log(row)
             return
@@ -75,9 +74,7 @@ class WandbTracker(WandbLogger):
 
     def log_result(self, numbers: Mapping[str, float]) -> None:
         """Put the numbers beside the best values in the summary, whose own may be of another epoch."""
-        of_best = {f"best/{name}": value for name, value in numbers.items() if name.startswith("val/")}
-        others = {name: value for name, value in numbers.items() if not name.startswith("val/")}
-        self.experiment.summary.update(of_best | others | {"best_epoch": int(numbers["fit/best_epoch"])})
+        self.experiment.summary.update(of_best_epoch(numbers))
 
     def log_evaluation(self, reported: Reported) -> None:
         """Log numbers, tables and curves, all in one step that goes on from the last."""
