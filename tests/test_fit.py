@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+import wandb
 import yaml
 from lightning.pytorch import Trainer
 
@@ -50,6 +51,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
     words = [f"data.root={phantoms}", "run.name=first", "run.report=true", "wandb.mode=offline"]
     out, err = folder / "stdout.txt", folder / "stderr.txt"
     torch.set_num_threads(1)
+    wandb.teardown()  # its process, left by an earlier test, would write below the folder it was started in
     with (
         contextlib.chdir(folder),
         out.open("w") as stdout,

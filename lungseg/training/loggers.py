@@ -1,4 +1,7 @@
-"""The loggers of a run: `metrics.csv` always, and the trackers that its config asks for."""
+"""The loggers of a run: `metrics.csv` always, and the trackers that its config asks for.
+
+A mistake in the config ends the run before it begins; a tracker that fails later does not (`GuardedTracker`).
+"""
 
 import os
 from importlib.util import find_spec
@@ -12,6 +15,7 @@ from lungseg.config.loading import without_places
 from lungseg.errors import UserError
 from lungseg.runs.metrics_csv import MetricsCsv
 from lungseg.runs.run import Run
+from lungseg.training.trackers.guarded import GuardedTracker
 from lungseg.training.trackers.mlflow_tracker import MlflowTracker
 from lungseg.training.trackers.tensorboard_tracker import TensorBoardTracker
 from lungseg.training.trackers.wandb_start import start_wandb
@@ -21,18 +25,20 @@ def build_loggers(config: Config, run: Run) -> list[Logger]:
     """Make all loggers of a run, for rank zero; the other ranks log nothing and need none."""
     loggers: list[Logger] = [MetricsCsv(run.metrics_csv)]
     wandb = start_wandb(config, run)
-    loggers += [] if wandb is None else [wandb]
+    loggers += [] if wandb is None else [GuardedTracker(wandb, "W&B")]
     if config.run.tensorboard:
         try:
-            loggers.append(TensorBoardTracker(run.folder, name="tensorboard", version=""))
+            tensorboard = TensorBoardTracker(run.folder, name="tensorboard", version="")
         except ModuleNotFoundError as error:
             raise UserError("run.tensorboard: needs the extra: pip install 'lungseg[tensorboard]'") from error
+        loggers.append(GuardedTracker(tensorboard, "TensorBoard"))
     if config.run.mlflow:
         if find_spec("mlflow") is None:
             raise UserError("run.mlflow: needs the extra: pip install 'lungseg[mlflow]'")
         experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or config.wandb.project
         images = config.wandb.images
-        loggers.append(MlflowTracker(run, Path(config.run.dir), experiment, flat_settings(config), images))
+        mlflow = MlflowTracker(run, Path(config.run.dir), experiment, flat_settings(config), images)
+        loggers.append(GuardedTracker(mlflow, "MLflow"))
     return loggers
 
 

@@ -57,6 +57,11 @@ class MlflowTracker(Logger):
         """Of the run, its id."""
         return self._opened[1]
 
+    @property
+    def experiment(self) -> Any:
+        """MLflow's client, with the run opened."""
+        return self._opened[0]
+
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Nothing: the settings are the parameters."""

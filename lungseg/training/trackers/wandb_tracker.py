@@ -149,6 +149,8 @@ def finish_wandb(exit_code: int) -> None:
         wandb.finish(exit_code=exit_code)
     except TimeoutError:
         log.warning("W&B: not all was sent in %.0f s; send the rest with: wandb sync %s", FINISH_S, folder)
+    except Exception as error:  # its service may have died; the run is complete without it
+        log.warning("W&B: its run could not be ended: %s", " ".join(str(error).split())[:200] or type(error).__name__)
 
 
 def unsent_folder(run_folder: Path) -> Path | None:

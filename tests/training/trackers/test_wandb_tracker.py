@@ -128,6 +128,14 @@ def test_what_a_server_has_not_taken_at_the_end_is_said(
     finish_wandb(0)
     assert capsys.readouterr().out == "W&B         sending what is left, for 60 s at most\n"
     assert "not all was sent in 60 s; send the rest with: wandb sync /runs/one/wandb/run-1" in caplog.text
+
+    def broken(exit_code: int) -> None:
+        raise ConnectionError("its service is gone")
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=run, finish=broken))
+    finish_wandb(0)
+    assert caplog.messages[-1] == "W&B: its run could not be ended: its service is gone"
+    capsys.readouterr()
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=None, finish=finish))
     finish_wandb(0)
     assert capsys.readouterr().out == ""
