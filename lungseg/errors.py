@@ -23,6 +23,10 @@ class SweepError(UserError):
     """A mistake in a sweep: the message names the file and the key."""
 
 
+class NonFiniteLossError(UserError):
+    """A training whose loss is no longer a number: the message says in which epoch, and what to change."""
+
+
 class ExportError(UserError):
     """An exported file that does not compute what the network does; nothing is left under its name."""
 

@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from lungseg.config import Config
-from lungseg.errors import UserError
+from lungseg.errors import NonFiniteLossError
 from lungseg.runs.run import Run
 from lungseg.training.overlays import OverlayCallback
+from lungseg.training.trackers.alerts import AlertCallback
 
 _SHOWN = {
     "train/loss": "train loss",
@@ -50,7 +51,7 @@ class StopOnNonFinite(Callback):
         # Once an epoch, as reading a loss in every step would make the GPU wait.
         loss = float(trainer.callback_metrics.get("train/loss", 0.0))
         if not math.isfinite(loss) and trainer.is_global_zero:
-            raise UserError(
+            raise NonFiniteLossError(
                 f"train/loss is {loss} in epoch {trainer.current_epoch}; lower optim.lr, lengthen "
                 "optim.warmup_epochs, or use trainer.precision=32-true"
             )
@@ -244,6 +245,8 @@ def run_callbacks(config: Config, run: Run, lines: EpochLines, monitor: str, mod
         _checkpoint(run.best_checkpoint, monitor, mode),
         _checkpoint(run.last_checkpoint),  # its own callback: `save_last` of the other waits for a new best one
     ]
+    if config.wandb.alerts:
+        callbacks.append(AlertCallback())
     if config.optim.average is not None:
         # After the overlays, which draw the averaged weights: at the end of validation it takes them out again.
         callbacks.append(AveragedWeights(config.optim.average))

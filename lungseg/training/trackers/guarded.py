@@ -61,6 +61,11 @@ class GuardedTracker(Logger):
         """As of the tracker."""
         self._hand(lambda: self.tracker.log_evaluation(reported))
 
+    def alert(self, title: str, text: str) -> None:
+        """As of the tracker, if it takes alerts."""
+        if hasattr(self.tracker, "alert"):
+            self._hand(lambda: self.tracker.alert(title, text))
+
     def save(self) -> None:
         """As of the tracker."""
         self._hand(self.tracker.save)
@@ -76,6 +81,9 @@ class GuardedTracker(Logger):
             return call()
         except Exception as error:  # whatever it is: hours of training are worth more than what a tracker shows of them
             self.failed = True
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            cause: BaseException = error
+            while cause.__cause__ is not None:  # what Lightning and others say of a full disk is not that it is full
+                cause = cause.__cause__
+            reason = " ".join(str(cause).split())[:200] or type(cause).__name__
             log.warning("%s gets nothing more of this run, whose folder has it all: %s", self._title, reason)
             return None

@@ -76,6 +76,10 @@ class WandbTracker(WandbLogger):
         """Put the numbers beside the best values in the summary, whose own may be of another epoch."""
         self.experiment.summary.update(of_best_epoch(numbers))
 
+    def alert(self, title: str, text: str) -> None:
+        """Send a message to those who follow the project."""
+        self.experiment.alert(title, text, level="WARN")
+
     def log_evaluation(self, reported: Reported) -> None:
         """Log numbers, tables and curves, all in one step that goes on from the last."""
         import wandb
