@@ -28,7 +28,8 @@ def build_loggers(config: Config, run: Run) -> list[Logger]:
     loggers += [] if wandb is None else [GuardedTracker(wandb, "W&B")]
     if config.run.tensorboard:
         try:
-            tensorboard = TensorBoardTracker(run.folder, name="tensorboard", version="")
+            settings = flat_settings(config)
+            tensorboard = TensorBoardTracker(settings, save_dir=run.folder, name="tensorboard", version="")
         except ModuleNotFoundError as error:
             raise UserError("run.tensorboard: needs the extra: pip install 'lungseg[tensorboard]'") from error
         loggers.append(GuardedTracker(tensorboard, "TensorBoard"))

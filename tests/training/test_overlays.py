@@ -187,7 +187,7 @@ def test_tensorboard_gets_the_sheet(tiny_model: ModelConfig, phantoms: Path, tmp
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    logger = TensorBoardTracker(tmp_path, name="tb", version="")
+    logger = TensorBoardTracker({}, save_dir=tmp_path, name="tb", version="")
     _fit(tiny_model, _data(phantoms), [OverlayCallback(OverlayConfig(samples=1), tmp_path / "o")], [logger])
     events = EventAccumulator(str(tmp_path / "tb"))
     events.Reload()
