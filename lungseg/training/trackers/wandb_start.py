@@ -13,6 +13,7 @@ from urllib.request import getproxies
 from lungseg.config import Config, WandbConfig
 from lungseg.config.loading import without_places
 from lungseg.errors import UserError
+from lungseg.runs.metrics_csv import MetricsCsv
 from lungseg.runs.run import Run
 from lungseg.runs.whole_files import write_text
 from lungseg.training.trackers.wandb_tracker import FINISH_S, WandbTracker
@@ -90,6 +91,7 @@ def _wandb_tracker(config: Config, run: Run, offline: bool) -> WandbTracker:
         tags=config.wandb.tags,
         save_dir=run.folder,
         images=config.wandb.images,
+        before=MetricsCsv(run.metrics_csv).rows(),
         offline=offline,
         id=None if "WANDB_SWEEP_ID" in os.environ else _wandb_id(run),  # inside a sweep its agent gives the id
         config=without_places(config),

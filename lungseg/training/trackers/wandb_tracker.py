@@ -18,14 +18,13 @@ from lungseg.training.trackers.tracker import STEP_LOSS, Picture, of_best_epoch
 log = logging.getLogger(__name__)
 
 FINISH_S = 60.0  # How long W&B's server is waited for at the end, for what is still to be sent.
+_EPOCH, _STEP = "epoch", "trainer/global_step"
+_OF_EPOCHS = ("train/", "val/")  # Starts of the names of scores that every epoch has.
 _COUNTS = ("empty_truth", "empty_prediction", "evidence_undefined")  # Of images: the fewer the better.
 _CURVES = {
     "roc": ("1 - specificity", "sensitivity"),
     "precision_recall": ("sensitivity (recall)", "precision"),
 }
-
-
-_EPOCH, _STEP = "epoch", "trainer/global_step"
 
 
 class WandbTracker(WandbLogger):
@@ -38,15 +37,20 @@ class WandbTracker(WandbLogger):
 
     Args:
         images: Send pictures, which hold the X-rays' pixels.
+        before: Rows of `metrics.csv` of a run that is resumed: offline, W&B's client does not know its best values.
         **settings: As of Lightning's `WandbLogger`.
     """
 
-    def __init__(self, images: bool = True, **settings: Any):
+    def __init__(self, images: bool = True, before: Sequence[Mapping[str, str]] = (), **settings: Any):
         super().__init__(**settings)
         self._images = images
         self._row: dict[str, Any] = {}  # Not logged yet.
         self._defined: set[str] = set()
-        self._best: dict[str, Any] | None = None  # Not known yet.
+        self._best: dict[str, float] = {}
+        for row in before:
+            self._improve(
+                {name: float(v) for name, v in row.items() if v and name.startswith(_OF_EPOCHS) and name != STEP_LOSS}
+            )
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -116,19 +120,21 @@ class WandbTracker(WandbLogger):
         row, self._row = self._row, {}
         if not row:
             return
-        run, scores = self.experiment, [name for name in row if name.startswith(("train/", "val/"))]
+        run, scores = self.experiment, [name for name in row if name.startswith(_OF_EPOCHS)]
         # Lightning has made the step the axis of everything; what an epoch has one of is drawn over epochs.
         for name in row.keys() - self._defined - {_EPOCH, _STEP}:
             # A summary of W&B's own kind would stand under `val/dice.max`, where no sweep looks for `val/dice`.
             run.define_metric(name, step_metric=_EPOCH, summary="none" if name in scores else None)
         self._defined |= row.keys()
         run.log(row)  # without a step of ours: W&B drops what comes with a lower one than it has seen
-        if self._best is None:  # a run that is resumed online has some
-            self._best = dict(run.summary)
-        better = {name: row[name] for name in scores if _is_better(name, row[name], self._best.get(name, math.nan))}
+        if self._improve({name: row[name] for name in scores}):
+            run.summary.update(self._best)
+
+    def _improve(self, scores: Mapping[str, float]) -> bool:
+        """Keep those of an epoch's scores that are the best so far; whether there are any."""
+        better = {name: v for name, v in scores.items() if _is_better(name, v, self._best.get(name, math.nan))}
         self._best |= better
-        if better:
-            run.summary.update(better)
+        return bool(better)
 
 
 def _is_better(name: str, value: float, than: float) -> bool:

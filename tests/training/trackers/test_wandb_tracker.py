@@ -98,6 +98,12 @@ def test_the_summary_keeps_the_best_by_the_direction_of_a_score_and_the_best_epo
     tracker.log_result({"fit/best_epoch": 2, "val/dice": 0.7, "test/dice": 0.8})
     assert recorder.summary["best_epoch"] == 2 and recorder.summary["best/val/dice"] == 0.7
     assert recorder.summary["val/dice"] == 0.9 and recorder.summary["test/dice"] == 0.8
+    recorder.summary.clear()
+    rows = [{"epoch": "0", "train/step_loss": "0.1", "val/dice": "0.95", "val/loss": "3.0", "val/hit": ""}]
+    resumed = WandbTracker(before=rows, save_dir=tmp_path, offline=True)
+    resumed.log_metrics({"val/dice": 0.8, "val/loss": 1.0, "epoch": 1}, 1)
+    resumed.finalize("success")
+    assert recorder.summary == {"val/dice": 0.95, "val/loss": 1.0}
 
 
 def test_wandb_gets_numbers_tables_and_curves_but_no_names_of_files(
