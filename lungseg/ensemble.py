@@ -13,6 +13,7 @@ from lungseg.errors import UserError
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command."""
+    from lungseg.runs.run import MIXED_DIVISIONS
     from lungseg.training.ensembling import write_ensemble, write_soup
 
     runs = [Path(run) for run in arguments.runs if "=" not in run or Path(run).exists()]
@@ -21,7 +22,10 @@ def main(arguments: argparse.Namespace) -> int:
         raise UserError(f"{words[0]}: belongs to --soup, which reads the data; an ensemble is made without")
     made = write_soup(runs, arguments.output, words) if arguments.soup else write_ensemble(runs, arguments.output)
     print(f"written  {made.folder}   ({'mean of the weights' if arguments.soup else 'ensemble'} of {len(runs)} runs)")
-    print(f"next     python -m lungseg.evaluate --checkpoint {made.folder}   (which calibrates it on Val, too)")
+    chosen = (
+        "which calibrates it on Val, too" if made.fingerprint != MIXED_DIVISIONS else "on Test: Val was learned from"
+    )
+    print(f"next     python -m lungseg.evaluate --checkpoint {made.folder}   ({chosen})")
     return 0
 
 

@@ -24,22 +24,33 @@ def main(arguments: argparse.Namespace) -> int:
             print(f"  note: {name} is not set here; set it where the runs start")
         print("\n".join(f"  {run.name}  {' '.join(study.variants[run.variant])}".rstrip() for run in study.runs))
         return 0
+    if arguments.table and not study.folder.is_dir():
+        raise FileNotFoundError(f"{study.folder}: nothing has run there yet; leave --table out")
     code = 0 if arguments.table else run_study(study, arguments.workers)
     if code > 1:  # a signal: what is asked for is an end
         return code
+    from filelock import FileLock
+
     from lungseg.evaluation.study_results import study_results
     from lungseg.reporting.study_report import study_lines, write_study
     from lungseg.runs.whole_files import without_nan, write_text
     from lungseg.sweeping.study_table import predictions_csv, trainings
 
-    found = trainings(study)
-    content = without_nan(study_results(found))
-    missing = sum(not is_done(study, run) for run in study.runs)
-    if missing:
-        content["notes"].insert(0, f"{missing} of {len(study.runs)} runs are not done: this is what is there so far")
-    print("\n".join(study_lines(content)))
-    write_study(content, study.folder)
-    write_text(study.folder / "predictions.csv", predictions_csv(study, found))
+    # Of several processes that end together, the last to write has read what the others did.
+    with FileLock(study.folder / "logs" / "table.lock"):
+        found = trainings(study)
+        if not found:
+            print(f"no table yet: no seed of a variant has all its runs, of {len(study.runs)} runs in all")
+            return code
+        content = without_nan(study_results(found))
+        missing = sum(not is_done(study, run) for run in study.runs)
+        if missing:
+            content["notes"].insert(
+                0, f"{missing} of {len(study.runs)} runs are not done: this is what is there so far"
+            )
+        print("\n".join(study_lines(content)))
+        write_study(content, study.folder)
+        write_text(study.folder / "predictions.csv", predictions_csv(study, found))
     print(f"written  {study.folder}   (study.html, .md, .tex, .csv, .json, predictions.csv, figures/)")
     return code
 

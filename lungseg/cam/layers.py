@@ -137,6 +137,8 @@ def _unpack(carried: Tensor, layout: Layout, size: tuple[int, int]) -> Tensor:
 
 def _carrier(network: LungNetwork, images: Tensor, layer: str) -> _Carrier:
     """Where to cut a layer out."""
+    if isinstance(network, Ensemble):
+        raise UserError("method: an ensemble has no gradient at one layer; take cam, or one of its members")
     if layer == FEATURES:
         if network.classifier is None:
             raise UserError(f"layer: {FEATURES!r} is read by the classifier, which this network has not")

@@ -139,7 +139,8 @@ def _tune(target: EvaluationTarget, measured: Measured, options: Options) -> tup
     if target.split == "val":
         tuned = cross_fit(measured.logits, measured.label, measured.halves, options.sensitivity)
     elif measured.val_logits is None or measured.val_label is None:
-        return nothing(images, classes), "there is no Val split to choose them on"
+        why = "members have learned from Val" if target.val_is_learned else "there is no Val split to choose them on"
+        return nothing(images, classes), why
     else:
         choice = choose(measured.val_logits, measured.val_label, options.sensitivity)
         tuned = apply(choice, images, "val")

@@ -138,7 +138,7 @@ def run_network(
     check_cam_methods(target, cam_methods)
     say(f"network on {len(target.samples)} images of {target.split_name}")
     outputs = collect_outputs(target, cam_methods, map_class, show=show)
-    if target.split == "val" or target.all_images or not target.data.samples["val"]:
+    if target.split == "val" or target.all_images or target.val_is_learned or not target.data.samples["val"]:
         return outputs, None
     say(f"network on {len(target.data.samples['val'])} images of val, to tune what is tuned")
     return outputs, collect_outputs(target, cam_methods, map_class, "val")

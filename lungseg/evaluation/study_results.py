@@ -1,31 +1,20 @@
-"""Variants of a study against the first: means over trainings, with intervals that count images and trainings both.
-
-All trainings of a variant are measured on the same images, as all readers of a study in radiology read the same cases,
-and the question is that of such studies: what would others of both give? So the variance of a variant's mean score is
-that over images (by a bootstrap of the mean over trainings) plus that over trainings (between the seeds of a fold,
-divided by their number; Dorfman, Berbaum, Metz, Invest. Radiol. 27, 1992). The interval is the mean and t times the
-root of that sum, t being the mean of the normal and Student's quantile, weighted by the variances (Cochran, Biometrics
-20, 1964). Of normal effects it covers 94 to 98 %; Satterthwaite's degrees of freedom would give 87 % where two seeds
-decide, and resampling trainings along with images counts half of the variance of two seeds, two thirds of three.
-"""
+"""Variants of a study against the first of them, from the evaluations of their trainings."""
 
 import datetime
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from lungseg.errors import UserError
 from lungseg.evaluation.classification import usable
 from lungseg.evaluation.comparison import TABLE, holm, score_statistics
-from lungseg.evaluation.intervals import CONFIDENCE, resample
 from lungseg.evaluation.saved import Key, SavedEvaluation, image_values
-from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic
+from lungseg.evaluation.statistics import Floats, Integers, Statistic
+from lungseg.evaluation.trainings import difference_numbers, mean_numbers
 
-_SIGNED, _UNBOUND = ("bias", "spearman"), ("hd95", "asd", "components", "holes", "brier")
-"""Parts of the names of scores that can be below 0, and above 1; the intervals of others end there."""
 REPLICATES = 2_000  # They give a variance, which needs fewer than the ends of an interval.
 
 
@@ -37,18 +26,6 @@ class Training:
     evaluation: SavedEvaluation
     fold: Mapping[Key, int]  # In which each image was measured; 0 without folds.
     minutes: float  # Of all its runs.
-
-
-class _Estimate(NamedTuple):
-    """A mean over trainings."""
-
-    value: float
-    image_variance: float
-    training_variances: tuple[tuple[float, float], ...]
-    """Of the mean, and its degrees of freedom: of each variant that has more than one training."""
-    seed_sd: float  # Between trainings, on all images; NaN of one.
-    fold_sd: float  # Between folds, of the mean over trainings; NaN of one.
-    undefined: int
 
 
 def study_results(
@@ -88,15 +65,13 @@ def study_results(
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "runs": {name: {"trainings": len(each)} for name, each in trained.items()},
         },
-        "runs": {name: _numbers(_estimates([each], strata, **draw)) for name, each in trained.items()},
-        "differences": {
-            name: _numbers(_estimates([trained[name], trained[baseline]], strata, **draw), differences=True)
-            for name in others
-        },
+        "runs": {name: mean_numbers(each, strata, **draw) for name, each in trained.items()},
+        "differences": {name: difference_numbers(trained[name], trained[baseline], strata, **draw) for name in others},
         "cost": {name: _cost(each) for name, each in variants.items()},
     }
     table = _table(content, baseline)
-    return {**content, "table": table, "notes": _notes(variants, strata, left_out)}
+    lacking = _undefined(trained, content["runs"])
+    return {**content, "table": table, "notes": [*_notes(variants, strata, left_out), *lacking]}
 
 
 def _common(variants: Mapping[str, Sequence[Training]]) -> tuple[list[Key], int]:
@@ -106,143 +81,19 @@ def _common(variants: Mapping[str, Sequence[Training]]) -> tuple[list[Key], int]
     for run in named:
         if run.classes != named[0].classes:
             raise UserError(f"{run.folder}: has the classes {run.classes}, {named[0].folder} has {named[0].classes}")
+    labels: dict[Key, str] = {}
+    for run in runs:
+        for key, row in zip(run.keys, run.rows, strict=True):
+            if row["label"] and labels.setdefault(key, row["label"]) != row["label"]:
+                raise UserError(
+                    f"{run.folder}: {key[0]!r} is {row['label']!r}, and {labels[key]!r} in another training; give all "
+                    "variants the same data.label_map and data.multi_label"
+                )
     sets = [set(run.keys) for run in runs]
     common = set.intersection(*sets)
     if not common:
         raise UserError("study: the variants were measured on different images, with none in common")
     return sorted(common), len(set.union(*sets)) - len(common)
-
-
-def _estimates(
-    terms: Sequence[Sequence[SavedEvaluation]], strata: Integers, replicates: int, seed: int
-) -> dict[str, _Estimate]:
-    """Mean of the trainings of the first term, minus that of the second if there is one, of every score by name.
-
-    Where there are two, a mean is over the images that all of both define it for.
-    """
-    runs = [run for term in terms for run in term]
-    values, known = [image_values(run) for run in runs], [usable(run.probs, run.label) for run in runs]
-    if len(terms) == 2:
-        values, known = _defined_in_all(values), [np.logical_and.reduce(known)] * len(runs)
-    found = [score_statistics(*each)[0] for each in zip(runs, values, known, strict=True)]
-    parts, images = (found[: len(terms[0])], found[len(terms[0]) :]), len(strata)
-    means = [_mean(part) for part in parts if part]
-
-    def score(weights: Floats) -> dict[str, Floats]:
-        first, *second = [mean(weights) for mean in means]
-        return {n: first[n] - second[0][n] for n in first if n in second[0]} if second else first
-
-    drawn = resample([score], images, runs[0].groups, replicates, seed)
-    whole = score(np.ones((1, images)))
-    spreads = [_spreads(part, strata) for part in parts if part]
-    estimates = {}
-    for name, values_drawn in drawn.items():
-        of_terms = [spread[name] for spread in spreads]
-        defined = values_drawn[~np.isnan(values_drawn)]
-        estimates[name] = _Estimate(
-            value=float(whole[name][0]),
-            image_variance=float(defined.var(ddof=1)) if len(defined) > 1 else math.nan,
-            training_variances=tuple((spread.variance, spread.freedom) for spread in of_terms if spread.variance),
-            seed_sd=of_terms[0].seed_sd,
-            fold_sd=of_terms[0].fold_sd,
-            undefined=len(values_drawn) - len(defined),
-        )
-    return estimates
-
-
-def _defined_in_all(values: Sequence[Mapping[str, Floats]]) -> list[dict[str, Floats]]:
-    """The columns that all have, NaN in all where one is."""
-    names = [name for name in values[0] if all(name in each for each in values)]
-    undefined: dict[str, Flags] = {name: np.any([np.isnan(each[name]) for each in values], axis=0) for name in names}
-    return [{name: np.where(undefined[name], np.nan, each[name]) for name in names} for each in values]
-
-
-def _mean(trainings: Sequence[Sequence[Statistic]]) -> Statistic:
-    """The mean over trainings of the scores that all have."""
-
-    def statistic(weights: Floats) -> dict[str, Floats]:
-        scores = [{name: score for one in training for name, score in one(weights).items()} for training in trainings]
-        shared = [name for name in scores[0] if all(name in each for each in scores)]
-        return {name: np.mean([each[name] for each in scores], axis=0) for name in shared}
-
-    return statistic
-
-
-class _Spread(NamedTuple):
-    """Of the trainings of a variant."""
-
-    variance: float  # Of their mean score; 0 of one training.
-    freedom: float
-    seed_sd: float
-    fold_sd: float
-
-
-def _spreads(trainings: Sequence[Sequence[Statistic]], strata: Integers) -> dict[str, _Spread]:
-    """How trainings differ, of every score: between seeds within each fold, as folds have other training images."""
-    folds = np.unique(strata)
-    weights = np.stack([np.ones(len(strata)), *(strata == fold for fold in folds)]).astype(np.float64)
-    scores = [{name: score for one in training for name, score in one(weights).items()} for training in trainings]
-    shares, count = weights[1:].sum(axis=1) / len(strata), len(trainings)
-    spreads = {}
-    for name in scores[0]:
-        table = np.stack([each[name] for each in scores if name in each])  # a row a training: all images, then by fold
-        by_fold = table[:, 1:].mean(axis=0)
-        fold_sd = float(by_fold.std(ddof=1)) if len(folds) > 1 else math.nan
-        if count == 1:
-            spreads[name] = _Spread(0.0, math.inf, math.nan, fold_sd)
-            continue
-        parts = shares**2 * table[:, 1:].var(axis=0, ddof=1) / count
-        if np.isnan(parts).any():  # a fold without the images that define the score
-            parts = table[:, :1].var(axis=0, ddof=1) / count
-        variance, squares = float(parts.sum()), float((parts**2).sum())
-        freedom = (count - 1) * variance**2 / squares if squares else math.inf
-        spreads[name] = _Spread(variance, freedom, float(table[:, 0].std(ddof=1)), fold_sd)
-    return spreads
-
-
-def _numbers(estimates: Mapping[str, _Estimate], differences: bool = False) -> dict[str, dict[str, float]]:
-    """As plain values with 95 % intervals and, of differences, two-sided p-values."""
-    numbers = {}
-    for name, each in estimates.items():
-        if math.isnan(each.value) or math.isnan(each.image_variance):
-            continue
-        variances = [(each.image_variance, math.inf), *each.training_variances]
-        reach = _reach(variances, 1 - CONFIDENCE)
-        low, high = each.value - reach, each.value + reach
-        if not differences:
-            low = low if any(part in name for part in _SIGNED) else max(0.0, low)
-            high = high if any(part in name for part in _UNBOUND) else min(1.0, high)
-        numbers[name] = {
-            "value": each.value,
-            "low": low,
-            "high": high,
-            "p_value": _p_value(variances, abs(each.value)),
-            "undefined": each.undefined,
-            "error_of_images": math.sqrt(each.image_variance),
-            "error_of_trainings": math.sqrt(sum(variance for variance, _ in each.training_variances)),
-            "seed_sd": each.seed_sd,
-            "fold_sd": each.fold_sd,
-        }
-    return numbers
-
-
-def _reach(variances: Sequence[tuple[float, float]], alpha: float) -> float:
-    """Half of the interval that leaves out `alpha`, from variances with their degrees of freedom."""
-    from scipy.stats import t
-
-    total = sum(variance for variance, _ in variances)
-    weighted = sum(variance * float(t.isf(alpha / 2, freedom)) for variance, freedom in variances)
-    return weighted / math.sqrt(total) if total else 0.0
-
-
-def _p_value(variances: Sequence[tuple[float, float]], distance: float) -> float:
-    """The `alpha` whose interval just ends at zero."""
-    from scipy.optimize import brentq
-
-    least = 1e-12
-    if distance >= _reach(variances, least):
-        return least if distance else 1.0
-    return float(brentq(lambda alpha: _reach(variances, alpha) - distance, least, 1.0))
 
 
 def _cost(trainings: Sequence[Training]) -> dict[str, float]:
@@ -263,6 +114,29 @@ def _table(content: Mapping[str, Any], baseline: str) -> list[dict[str, Any]]:
     ]
     corrected = holm([row["difference"]["p_value"] for row in rows])
     return [row | {"p_holm": p} for row, p in zip(rows, corrected, strict=True)]
+
+
+def _undefined(trained: Mapping[str, Sequence[SavedEvaluation]], runs: Mapping[str, Any]) -> list[str]:
+    """Scores of the table that not all trainings of a variant define: their mean would be one of fewer."""
+    notes = []
+    for variant, each in trained.items():
+        scores = [
+            {name: float(value[0]) for statistic in _statistics(run) for name, value in statistic(_once(run)).items()}
+            for run in each
+        ]
+        for name, title in TABLE:
+            defined = sum(not math.isnan(score.get(name, math.nan)) for score in scores)
+            if name not in runs[variant] and defined:
+                notes.append(f"{title}: only {defined} of {len(each)} trainings of {variant} define it: left out")
+    return notes
+
+
+def _statistics(run: SavedEvaluation) -> list[Statistic]:
+    return score_statistics(run, image_values(run), usable(run.probs, run.label))[0]
+
+
+def _once(run: SavedEvaluation) -> Floats:
+    return np.ones((1, len(run.rows)))
 
 
 def _notes(variants: Mapping[str, Sequence[Training]], strata: Integers, left_out: int) -> list[str]:

@@ -16,16 +16,19 @@ from lungseg.data.batch import Batch, unpack
 from lungseg.data.cache import SUFFIX
 from lungseg.data.datamodule import LungDataModule
 from lungseg.data.sample import SPLITS, Sample, Split, spread_over_classes
-from lungseg.errors import UserError
+from lungseg.errors import UserError, check
 from lungseg.evaluation.distributed import ALONE, ProcessGroup
 from lungseg.evaluation.find_data import Origin, find_data
 from lungseg.models.checkpoint import load_network
 from lungseg.models.network import LungNetwork
 from lungseg.runs.memory import keep_freed_memory
 from lungseg.runs.progress import Track, silent
-from lungseg.runs.run import Run
+from lungseg.runs.run import MIXED_DIVISIONS, Run
 
 K = TypeVar("K")
+_LEARNED_VAL = (
+    "an ensemble of several divisions of the data: nothing was chosen on Val, which members have learned from"
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,11 @@ class EvaluationTarget:
         """What the data set is called, without the path to it."""
         root = self.config.data.root
         return "phantoms" if root is None else Path(root).expanduser().resolve().name
+
+    @property
+    def val_is_learned(self) -> bool:
+        """Whether Val is part of what a member of an ensemble was trained on, so that nothing may be chosen on it."""
+        return self.run.fingerprint == MIXED_DIVISIONS and self.data_origin != "other"
 
     @property
     def output(self) -> Path:
@@ -108,19 +116,10 @@ def load_target(
     """
     if split not in ("val", "test", "all", None):
         raise UserError(f"data.split: must be 'val' or 'test' (or 'all' of another data set), got {split!r}")
-    for word in words:
-        if not word.startswith("data."):
-            raise UserError(f"{word}: only keys of 'data' can be changed here, the rest is the checkpoint's")
-    opened = Run.open(run)
-    if opened.kind != "checkpoint":
-        raise UserError(f"{run}: an exported model does not say what data it is measured on; give its run folder")
-    network, classes = load_network(opened.model)
-    config = _with_own_places(opened.config(words), words)
-    if config.data.multi_label != network.multi_label:
-        raise UserError(
-            f"data.multi_label: the checkpoint's is {str(network.multi_label).lower()}, and cannot be changed"
-        )
-    config = replace(config, data=replace(config.data, classes=list(classes)))  # the network's, whatever the data's are
+    wrong = next((word for word in words if not word.startswith("data.")), None)
+    if wrong is not None:
+        raise UserError(f"{wrong}: only keys of 'data' can be changed here, the rest is the checkpoint's")
+    opened, network, classes, config = _open(run, words)
     data, data_origin, all_images, caveats = find_data(opened, config, split)
     config = replace(config, data=data.config)
     chosen: Split = "test" if all_images else cast(Split, split or "test")
@@ -128,6 +127,9 @@ def load_target(
         there = [f"{name} {len(data.samples[name])}" for name in SPLITS if data.samples[name]]
         every = "; data.split=all measures every image" if data_origin == "other" else ""
         raise UserError(f"data.split: {chosen!r} has no images here (there are: {', '.join(there)}){every}")
+    if opened.fingerprint == MIXED_DIVISIONS and data_origin != "other":
+        check(chosen != "val", "data.split", "'test': members of this ensemble have learned from Val", chosen)
+        caveats = [_LEARNED_VAL]
     data.setup("validate" if chosen == "val" else "test")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
@@ -146,6 +148,21 @@ def load_target(
         track=track,
         processes=processes,
     )
+
+
+def _open(run: Path, words: Sequence[str]) -> tuple[Run, LungNetwork, list[str], Config]:
+    """A run with its network and its classes, and its config with the words applied."""
+    opened = Run.open(run)
+    if opened.kind != "checkpoint":
+        raise UserError(f"{run}: an exported model does not say what data it is measured on; give its run folder")
+    network, classes = load_network(opened.model)
+    config = _with_own_places(opened.config(words), words)
+    if config.data.multi_label != network.multi_label:
+        raise UserError(
+            f"data.multi_label: the checkpoint's is {str(network.multi_label).lower()}, and cannot be changed"
+        )
+    config = replace(config, data=replace(config.data, classes=list(classes)))  # the network's, whatever the data's are
+    return opened, network, classes, config
 
 
 def _with_own_places(config: Config, words: Sequence[str]) -> Config:

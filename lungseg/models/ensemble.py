@@ -31,6 +31,8 @@ class Ensemble(LungNetwork):
         nn.Module.__init__(self)
         check(len(members) >= 2, "ensemble", "two networks or more", len(members))
         self.members = nn.ModuleList(members)
+        nested = "single networks; of an ensemble give its members"
+        check(not any(isinstance(member, Ensemble) for member in members), "ensemble", nested, "an ensemble")
         first = members[0]
         self.multi_label, self.has_lung = first.multi_label, first.has_lung
         self.multiple, self.stride = first.multiple, first.stride
@@ -84,6 +86,7 @@ def _kind(network: LungNetwork) -> dict[str, Any]:
         "model.lung": network.has_lung,
         "model.infection": masks == [2],
         "model.map_stride": network.stride,
+        "the stride of the deepest features (model.encoder_depth)": network.multiple,
         "classes": 0 if network.classifier is None else network.classifier.bias.numel(),
         "data.multi_label": network.multi_label,
     }

@@ -100,6 +100,7 @@ def info_to_json(info: ModelInfo) -> str:
     known = asdict(info)
     description = known.pop("description")
     plain = not info.multi_label and info.classes and description.get("model", {}).get("lung", True)
+    plain = plain and "members" not in description
     if plain:  # what versions that know nothing else can read
         known = {name: value for name, value in known.items() if name not in _NEWER}
     return json.dumps({"format": 1 if plain else _FORMAT, **known, **description})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -149,7 +149,12 @@ class Run:
             raise FileNotFoundError(f"{self.config_file}: not there; keep the checkpoint in its run folder")
         from lungseg.config.loading import load_config  # with OmegaConf, which a prediction does without
 
-        return load_config(self.config_file, list(words))
+        config = load_config(self.config_file, list(words))
+        named = "split_seed" in self.config_file.read_text() or any(
+            word.startswith("data.split_seed=") for word in words
+        )
+        # Runs of earlier versions divided their data by the seed of the training.
+        return config if named else replace(config, data=replace(config.data, split_seed=config.run.seed))
 
     def environment(self) -> dict[str, Any]:
         """What `environment.json` holds; empty where there is none."""

@@ -8,7 +8,7 @@ variants:                          # the first is what the others are compared w
   conv: [model.head=conv]
 seeds: [0, 1, 2]
 folds: 5                           # cross-validation of what is not Test; leave it out for the splits of the data
-split: val                         # what is measured: val with folds, else test, unless it says otherwise
+split: val                         # what is measured; without folds: test unless it says val
 """
 
 import json
@@ -40,7 +40,19 @@ _SET_HERE = {
     "data.folds": "folds: says how many",
 }
 _MAY_CHANGE = (
-    *("run.dir", "run.name", "run.seed", "run.resume", "run.report", "data.fold", "data.root", "data.cache"),
+    *(
+        "run.mlflow",
+        "run.tensorboard",
+        "data.phantom.dir",
+        "run.dir",
+        "run.name",
+        "run.seed",
+        "run.resume",
+        "run.report",
+        "data.fold",
+        "data.root",
+        "data.cache",
+    ),
     *("data.workers", "trainer.devices", "trainer.num_nodes", "trainer.accelerator", "overlays.", "wandb."),
 )
 """Starts of the keys in which runs of one variant may differ: places, and what a run is shown by."""
@@ -71,7 +83,7 @@ class Study:
     variants: Mapping[str, tuple[str, ...]]  # Words of each; the first is the baseline.
     seeds: tuple[int, ...]
     folds: int | None
-    split: Literal["val", "test"]  # Whose images are measured: out of fold where there are folds and this is `val`.
+    split: Literal["val", "test"]  # Whose images are measured; `val` with folds, so that each is measured out of fold.
     missing: tuple[str, ...] = ()  # Names in `${envvar:NAME}` that are not set here: no run can be started.
 
     @property
@@ -134,7 +146,7 @@ def keep_definition(study: Study) -> None:
     pairs = {"folds": (before.get("folds", study.folds), study.folds)}
     for variant in now["variants"].keys() & known.keys():
         was, is_now = known[variant], now["variants"][variant]
-        pairs |= {f"variants: {variant}: {key}": (was.get(key), is_now[key]) for key in is_now}
+        pairs |= {f"variants: {variant}: {key}": (was[key], is_now[key]) for key in is_now if key in was}
     for key, (was, is_now) in pairs.items():
         require(
             was == is_now,
@@ -163,6 +175,10 @@ def _read(path: Path) -> Study:
     require(are_seeds and len(set(seeds)) == len(seeds), f"seeds: must list different numbers >= 0, got {seeds!r}")
     split = tree.get("split", "test" if folds is None else "val")
     require(split in ("val", "test"), f"split: must be 'val' or 'test', got {split!r}")
+    alike = (
+        "split: 'test' does not go with folds: seeds of a fold share their training images, and are no trainings of "
+    )
+    require(folds is None or split == "val", f"{alike}their own; leave one of the two out")
     variants = {}
     for variant, words in section_of(tree, "variants").items():
         _check_name("variants", variant)

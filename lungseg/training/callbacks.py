@@ -127,9 +127,14 @@ class EpochLines(Callback):
 
     All clocks start with the first training batch: what comes before it (the sanity check, the start of the loader's
     workers, the loading of that batch) is none of the training's speed.
+
+    Args:
+        started: Of `time.perf_counter`, when this process began with the run.
+        earlier_s: Seconds that the run took before it was resumed, up to the checkpoint that it goes on from.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, started: float, earlier_s: float = 0.0):
+        self._started, self._earlier_s = started, earlier_s
         self.images = 0
         self.seconds = 0.0
         """Images trained on and the seconds that took, validation and overlays not counted."""
@@ -143,6 +148,11 @@ class EpochLines(Callback):
         self._start = self._first = 0.0
         self._validation = (0.0, 0.0)  # When it started, and the seconds of drawing until then.
         self._epoch_images = 0
+
+    @property
+    def total_s(self) -> float:
+        """Seconds of the whole run so far, those before it was resumed included."""
+        return self._earlier_s + time.perf_counter() - self._started
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the epoch's clock."""
@@ -187,8 +197,9 @@ class EpochLines(Callback):
         self._elapsed = time.perf_counter() - self._start
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the epoch's training scores, which Lightning logs only when the checkpoint is written."""
+        """Add the epoch's training scores, which Lightning logs only when the checkpoint is written, and the time."""
         scores = trainer.callback_metrics.items()
+        checkpoint["fit_seconds"] = self.total_s
         checkpoint["train_scores"] = {
             name: float(value) for name, value in scores if name.startswith("train/") and name != "train/step_loss"
         }

@@ -3,6 +3,7 @@
 Both are written as a run folder, so that every command takes them, and what is chosen on Val has a place beside them.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from lungseg.config import AugmentConfig, Config
 from lungseg.config.loading import dump_config
@@ -22,6 +24,8 @@ from lungseg.models.network import LungNetwork
 from lungseg.runs.environment import environment
 from lungseg.runs.run import MIXED_DIVISIONS, Run, check_free
 from lungseg.runs.whole_files import digest, whole_file, write_json, write_text
+
+log = logging.getLogger(__name__)
 
 
 def write_ensemble(folders: Sequence[Path], output: Path) -> Run:
@@ -65,6 +69,8 @@ def write_soup(folders: Sequence[Path], output: Path, words: Sequence[str] = ())
         UserError: The runs do not share their start, or are of different networks.
         FileExistsError: There is something at `output`.
     """
+    for word in words:
+        check(word.startswith("data."), word, "a word for 'data'", word)
     runs, config = _open(folders, output, words)
     contents = [read_checkpoint(run.model) for run in runs]
     sections = [content["lungseg"]["model"] for content in contents]
@@ -78,7 +84,13 @@ def write_soup(folders: Sequence[Path], output: Path, words: Sequence[str] = ())
     states = [load_network(run.model)[0].state_dict() for run in runs]
     means = {name: torch.stack([state[name].double() for state in states]).mean(dim=0) for name in states[0]}
     network.load_state_dict({name: mean.to(states[0][name].dtype) for name, mean in means.items()})
-    _measure_statistics(network, config)
+    data = LungDataModule(config.data, AugmentConfig(), config.run.seed)
+    data.prepare_data()
+    data.find_samples()
+    if data.fingerprint not in {run.fingerprint for run in runs}:
+        log.warning("data: these are not the images, or not the splits, that the runs were trained on")
+    data.setup("fit")
+    _measure_statistics(network, data, config.run.seed)
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     return _write(output, config, runs, tensors, dict(contents[0]["lungseg"]), contents[0])
 
@@ -101,24 +113,26 @@ def _open(folders: Sequence[Path], output: Path, words: Sequence[str] = ()) -> t
 def _start(run: Run) -> str:
     """What the run started from, else the run itself: its own epochs share a start."""
     init = run.config().run.init
-    return str(run.folder.resolve()) if init is None else str(Path(init).expanduser().resolve())
+    if init is None:
+        return str(run.folder.resolve())
+    path = Path(init).expanduser()
+    return str((Run.open(path).model if path.exists() else path).resolve())
 
 
-def _measure_statistics(network: LungNetwork, config: Config) -> None:
+def _measure_statistics(network: LungNetwork, data: LungDataModule, seed: int) -> None:
     """Measure the mean and variance that BatchNorm keeps anew, each image of Train counted once."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d | nn.SyncBatchNorm)]
-    data = LungDataModule(config.data, AugmentConfig(), config.run.seed)
-    data.always_the_same = True  # no augmentation
-    data.prepare_data()
-    data.find_samples()
-    data.setup("fit")
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean over the batches
         norm.train()  # nothing else is: dropout stays off
+    # In an order that mixes the classes, for the index is sorted by them; without augmentation.
+    data.always_the_same = True
+    order = torch.randperm(len(data.samples["train"]), generator=torch.Generator().manual_seed(seed)).tolist()
+    places: Any = [(0, index) for index in order]
     with torch.no_grad():
-        for batch in data.train_dataloader():
+        for batch in DataLoader(data.dataset("train"), data.config.batch_size, sampler=places):
             network(unpack(batch)["image"])
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -1,5 +1,6 @@
 """Other runs to start from or to learn from, unless they learned from images that this one is to be measured on."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +9,12 @@ import torch
 from lungseg.data.datamodule import LungDataModule
 from lungseg.errors import DataError, UserError
 from lungseg.models.checkpoint import load_model
+from lungseg.models.ensemble import Ensemble
 from lungseg.models.network import LungNetwork
 from lungseg.runs.model_info import ModelInfo
 from lungseg.runs.run import MIXED_DIVISIONS, Run
+
+log = logging.getLogger(__name__)
 
 
 def start_from(network: LungNetwork, data: LungDataModule, source: Path) -> None:
@@ -26,6 +30,8 @@ def start_from(network: LungNetwork, data: LungDataModule, source: Path) -> None
     """
     # Through the network, not from tensors by name: any file that predicts can be started from.
     other, _ = load_other("run.init", source, data)
+    if isinstance(other, Ensemble):
+        raise UserError(f"run.init: {source} is an ensemble; start from one of its members, or average them (--soup)")
     theirs, own = other.state_dict(), network.state_dict()
     # An infection channel may be added to a network that had none: the new channel starts as it was drawn.
     for name, value in theirs.items():
@@ -34,7 +40,7 @@ def start_from(network: LungNetwork, data: LungDataModule, source: Path) -> None
     try:
         network.load_state_dict(theirs)
     except RuntimeError as error:
-        first = str(error).split("\n")[1].strip().rstrip(".")
+        first = str(error).split("\n")[1].strip().rstrip(".")[:200]
         raise UserError(f"run.init: {source} is of another architecture than the config's: {first}") from error
 
 
@@ -53,15 +59,24 @@ def load_other(key: str, source: Path, data: LungDataModule) -> tuple[LungNetwor
     run = Run.open(source)
     if run.kind == "onnx":
         raise UserError(f"{key}: {source}: an ONNX file is for other programs; give the run it was exported from")
-    if run.fingerprint == MIXED_DIVISIONS:
+    # Of the same fingerprint are the same images in the same splits, and nothing of Test or Val was learned from.
+    if run.fingerprint not in (None, data.fingerprint) and run.config_file.is_file():
+        _refuse_seen(key, source, run, data)
+    network, info = load_model(run)
+    # A file that was taken out of its run folder tells no images; but that its data were divided otherwise it does.
+    known = info.description.get("training", {}).get("data_fingerprint")
+    if known == MIXED_DIVISIONS:
         raise UserError(
             f"{key}: {source} is an ensemble of several divisions of the data, which together may have learned from "
             "images of this run's Val and Test; make it of runs of one division"
         )
-    # Of the same fingerprint are the same images in the same splits, and nothing of Test or Val was learned from.
-    if run.fingerprint not in (None, data.fingerprint) and run.config_file.is_file():
-        _refuse_seen(key, source, run, data)
-    return load_model(run)
+    if run.fingerprint is None and known not in (None, data.fingerprint):
+        log.warning(
+            "%s: %s was trained on other data than these, or on these divided otherwise: it may have learned from "
+            "images of Val and Test; its run folder would tell",
+            *(key, source),
+        )
+    return network, info
 
 
 def _refuse_seen(key: str, source: Path, run: Run, data: LungDataModule) -> None:

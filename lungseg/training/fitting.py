@@ -37,7 +37,7 @@ from lungseg.training.distillation import Teacher, load_teacher
 from lungseg.training.fine_tuning import start_from
 from lungseg.training.loggers import build_loggers
 from lungseg.training.module import LungModule
-from lungseg.training.resuming import check_continues, keep_config, last_row
+from lungseg.training.resuming import check_continues, keep_config, last_row, seconds_before
 from lungseg.training.signals import SignalHandler
 from lungseg.training.trackers.tracker import Tracker
 from lungseg.training.trackers.wandb_tracker import unsent_folder
@@ -58,7 +58,6 @@ class Training:
     trainer: Trainer
     lines: EpochLines
     last_row: dict[str, Any]  # Of the run that is resumed, see `resuming.last_row`; else empty.
-    started: float  # Of `time.perf_counter`.
 
     @classmethod
     def prepare(cls, config: Config, stem: str, signals: SignalHandler) -> Training:
@@ -104,7 +103,7 @@ class Training:
                 start_from(module.network, data, Path(config.run.init))
             monitor, mode = _monitor(config, has_val=bool(data.samples["val"]))
             run = resumed or _new_run(config, stem, rank)
-            lines = EpochLines()
+            lines = EpochLines(started, seconds_before(resumed) if row and resumed else 0.0)
             callbacks = [signals, *run_callbacks(config, run, lines, monitor, mode)]
             loggers = build_loggers(config, run) if rank.is_zero and not config.trainer.fast_dev_run else False
             trainer = build_trainer(config.trainer, config.loss, rank, callbacks, loggers)
@@ -118,7 +117,7 @@ class Training:
                     print(f"trainer.precision: {trainer.precision} on this GPU", flush=True)
                 write_json(run.environment_file, environment(data.fingerprint) | details)
         os.environ[PARENT_PID] = str(os.getpid())  # for the children that Lightning's launcher may start from now on
-        return cls(config, data, module, run, trainer, lines, row, started)
+        return cls(config, data, module, run, trainer, lines, row)
 
     def fit(self) -> Path:
         """Fit, test the best checkpoint, write `metrics.json`, print where everything lies; give the run folder."""
@@ -156,7 +155,7 @@ class Training:
     def _conclude(self, test: dict[str, float], best: Path) -> None:
         kept = read_checkpoint(best)
         epoch = int(kept["epoch"])
-        minutes = (time.perf_counter() - self.started) / 60
+        minutes = self.lines.total_s / 60
         rows, step = self._metrics_csv().rows(), int(kept["global_step"]) - 1
         numbers = final_numbers(rows, epoch, test, minutes, self.lines.speed, step)
         write_json(self.run.metrics_json, numbers)

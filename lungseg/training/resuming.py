@@ -39,6 +39,11 @@ def last_row(run: Run) -> dict[str, Any]:
     return place | dict(content.get("train_scores", {}))
 
 
+def seconds_before(run: Run) -> float:
+    """What a run had taken by its last whole epoch; 0 in checkpoints of earlier versions."""
+    return float(read_checkpoint(run.last_checkpoint).get("fit_seconds", 0.0))
+
+
 def check_continues(run: Run, config: Config, data: LungDataModule, done: int) -> None:
     """Refuse to continue a run with other settings, on other data, or to an epoch that lies behind it.
 

@@ -91,6 +91,8 @@ def test_methods_at_features_and_the_randomisation_check_take_an_ensemble(tiny_m
     torch.testing.assert_close(
         METHODS["cam"](ensemble, IMAGES, None), class_map_of(ensemble(IMAGES), ensemble(IMAGES).top_class())
     )
+    with pytest.raises(UserError, match="an ensemble has no gradient at one layer; take cam"):
+        METHODS["grad_cam"](ensemble, IMAGES, None)
     before = {name: value.clone() for name, value in ensemble.state_dict().items()}
     found = randomisation_check(ensemble, IMAGES, METHODS["cam"])
     assert found.stages[0] == "classifier" and found.correlation.shape == (len(found.stages), 3)
@@ -110,3 +112,5 @@ def test_networks_that_do_not_go_together_are_refused(
         Ensemble(members[:1])
     with pytest.raises(UserError, match="classes: must be the same"):
         Ensemble(_members(tiny_model, 1) + _members(tiny_model, 1, classes=4))
+    with pytest.raises(UserError, match="single networks; of an ensemble give its members"):
+        Ensemble([Ensemble(_members(tiny_model, 2)), *_members(tiny_model, 1)])

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lungseg.runs.run import BOXED, Run, check_free
 
@@ -94,6 +95,16 @@ def test_a_checkpoint_taken_out_of_its_folder_has_no_config(tmp_path: Path) -> N
     _checkpoints(tmp_path, "best.ckpt")
     with pytest.raises(FileNotFoundError, match=r"config.yaml: not there; keep the checkpoint in its run folder"):
         Run.open(tmp_path).config()
+
+
+def test_a_run_of_an_earlier_version_divides_its_data_by_the_seed_of_its_training(own_run: Path) -> None:
+    file = Run(own_run).config_file
+    plain = yaml.safe_load(file.read_text())
+    plain["run"]["seed"] = 3
+    assert plain["data"].pop("split_seed") == 0
+    file.write_text(yaml.safe_dump(plain))
+    assert Run(own_run).config().data.split_seed == 3
+    assert Run(own_run).config(["data.split_seed=1"]).data.split_seed == 1
 
 
 def test_config_takes_words_and_fingerprint_is_that_of_the_training(own_run: Path) -> None:

@@ -192,6 +192,7 @@ def test_a_variable_of_the_environment_is_filled_in_and_must_be_set_to_run(monke
         (("seeds: [0, 2]", "seeds: [0, 0]"), r"seeds: must list different numbers >= 0, got \[0, 0\]"),
         (("folds: 2", "folds: 1"), "folds: must be a whole number >= 2, got 1"),
         (("folds: 2", "fold: 2"), "fold: unknown key; did you mean 'folds'"),
+        (("folds: 2", "folds: 2\nsplit: test"), "split: 'test' does not go with folds"),
         (("folds: 2", "split: all"), "split: must be 'val' or 'test', got 'all'"),
         (
             ("lung: [model.pooling=lung]", "lung: [model.poling=lung]"),

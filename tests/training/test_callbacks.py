@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -133,7 +134,7 @@ def test_time_is_shared_out_between_waiting_validating_and_drawing(
         *((LungModule, "on_validation_epoch_end", 10), (OverlayCallback, "tiles", 100)),
     ):
         slower(owner, name, seconds)
-    lines = EpochLines()
+    lines = EpochLines(time.perf_counter())
     trainer = Trainer(
         max_epochs=2,
         accelerator="cpu",
@@ -156,3 +157,9 @@ def test_time_is_shared_out_between_waiting_validating_and_drawing(
         "share_validating": pytest.approx(validations * 10 / total),
         "share_drawing": pytest.approx(validations * 100 / total),
     }
+
+
+def test_the_time_of_a_resumed_run_includes_what_it_took_before() -> None:
+    lines, checkpoint = EpochLines(time.perf_counter() - 10.0, earlier_s=100.0), {}
+    lines.on_save_checkpoint(SimpleNamespace(callback_metrics={}), LightningModule(), checkpoint)  # type: ignore[arg-type]
+    assert 110.0 <= checkpoint["fit_seconds"] < 130.0

@@ -19,6 +19,7 @@ from lungseg.ensemble import _parser, main
 from lungseg.errors import UserError
 from lungseg.evaluation.evaluator import Options, evaluate
 from lungseg.evaluation.target import load_target
+from lungseg.exporting.export_model import export
 from lungseg.inference.predictor import Predictor
 from lungseg.models.checkpoint import load_network, read_checkpoint
 from lungseg.models.ensemble import Ensemble
@@ -27,7 +28,7 @@ from lungseg.runs.run import Run
 from lungseg.serving.cases import Reader
 from lungseg.training.distillation import load_teacher
 from lungseg.training.ensembling import write_ensemble, write_soup
-from lungseg.training.fine_tuning import load_other
+from lungseg.training.fine_tuning import load_other, start_from
 
 FEW = Options(faithfulness=2, bootstraps=20, shortcuts=6, robustness=3)
 
@@ -106,12 +107,39 @@ def test_an_ensemble_is_evaluated_calibrated_and_predicts_with_its_disagreement(
 def test_an_ensemble_of_folds_is_measured_on_no_val_that_a_member_has_learned_from(runs: list[Path]) -> None:
     (runs[1] / "environment.json").write_text(json.dumps({"data_fingerprint": "another fold"}))
     run = write_ensemble(runs, runs[0].parent / "made")
-    target = load_target(run.folder, [], "val")
-    assert target.data_origin == "changed"
-    evaluate(target, Options(faithfulness=0, bootstraps=20, shortcuts=0, robustness=0), target.output)
-    assert not run.calibration_file.exists()
-    with pytest.raises(UserError, match=r"loss.teacher: .* is an ensemble of several divisions of the data"):
-        load_other("loss.teacher", run.folder, target.data)
+    with pytest.raises(UserError, match=r"data.split: must be 'test': members of this ensemble have learned from"):
+        load_target(run.folder, [], "val")
+    target = load_target(run.folder, [], "test")
+    results = evaluate(target, Options(faithfulness=0, bootstraps=20, shortcuts=0, robustness=0), target.output)
+    assert not run.calibration_file.exists() and results.calibration is not None
+    assert results.calibration.temperature is None and results.operating_points is None
+    assert any("nothing was chosen on Val" in caveat for caveat in results.caveats)
+    list(export(run.folder, run.folder / "model.safetensors"))
+    for path in (run.folder, run.folder / "model.safetensors"):
+        with pytest.raises(UserError, match=r"loss.teacher: .* is an ensemble of several divisions of the data"):
+            load_other("loss.teacher", path, target.data)
+
+
+def test_a_file_of_other_data_says_that_it_may_have_seen_val(
+    runs: list[Path], caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    list(export(runs[0], tmp_path / "model.safetensors"))
+    config = Run(runs[0]).config()
+    data = LungDataModule(config.data, config.augment, 0)
+    data.find_samples()
+    load_other("run.init", tmp_path / "model.safetensors", data)
+    assert "it may have learned from images of Val and Test" in caplog.text
+
+
+def test_an_ensemble_is_no_start_of_a_run(runs: list[Path]) -> None:
+    for run in runs:
+        (run / "environment.json").unlink()
+    made = write_ensemble(runs, runs[0].parent / "made")
+    config = made.config()
+    data = LungDataModule(config.data, config.augment, 0)
+    data.find_samples()
+    with pytest.raises(UserError, match=r"run.init: .* is an ensemble; start from one of its members"):
+        start_from(load_network(Run.open(runs[0]).model)[0], data, made.folder)
 
 
 def test_an_ensemble_teaches(runs: list[Path], phantoms: Path) -> None:
@@ -130,8 +158,6 @@ def test_an_ensemble_teaches(runs: list[Path], phantoms: Path) -> None:
 @pytest.mark.parametrize("suffix", [".safetensors", ".onnx"])
 def test_an_exported_ensemble_says_the_same(runs: list[Path], phantoms: Path, suffix: str) -> None:
     pytest.importorskip("onnxscript")
-    from lungseg.exporting.export_model import export
-
     run = write_ensemble(runs[:2], runs[0].parent / "made")
     output = run.folder / f"model{suffix}"
     list(export(run.folder, output))
@@ -171,6 +197,7 @@ def test_weights_without_a_common_start_are_not_averaged(runs: list[Path], capsy
         (["run0"], "RUN: must be two runs or more, got 1"),
         (["run0", "run1", "data.root=x"], "data.root=x: belongs to --soup"),
         (["run0", "run9"], "no model at 'run9'"),
+        (["run0", "run1", "--soup", "optim.lr=3"], "optim.lr=3: must be a word for 'data'"),
     ],
 )
 def test_a_mistake_is_one_line(

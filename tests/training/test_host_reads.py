@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 import traceback
 from collections import Counter
 from pathlib import Path
@@ -90,7 +91,7 @@ def test_an_epoch_reads_nothing_between_its_log_steps(
         max_epochs=1,
         gradient_clip_val=1.0,
         log_every_n_steps=1000,
-        callbacks=[Phases(reads), SeedEachEpoch(0), EpochLines(), AveragedWeights(0.9)],
+        callbacks=[Phases(reads), SeedEachEpoch(0), EpochLines(time.perf_counter()), AveragedWeights(0.9)],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

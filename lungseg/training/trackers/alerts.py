@@ -21,6 +21,14 @@ class AlertCallback(Callback):
     def __init__(self) -> None:
         self._was_inside = self._said = False
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run goes on with."""
+        return {"was_inside": self._was_inside, "said": self._said}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self._was_inside, self._said = state_dict["was_inside"], state_dict["said"]
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare the epoch's share with that of the epochs before."""
         share = float(trainer.callback_metrics.get(_EVIDENCE, float("nan")))

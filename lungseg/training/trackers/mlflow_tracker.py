@@ -158,4 +158,4 @@ class MlflowTracker(Logger):
 
 def _allowed(name: str) -> str:
     """A name in the characters that MLflow takes; classes may be called otherwise."""
-    return re.sub(r"[^\w\-. /]", "_", name, flags=re.ASCII)
+    return re.sub(r"[^\w\-. /]", "_", name)
