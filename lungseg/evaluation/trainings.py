@@ -5,8 +5,9 @@ and the question is that of such studies: what would others of both give? So the
 that over images (by a bootstrap of the mean over trainings) plus that over trainings (between the seeds of a fold,
 divided by their number; Dorfman, Berbaum, Metz, Invest. Radiol. 27, 1992). The interval is the mean and t times the
 root of that sum, t being the mean of the normal and Student's quantile, weighted by the variances (Cochran, Biometrics
-20, 1964). Of normal effects it covers 94 to 98 %; Satterthwaite's degrees of freedom would give 87 % where two seeds
-decide, and resampling trainings along with images counts half of the variance of two seeds, two thirds of three.
+20, 1964); of a difference the trainings of both variants have Satterthwaite's degrees of freedom. Of normal effects it
+covers 94 to 98 %; one t by Satterthwaite for all would give 87 % where two seeds decide, and resampling trainings along
+with images counts half of the variance of two seeds, two thirds of three.
 """
 
 import math
@@ -30,8 +31,8 @@ class _Estimate(NamedTuple):
 
     value: float
     image_variance: float
-    training_variances: tuple[tuple[float, float], ...]
-    """Of the mean, and its degrees of freedom: of each variant that has more than one training."""
+    training_variance: float  # Of the mean; 0 where there is one training alone.
+    freedom: float  # Its degrees of freedom.
     seed_sd: float  # Between trainings, on all images; NaN of one.
     fold_sd: float  # Between folds, of the mean over trainings; NaN of one.
     undefined: int
@@ -92,11 +93,14 @@ def _estimates(
     estimates = {}
     for name, values_drawn in drawn.items():
         of_terms = [spread[name] for spread in spreads]
+        variance = sum(spread.variance for spread in of_terms)
+        squares = sum(spread.variance**2 / spread.freedom for spread in of_terms)
         defined = values_drawn[~np.isnan(values_drawn)]
         estimates[name] = _Estimate(
             value=float(whole[name][0]),
             image_variance=float(defined.var(ddof=1)) if len(defined) > 1 else math.nan,
-            training_variances=tuple((spread.variance, spread.freedom) for spread in of_terms if spread.variance),
+            training_variance=variance,
+            freedom=variance**2 / squares if squares else math.inf,
             seed_sd=of_terms[0].seed_sd,
             fold_sd=of_terms[0].fold_sd,
             undefined=len(values_drawn) - len(defined),
@@ -160,7 +164,7 @@ def _numbers(estimates: Mapping[str, _Estimate], differences: bool = False) -> d
     for name, each in estimates.items():
         if math.isnan(each.value) or math.isnan(each.image_variance):
             continue  # a training that does not define it, which `_notes` tells
-        variances = [(each.image_variance, math.inf), *each.training_variances]
+        variances = [(each.image_variance, math.inf), (each.training_variance, each.freedom)]
         reach = _reach(variances, 1 - CONFIDENCE)
         low, high = each.value - reach, each.value + reach
         if not differences:
@@ -173,7 +177,7 @@ def _numbers(estimates: Mapping[str, _Estimate], differences: bool = False) -> d
             "p_value": _p_value(variances, abs(each.value)),
             "undefined": each.undefined,
             "error_of_images": math.sqrt(each.image_variance),
-            "error_of_trainings": math.sqrt(sum(variance for variance, _ in each.training_variances)),
+            "error_of_trainings": math.sqrt(each.training_variance),
             "seed_sd": each.seed_sd,
             "fold_sd": each.fold_sd,
         }
