@@ -87,6 +87,7 @@ def test_before_anything_is_done_there_is_no_table(capsys: pytest.CaptureFixture
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_study_killed_twice_ends_with_the_table_of_an_unbroken_one(tmp_path: Path) -> None:
     Path("base.yaml").write_text(PHANTOMS)
     command = [sys.executable, "-m", "lungseg.study", "study.yaml"]
