@@ -162,8 +162,13 @@ def _target_of(name: str, batch: BatchOutputs) -> tuple[Tensor, Tensor | None]:
     """Mask to measure against, and the lungs to crop the map to first."""
     if name == "lungs":
         return batch.lung(), None
+    infection = batch.mask("infection")
+    if name == "infection":
+        return infection, None
+    if "predicted_lung" not in batch.packed:  # nothing to crop to: undefined, as where there is no infection
+        return torch.zeros_like(infection), None
     # cropped as a user sees it, to the lungs that the network predicts, whether or not the true ones are known
-    return batch.mask("infection"), batch.mask("predicted_lung") if name == "infection_in_lungs" else None
+    return infection, batch.mask("predicted_lung")
 
 
 def _localise_split(

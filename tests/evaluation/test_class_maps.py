@@ -11,6 +11,7 @@ import torch
 from lungseg.cam.localize import THRESHOLDS, best_threshold, measure_localisation
 from lungseg.cam.lung import evidence_in_lungs, resize_map
 from lungseg.cam.methods import class_map_of
+from lungseg.config import ModelConfig
 from lungseg.evaluation.class_maps import MapMeasurements, map_statistic, measure_baselines, measure_maps
 from lungseg.evaluation.measure import measure
 from lungseg.evaluation.outputs import CLOSED_FORM, CamMethod, MapClass, collect_outputs
@@ -51,6 +52,14 @@ def test_images_without_infection_are_counted_as_undefined_and_never_scored(targ
     assert (whole["n"], whole["undefined"]) == (6 - healthy.sum(), healthy.sum())
     assert np.array_equal(np.isnan(found.per_image["infection_hit"]), healthy)
     assert found.localisation["lungs"]["all"]["n"] == 6
+
+
+def test_without_predicted_lungs_there_is_no_cropped_map_to_score(
+    target: EvaluationTarget, tiny_model: ModelConfig
+) -> None:
+    network = LungNetwork(dataclasses.replace(tiny_model, map_stride=8, lung=False), 3).eval()
+    found = maps_of(dataclasses.replace(target, network=network)).per_image
+    assert np.isnan(found["infection_in_lungs_hit"]).all() and not np.isnan(found["infection_hit"]).all()
 
 
 def test_means_are_those_of_the_rows(target: EvaluationTarget) -> None:
