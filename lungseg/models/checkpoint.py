@@ -32,8 +32,8 @@ def load_model(run: Run) -> tuple[LungNetwork, ModelInfo]:
     if run.kind == "safetensors":
         return read_model_file(run.model)
     config, environment = run.config(), run.environment()
-    network, classes = load_network(run.model)
     content = read_checkpoint(run.model)
+    network, classes = network_of(run.model, content)
     plain = content["lungseg"]
     calibration, where = read_calibration(run, classes)
     temperature = calibration.temperature if calibration is not None else math.nan
@@ -89,7 +89,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def load_network(path: Path) -> tuple[LungNetwork, list[str]]:
     """The network of a checkpoint, in evaluation mode on the CPU, and its class names; nothing is downloaded."""
-    content = read_checkpoint(path)
+    return network_of(path, read_checkpoint(path))
+
+
+def network_of(path: Path, content: dict[str, Any]) -> tuple[LungNetwork, list[str]]:
+    """The same from the content that `read_checkpoint` gave; the path is for messages."""
     if head := content["lungseg"].get("head"):
         way = "load_from_checkpoint of its own module reads it"
         raise UserError(f"{path}: its classifier is {head!r}, which this package does not know; {way}")

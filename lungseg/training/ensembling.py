@@ -18,7 +18,7 @@ from lungseg.config.loading import dump_config
 from lungseg.data.batch import unpack
 from lungseg.data.datamodule import LungDataModule
 from lungseg.errors import UserError, check
-from lungseg.models.checkpoint import load_network, read_checkpoint
+from lungseg.models.checkpoint import network_of, read_checkpoint
 from lungseg.models.ensemble import Ensemble
 from lungseg.models.network import LungNetwork
 from lungseg.runs.environment import environment
@@ -40,9 +40,9 @@ def write_ensemble(folders: Sequence[Path], output: Path) -> Run:
         FileExistsError: There is something at `output`.
     """
     runs, config = _open(folders, output)
-    networks = [load_network(run.model)[0] for run in runs]
-    Ensemble(networks)  # which checks that they go together
     contents = [read_checkpoint(run.model) for run in runs]
+    networks = [network_of(run.model, content)[0] for run, content in zip(runs, contents, strict=True)]
+    Ensemble(networks)  # which checks that they go together
     tensors = {
         f"network.members.{number}.{name}": tensor
         for number, network in enumerate(networks)
@@ -80,8 +80,8 @@ def write_soup(folders: Sequence[Path], output: Path, words: Sequence[str] = ())
             "RUN: weights can be averaged of runs that share their start, fine-tuned with the same run.init; these "
             "have " + ", ".join(f"{run.name}: {run.config().run.init or 'none'}" for run in runs)
         )
-    network, _ = load_network(runs[0].model)
-    states = [load_network(run.model)[0].state_dict() for run in runs]
+    networks = [network_of(run.model, content)[0] for run, content in zip(runs, contents, strict=True)]
+    network, states = networks[0], [each.state_dict() for each in networks]
     means = {name: torch.stack([state[name].double() for state in states]).mean(dim=0) for name in states[0]}
     network.load_state_dict({name: mean.to(states[0][name].dtype) for name, mean in means.items()})
     data = LungDataModule(config.data, AugmentConfig(), config.run.seed)

@@ -74,7 +74,8 @@ def load_other(key: str, source: Path, data: LungDataModule) -> tuple[LungNetwor
         log.warning(
             "%s: %s was trained on other data than these, or on these divided otherwise: it may have learned from "
             "images of Val and Test; its run folder would tell",
-            *(key, source),
+            key,
+            source,
         )
     return network, info
 
