@@ -40,20 +40,9 @@ _SET_HERE = {
     "data.folds": "folds: says how many",
 }
 _MAY_CHANGE = (
-    *(
-        "run.mlflow",
-        "run.tensorboard",
-        "data.phantom.dir",
-        "run.dir",
-        "run.name",
-        "run.seed",
-        "run.resume",
-        "run.report",
-        "data.fold",
-        "data.root",
-        "data.cache",
-    ),
-    *("data.workers", "trainer.devices", "trainer.num_nodes", "trainer.accelerator", "overlays.", "wandb."),
+    *("run.dir", "run.name", "run.seed", "run.resume", "run.report", "run.mlflow", "run.tensorboard"),
+    *("data.fold", "data.root", "data.phantom.dir", "data.cache", "data.workers"),
+    *("trainer.devices", "trainer.num_nodes", "trainer.accelerator", "overlays.", "wandb."),
 )
 """Starts of the keys in which runs of one variant may differ: places, and what a run is shown by."""
 
@@ -106,6 +95,14 @@ class Study:
         place = [f"run.dir={self.folder}", f"run.name={run.name}", "run.report=false"]
         return [*self.words, *self.variants[run.variant], f"run.seed={seed}", *fold, *place]
 
+    def variant_config(self, variant: str) -> Config:
+        """The config of the first run of a variant; a SweepError of one line if its words are wrong."""
+        first = next(run for run in self.runs if run.variant == variant)
+        try:
+            return load_config(self.config, self.run_words(first))
+        except UserError as error:
+            raise SweepError(f"variants: {variant}: {str(error).removeprefix(f'{COMMAND_LINE}: ')}") from error
+
 
 def load_study(path: Path) -> Study:
     """Read a study file and check all that can be known before a run.
@@ -115,14 +112,7 @@ def load_study(path: Path) -> Study:
     """
     try:
         study = _read(path)
-        configs = []
-        for variant in study.variants:
-            first = next(run for run in study.runs if run.variant == variant)
-            try:
-                configs.append(load_config(study.config, study.run_words(first)))
-            except UserError as error:
-                raise SweepError(f"variants: {variant}: {str(error).removeprefix(f'{COMMAND_LINE}: ')}") from error
-        check_networks(config.model for config in configs)
+        check_networks(study.variant_config(variant).model for variant in study.variants)
     except UserError as error:
         raise SweepError(f"{path}: {str(error).removeprefix(f'{path}: ').removeprefix(f'{COMMAND_LINE}: ')}") from error
     return study
@@ -140,8 +130,7 @@ def keep_definition(study: Study) -> None:
     before: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
     now: dict[str, Any] = {"folds": study.folds, "variants": {}}
     for variant in study.variants:
-        config = load_config(study.config, study.run_words(next(r for r in study.runs if r.variant == variant)))
-        now["variants"][variant] = dict(_values(config))
+        now["variants"][variant] = dict(_values(study.variant_config(variant)))
     known = before.get("variants", {})
     pairs = {"folds": (before.get("folds", study.folds), study.folds)}
     for variant in now["variants"].keys() & known.keys():
@@ -175,10 +164,11 @@ def _read(path: Path) -> Study:
     require(are_seeds and len(set(seeds)) == len(seeds), f"seeds: must list different numbers >= 0, got {seeds!r}")
     split = tree.get("split", "test" if folds is None else "val")
     require(split in ("val", "test"), f"split: must be 'val' or 'test', got {split!r}")
-    alike = (
-        "split: 'test' does not go with folds: seeds of a fold share their training images, and are no trainings of "
+    require(
+        folds is None or split == "val",
+        "split: 'test' does not go with folds: the seeds of a fold share their training images, so that they are no "
+        "trainings of their own; leave one of the two out",
     )
-    require(folds is None or split == "val", f"{alike}their own; leave one of the two out")
     variants = {}
     for variant, words in section_of(tree, "variants").items():
         _check_name("variants", variant)
