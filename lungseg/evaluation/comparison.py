@@ -16,7 +16,7 @@ from lungseg.evaluation.intervals import (
     Interval,
     bootstrap,
     bootstrap_differences,
-    defined_in_both,
+    defined_in_all,
 )
 from lungseg.evaluation.saved import Key, SavedEvaluation, image_values
 from lungseg.evaluation.scoreboard import HEADLINES
@@ -66,8 +66,7 @@ def compare(
         "runs": {run.name: _values(run, replicates) for run in kept},
         "differences": {run.name: _differences(run, first, replicates) for run in others},
     }
-    table = _table(content, content["runs"][first.name])
-    return {**content, "table": table, "notes": _notes(named, kept)}
+    return {**content, "table": headline_rows(content), "notes": _notes(named, kept)}
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -107,6 +106,35 @@ def score_statistics(
             _named_in("calibration/", calibration_scores(probs, label)),
         ]
     return statistics, counts
+
+
+def comparable_values(runs: Sequence[SavedEvaluation]) -> list[dict[str, Floats]]:
+    """`image_values` of runs on the same images, of what can be compared, NaN in all where one is.
+
+    A distance in pixels is not one across sizes, nor are class maps of another method or target.
+    """
+    skipped: tuple[str, ...] = ()
+    if len({run.image_size for run in runs}) > 1:
+        skipped += tuple(f"{prefix}{score}_px" for prefix in ("", "infection_") for score in ("hd95", "asd"))
+    if len({_maps(run) for run in runs}) > 1:
+        skipped += MAP_COLUMNS
+    values = defined_in_all([image_values(run) for run in runs])
+    return [{name: column for name, column in each.items() if not name.startswith(skipped)} for each in values]
+
+
+def headline_rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """For each number of `TABLE` and each run: `name`, `title`, `run`, `baseline`, `own`, `difference`, `p_holm`."""
+    runs = content["runs"]
+    baseline = runs[content["what"]["baseline"]]
+    rows = [
+        {"name": name, "title": title, "run": run, "baseline": baseline[name], "own": runs[run][name]}
+        | {"difference": differences[name]}
+        for name, title in TABLE
+        for run, differences in content["differences"].items()
+        if name in differences and name in runs[run] and name in baseline
+    ]
+    corrected = holm([row["difference"]["p_value"] for row in rows])
+    return [row | {"p_holm": p} for row, p in zip(rows, corrected, strict=True)]
 
 
 def _named(evaluations: Sequence[SavedEvaluation]) -> list[SavedEvaluation]:
@@ -158,15 +186,7 @@ def _values(run: SavedEvaluation, replicates: int) -> dict[str, dict[str, float]
 
 def _differences(run: SavedEvaluation, first: SavedEvaluation, replicates: int) -> dict[str, dict[str, float]]:
     """Run minus baseline of what can be compared."""
-    skipped: tuple[str, ...] = ()
-    if run.image_size != first.image_size:
-        skipped += tuple(f"{prefix}{score}_px" for prefix in ("", "infection_") for score in ("hd95", "asd"))
-    if _maps(run) != _maps(first):
-        skipped += MAP_COLUMNS
-    own, baseline = (
-        {name: column for name, column in values.items() if not name.startswith(skipped)}
-        for values in defined_in_both(image_values(run), image_values(first))
-    )
+    own, baseline = comparable_values([run, first])
     known = usable(run.probs, run.label) & usable(first.probs, first.label)
     # Both by the classes of the baseline: a difference of means over other images would be no paired one.
     told = [name for name in ("label", *(f"true_{each}" for each in run.classes)) if name in first.rows[0]]
@@ -231,16 +251,3 @@ def _notes(runs: Sequence[SavedEvaluation], kept: Sequence[SavedEvaluation]) -> 
         "intervals and p-values speak of these very networks on other images of this kind; how much another seed of "
         "the same training would move a number is not in them: train several to know",
     ]
-
-
-def _table(content: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """For each number of `TABLE` and each run: `name`, `title`, `run`, `baseline`, `own`, `difference`, `p_holm`."""
-    rows = [
-        {"name": name, "title": title, "run": run, "baseline": baseline[name], "own": content["runs"][run][name]}
-        | {"difference": differences[name]}
-        for name, title in TABLE
-        for run, differences in content["differences"].items()
-        if name in differences
-    ]
-    corrected = holm([row["difference"]["p_value"] for row in rows])
-    return [row | {"p_holm": p} for row, p in zip(rows, corrected, strict=True)]

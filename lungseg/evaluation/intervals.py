@@ -97,13 +97,13 @@ def bootstrap_differences(
 ) -> dict[str, Difference]:
     """Paired differences, first minus second, of the scores that both have, arguments as of `bootstrap`.
 
-    For means of values that an image may lack, see `defined_in_both`.
+    For means of values that an image may lack, see `defined_in_all`.
     """
     values = _set_scores(first, images), _set_scores(second, images)
     both = [name for name in values[0] if name in values[1]]
 
     def difference(weights: Floats) -> dict[str, Floats]:
-        scores = _evaluate(first, weights), _evaluate(second, weights)
+        scores = scores_of(first, weights), scores_of(second, weights)
         return {name: scores[0][name] - scores[1][name] for name in both}
 
     drawn = resample([difference], images, groups, replicates, seed)
@@ -123,16 +123,20 @@ def resample(
 ) -> dict[str, Floats]:
     """Every score of every resample, (replicates,) by name, NaN where one does not define it; arguments as above."""
     draws = draw_weights(images, groups, replicates, seed)
-    chunks = [_evaluate(statistics, weights) for weights in draws]
+    chunks = [scores_of(statistics, weights) for weights in draws]
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
-def defined_in_both(first: dict[str, Floats], second: dict[str, Floats]) -> tuple[dict[str, Floats], dict[str, Floats]]:
-    """Per-image values (N,) of two runs, of the names they share; NaN in both where either is, so that means pair."""
-    both = [name for name in first if name in second]
-    undefined = {name: np.isnan(first[name]) | np.isnan(second[name]) for name in both}
-    parted = [{name: np.where(undefined[name], np.nan, values[name]) for name in both} for values in (first, second)]
-    return parted[0], parted[1]
+def scores_of(statistics: Sequence[Statistic], weights: Floats) -> dict[str, Floats]:
+    """Scores (R,) of all statistics, for weights (R, N) of N images."""
+    return {name: value for statistic in statistics for name, value in statistic(weights).items()}
+
+
+def defined_in_all(runs: Sequence[Mapping[str, Floats]]) -> list[dict[str, Floats]]:
+    """Per-image values (N,) of runs, of the names they share; NaN in all where one is, so that means pair."""
+    shared = [name for name in runs[0] if all(name in values for values in runs)]
+    undefined = {name: np.any([np.isnan(values[name]) for values in runs], axis=0) for name in shared}
+    return [{name: np.where(undefined[name], np.nan, values[name]) for name in shared} for values in runs]
 
 
 def draw_weights(
@@ -173,10 +177,6 @@ def _set_scores(statistics: Sequence[Statistic], images: int) -> dict[str, float
             raise UserError(f"statistics must give each name once, got {sorted(twice)[0]!r} twice; rename one")
         scores |= found
     return scores
-
-
-def _evaluate(statistics: Sequence[Statistic], weights: Floats) -> dict[str, Floats]:
-    return {name: value for statistic in statistics for name, value in statistic(weights).items()}
 
 
 def _limits(drawn: Floats) -> tuple[float, float, int]:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from lungseg.errors import UserError
-from lungseg.evaluation.classification import usable
-from lungseg.evaluation.comparison import TABLE, holm, score_statistics
-from lungseg.evaluation.saved import Key, SavedEvaluation, image_values
-from lungseg.evaluation.statistics import Floats, Integers, Statistic
-from lungseg.evaluation.trainings import difference_numbers, mean_numbers
+from lungseg.evaluation.comparison import TABLE, headline_rows
+from lungseg.evaluation.intervals import scores_of
+from lungseg.evaluation.saved import Key, SavedEvaluation
+from lungseg.evaluation.statistics import Integers
+from lungseg.evaluation.trainings import difference_numbers, mean_numbers, statistics_of
 
 REPLICATES = 2_000  # They give a variance, which needs fewer than the ends of an interval.
 
@@ -69,9 +69,8 @@ def study_results(
         "differences": {name: difference_numbers(trained[name], trained[baseline], strata, **draw) for name in others},
         "cost": {name: _cost(each) for name, each in variants.items()},
     }
-    table = _table(content, baseline)
-    lacking = _undefined(trained, content["runs"])
-    return {**content, "table": table, "notes": [*_notes(variants, strata, left_out), *lacking]}
+    notes = [*_notes(variants, strata, left_out), *_undefined(trained, content["runs"])]
+    return {**content, "table": headline_rows(content), "notes": notes}
 
 
 def _common(variants: Mapping[str, Sequence[Training]]) -> tuple[list[Key], int]:
@@ -102,41 +101,16 @@ def _cost(trainings: Sequence[Training]) -> dict[str, float]:
     return {"trainings": len(minutes), "minutes": float(minutes.mean()), "minutes_sd": sd}
 
 
-def _table(content: Mapping[str, Any], baseline: str) -> list[dict[str, Any]]:
-    """Rows as of `comparison.compare`."""
-    runs = content["runs"]
-    rows = [
-        {"name": name, "title": title, "run": run, "baseline": runs[baseline][name], "own": runs[run][name]}
-        | {"difference": differences[name]}
-        for name, title in TABLE
-        for run, differences in content["differences"].items()
-        if name in differences and name in runs[run] and name in runs[baseline]
-    ]
-    corrected = holm([row["difference"]["p_value"] for row in rows])
-    return [row | {"p_holm": p} for row, p in zip(rows, corrected, strict=True)]
-
-
 def _undefined(trained: Mapping[str, Sequence[SavedEvaluation]], runs: Mapping[str, Any]) -> list[str]:
     """Scores of the table that not all trainings of a variant define: their mean would be one of fewer."""
     notes = []
     for variant, each in trained.items():
-        scores = [
-            {name: float(value[0]) for statistic in _statistics(run) for name, value in statistic(_once(run)).items()}
-            for run in each
-        ]
+        scores = [scores_of(statistics_of(run), np.ones((1, len(run.rows)))) for run in each]
         for name, title in TABLE:
-            defined = sum(not math.isnan(score.get(name, math.nan)) for score in scores)
+            defined = sum(name in score and not np.isnan(score[name][0]) for score in scores)
             if name not in runs[variant] and defined:
                 notes.append(f"{title}: only {defined} of {len(each)} trainings of {variant} define it: left out")
     return notes
-
-
-def _statistics(run: SavedEvaluation) -> list[Statistic]:
-    return score_statistics(run, image_values(run), usable(run.probs, run.label))[0]
-
-
-def _once(run: SavedEvaluation) -> Floats:
-    return np.ones((1, len(run.rows)))
 
 
 def _notes(variants: Mapping[str, Sequence[Training]], strata: Integers, left_out: int) -> list[str]:

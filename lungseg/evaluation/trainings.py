@@ -17,10 +17,10 @@ from typing import NamedTuple
 import numpy as np
 
 from lungseg.evaluation.classification import usable
-from lungseg.evaluation.comparison import score_statistics
-from lungseg.evaluation.intervals import CONFIDENCE, resample
+from lungseg.evaluation.comparison import comparable_values, score_statistics
+from lungseg.evaluation.intervals import CONFIDENCE, resample, scores_of
 from lungseg.evaluation.saved import SavedEvaluation, image_values
-from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic
+from lungseg.evaluation.statistics import Floats, Integers, Statistic, score_set
 
 _SIGNED, _UNBOUND = ("bias", "spearman"), ("hd95", "asd", "components", "holes", "brier")
 """Parts of the names of scores that can be below 0, and above 1; the intervals of others end there."""
@@ -66,6 +66,11 @@ def difference_numbers(
     return _numbers(_estimates([trainings, baseline], strata, replicates, seed), differences=True)
 
 
+def statistics_of(run: SavedEvaluation) -> list[Statistic]:
+    """All scores of one training, each over the images that define it."""
+    return score_statistics(run, image_values(run), usable(run.probs, run.label))[0]
+
+
 def _estimates(
     terms: Sequence[Sequence[SavedEvaluation]], strata: Integers, replicates: int, seed: int
 ) -> dict[str, _Estimate]:
@@ -74,12 +79,11 @@ def _estimates(
     Where there are two, a mean is over the images that all of both define it for.
     """
     runs = [run for term in terms for run in term]
-    values, known = [image_values(run) for run in runs], [usable(run.probs, run.label) for run in runs]
+    found = [statistics_of(run) for run in runs]
     if len(terms) == 2:
-        values, known = _defined_in_all(values), [np.logical_and.reduce(known)] * len(runs)
-        if len({run.image_size for run in runs}) > 1:  # a pixel is not the same
-            values = [{n: column for n, column in each.items() if not n.endswith("_px")} for each in values]
-    found = [score_statistics(*each)[0] for each in zip(runs, values, known, strict=True)]
+        known = np.logical_and.reduce([usable(run.probs, run.label) for run in runs])
+        pairs = zip(runs, comparable_values(runs), strict=True)
+        found = [score_statistics(run, values, known)[0] for run, values in pairs]
     parts, images = (found[: len(terms[0])], found[len(terms[0]) :]), len(strata)
     means = [_mean(part) for part in parts if part]
 
@@ -88,7 +92,7 @@ def _estimates(
         return {n: first[n] - second[0][n] for n in first if n in second[0]} if second else first
 
     drawn = resample([score], images, runs[0].groups, replicates, seed)
-    whole = score(np.ones((1, images)))
+    whole = score_set(score, images)
     spreads = [_spreads(part, strata) for part in parts if part]
     estimates = {}
     for name, values_drawn in drawn.items():
@@ -97,7 +101,7 @@ def _estimates(
         squares = sum(spread.variance**2 / spread.freedom for spread in of_terms)
         defined = values_drawn[~np.isnan(values_drawn)]
         estimates[name] = _Estimate(
-            value=float(whole[name][0]),
+            value=whole[name],
             image_variance=float(defined.var(ddof=1)) if len(defined) > 1 else math.nan,
             training_variance=variance,
             freedom=variance**2 / squares if squares else math.inf,
@@ -108,18 +112,11 @@ def _estimates(
     return estimates
 
 
-def _defined_in_all(values: Sequence[Mapping[str, Floats]]) -> list[dict[str, Floats]]:
-    """The columns that all have, NaN in all where one is."""
-    names = [name for name in values[0] if all(name in each for each in values)]
-    undefined: dict[str, Flags] = {name: np.any([np.isnan(each[name]) for each in values], axis=0) for name in names}
-    return [{name: np.where(undefined[name], np.nan, each[name]) for name in names} for each in values]
-
-
 def _mean(trainings: Sequence[Sequence[Statistic]]) -> Statistic:
     """The mean over trainings of the scores that all have."""
 
     def statistic(weights: Floats) -> dict[str, Floats]:
-        scores = [{name: score for one in training for name, score in one(weights).items()} for training in trainings]
+        scores = [scores_of(training, weights) for training in trainings]
         shared = [name for name in scores[0] if all(name in each for each in scores)]
         return {name: np.mean([each[name] for each in scores], axis=0) for name in shared}
 
@@ -139,7 +136,7 @@ def _spreads(trainings: Sequence[Sequence[Statistic]], strata: Integers) -> dict
     """How trainings differ, of every score: between seeds within each fold, as folds have other training images."""
     folds = np.unique(strata)
     weights = np.stack([np.ones(len(strata)), *(strata == fold for fold in folds)]).astype(np.float64)
-    scores = [{name: score for one in training for name, score in one(weights).items()} for training in trainings]
+    scores = [scores_of(training, weights) for training in trainings]
     shares, count = weights[1:].sum(axis=1) / len(strata), len(trainings)
     spreads = {}
     for name in scores[0]:
@@ -160,7 +157,7 @@ def _spreads(trainings: Sequence[Sequence[Statistic]], strata: Integers) -> dict
 
 def _numbers(estimates: Mapping[str, _Estimate], differences: bool = False) -> dict[str, dict[str, float]]:
     """As plain values with 95 % intervals and, of differences, two-sided p-values."""
-    numbers = {}
+    numbers: dict[str, dict[str, float]] = {}
     for name, each in estimates.items():
         if math.isnan(each.value) or math.isnan(each.image_variance):
             continue  # a training that does not define it, which `_notes` tells
@@ -174,13 +171,14 @@ def _numbers(estimates: Mapping[str, _Estimate], differences: bool = False) -> d
             "value": each.value,
             "low": low,
             "high": high,
-            "p_value": _p_value(variances, abs(each.value)),
             "undefined": each.undefined,
             "error_of_images": math.sqrt(each.image_variance),
             "error_of_trainings": math.sqrt(each.training_variance),
             "seed_sd": each.seed_sd,
             "fold_sd": each.fold_sd,
         }
+        if differences:
+            numbers[name]["p_value"] = _p_value(variances, abs(each.value))
     return numbers
 
 

@@ -12,7 +12,7 @@ from lungseg.evaluation.intervals import (
     Interval,
     bootstrap,
     bootstrap_differences,
-    defined_in_both,
+    defined_in_all,
     draw_weights,
 )
 from lungseg.evaluation.statistics import Statistic, means
@@ -166,10 +166,10 @@ def test_differences_are_of_the_scores_both_have_on_the_same_resamples() -> None
     assert math.isnan(found["precision_c"].p_value) and math.isnan(found["precision_c"].low)
 
 
-def test_defined_in_both_pairs_what_each_lacks() -> None:
+def test_defined_in_all_pairs_what_each_lacks() -> None:
     first = {"dice": np.array([1.0, np.nan, 0.5]), "alone": np.zeros(3)}
     second = {"dice": np.array([np.nan, 0.25, 0.75])}
-    pair = defined_in_both(first, second)
+    pair = defined_in_all([first, second])
     assert pair[0].keys() == pair[1].keys() == {"dice"}
     assert np.array_equal(pair[0]["dice"], [np.nan, np.nan, 0.5], equal_nan=True)
     assert np.array_equal(pair[1]["dice"], [np.nan, np.nan, 0.75], equal_nan=True)

@@ -145,11 +145,11 @@ def test_columns_of_pixels_are_not_compared_across_sizes_and_labels_must_agree()
     one, two = (_training(name, dice) for name in ("a", "b"))
     for training, factor in ((one, 1), (two, 2)):
         for place, row in enumerate(training.evaluation.rows):
-            row["hd95_px"] = str(factor * (place + 1.0))
+            row["hd95_px"] = row["hd95_px_image_left"] = str(factor * (place + 1.0))
     two.evaluation.setup.data["image_size"] = 128
     content = study_results({"one": [one], "two": [two]}, replicates=20)
-    assert "segmentation/hd95_px" in content["runs"]["two"] and DICE in content["differences"]["two"]
-    assert "segmentation/hd95_px" not in content["differences"]["two"]
+    assert "segmentation/hd95_px_image_left" in content["runs"]["two"] and DICE in content["differences"]["two"]
+    assert not any("_px" in name for name in content["differences"]["two"])
     one.evaluation.rows[0]["label"], two.evaluation.rows[0]["label"] = "a", "b"
     with pytest.raises(UserError, match="'000' is 'b', and 'a' in another training; give all variants the same"):
         study_results({"one": [one], "two": [two]}, replicates=20)
