@@ -266,12 +266,15 @@ class AugmentConfig:
     """Transforms of albumentations that come after these, each as a call: `CLAHE(clip_limit=4, p=0.3)`."""
     mixup: float = 0.0
     """Half of the images of a batch are mixed with others of it, by shares from Beta(mixup, mixup); in [0, 10]."""
+    views: int = 1
+    """Times that each training image comes in an epoch, one right after the other, each augmented anew; in 1..8."""
 
     def __post_init__(self) -> None:
         highest = {"rotate": 180, "flip": 1, "brightness": 1, "contrast": 1, "gamma": 0.9, "mixup": 10}
         check_calls(self.transforms)
+        check(1 <= self.views <= 8, "augment.views", "in 1..8", self.views)
         for name, value in vars(self).items():
-            if name == "transforms":
+            if name in ("transforms", "views"):
                 continue
             high = highest.get(name, 0.5)
             check(0 <= value <= high, f"augment.{name}", f"in [0, {high}]", value)
@@ -290,3 +293,10 @@ class Config:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     overlays: OverlayConfig = field(default_factory=OverlayConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
+
+    def __post_init__(self) -> None:
+        views, size = self.augment.views, self.data.batch_size
+        if self.loss.contrastive_weight > 0:
+            check(views > 1, "augment.views", "2 or more with loss.contrastive_weight", views)
+            whole = size % views == 0 and size > views  # all views of an image, and others to tell it from
+            check(whole, "data.batch_size", f"twice {views} (augment.views) or another multiple of it", size)

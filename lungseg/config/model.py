@@ -87,9 +87,17 @@ class LossConfig:
     training image (distillation)."""
     teacher_weight: float = 1.0
     """Of the divergence from the teacher, 0 or more; at 0 the teacher is not even loaded."""
+    contrastive_weight: float = 0.0
+    """Of the term that draws the features of an image's views (`augment.views`) together, and those of others apart."""
 
     def __post_init__(self) -> None:
-        more = ("evidence_weight", "localization_weight", "evidence_warmup_epochs", "teacher_weight")
+        more = (
+            "evidence_weight",
+            "localization_weight",
+            "evidence_warmup_epochs",
+            "teacher_weight",
+            "contrastive_weight",
+        )
         for name in ("dice", "bce", "cross_entropy", *more):
             check(0 <= getattr(self, name) < math.inf, f"loss.{name}", ">= 0 and finite", getattr(self, name))
         check(self.dice + self.bce + self.cross_entropy > 0, "loss", "above 0 in sum", 0)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
@@ -88,9 +89,13 @@ class LungDataModule(LightningDataModule):
             self.caches[split] = cache.build(self.samples[split], config.keep_aspect)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Draw which images of a training batch are mixed, if `augment.mixup` is on."""
+        """Say which items of a training batch are views of one image, and draw which are mixed, where that is on."""
+        if self.trainer is None or not self.trainer.training:
+            return batch
+        if self.augmentation.views > 1:  # here, on the host: a device knows no ids
+            batch = {**batch, "view_of": torch.from_numpy(np.unique(batch["id"], return_inverse=True)[1])}
         alpha = self.augmentation.mixup
-        if alpha == 0 or self.always_the_same or self.trainer is None or not self.trainer.training:
+        if alpha == 0 or self.always_the_same:
             return batch
         return draw_pairs(batch, alpha, f"mixup/{self.seed}/{self.trainer.current_epoch}")
 
@@ -131,7 +136,12 @@ class LungDataModule(LightningDataModule):
         """Training batches: shuffled anew every epoch, and augmented."""
         samples = self.samples["train"]
         sampler = TrainSampler(
-            [sample.stratum for sample in samples], self.seed, self.config.balanced, *self._rank(), self.always_the_same
+            [sample.stratum for sample in samples],
+            self.seed,
+            self.config.balanced,
+            *self._rank(),
+            self.always_the_same,
+            self.augmentation.views,
         )
         sampler.set_epoch(self.first_epoch)
         drop_last = len(sampler) >= self.config.batch_size  # one image alone has no batch statistics

@@ -17,7 +17,8 @@ from lungseg.data.sample import Sample
 from lungseg.errors import DataError
 
 Visit = tuple[int, int]
-"""Epoch and position in the list of samples: all that a worker needs to know to make a sample."""
+"""The how manieth draw of a sample, from 0 (the epoch, where it is drawn once an epoch), and its position in the list:
+all that a worker needs to know to make it."""
 
 
 class LungDataset(Dataset[dict[str, Any]]):
@@ -50,15 +51,15 @@ class LungDataset(Dataset[dict[str, Any]]):
         return len(self._ends) - 1
 
     def __getitem__(self, visit: Visit) -> dict[str, Any]:
-        """Make the sample of one visit: its bytes depend on seed, epoch and id alone."""
-        epoch, index = visit
+        """Make the sample of one visit: its bytes depend on seed, draw and id alone."""
+        draw, index = visit
         sample: Sample = pickle.loads(self._packed[self._ends[index] : self._ends[index + 1]])
         if self.cache is not None:
             image, masks = self.cache.read(index)
         else:
             image, masks = read_sample(sample, self.image_size, self.keep_aspect)
         if self.augmentation is not None:
-            image, masks = augment(self.augmentation, image, masks, f"{self.seed}/{epoch}/{sample.id}")
+            image, masks = augment(self.augmentation, image, masks, f"{self.seed}/{draw}/{sample.id}")
         return to_item(sample, image, masks, self.infection_unknown.isdisjoint(sample.labels))
 
 
@@ -66,7 +67,7 @@ class TrainSampler(Sampler[Visit]):
     """A new seeded order every epoch, every rank its own share, the same share size on each.
 
     With `balanced`, samples are drawn with replacement so that each class comes equally often; no label is None. With
-    `always_the_same`, every epoch has the order of the first.
+    `always_the_same`, every epoch has the order of the first. All `views` of an image follow each other.
     """
 
     def __init__(
@@ -77,9 +78,10 @@ class TrainSampler(Sampler[Visit]):
         rank: int = 0,
         world_size: int = 1,
         always_the_same: bool = False,
+        views: int = 1,
     ):
         self.labels, self.seed, self.balanced, self.always_the_same = labels, seed, balanced, always_the_same
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.views = rank, world_size, views
         self.epoch = 0
         if balanced and all(label is None for label in labels):
             raise DataError("data.balanced: no training image has a class label; set it to false")
@@ -89,13 +91,14 @@ class TrainSampler(Sampler[Visit]):
         self.epoch = 0 if self.always_the_same else epoch
 
     def __len__(self) -> int:
-        return -(-len(self.labels) // self.world_size)
+        return self.views * -(-len(self.labels) // self.world_size)
 
     def __iter__(self) -> Iterator[Visit]:
         order = self._order()
         # Equal shares: a rank with one more step than the others would wait for them for ever.
-        order += order[: len(self) * self.world_size - len(order)]
-        return iter([(self.epoch, index) for index in order[self.rank :: self.world_size]])
+        order += order[: -len(order) % self.world_size]
+        draws = range(self.epoch * self.views, (self.epoch + 1) * self.views)
+        return iter([(draw, index) for index in order[self.rank :: self.world_size] for draw in draws])
 
     def _order(self) -> list[int]:
         generator = torch.Generator().manual_seed((self.seed << 20) + self.epoch)

@@ -31,12 +31,14 @@ _TERMS = {
     "localization_loss": "loss.localization_weight",
 }
 """Losses that a run logs where their weight is above 0."""
+_OF_TRAINING = {"distillation_loss": "loss.teacher_weight", "contrastive_loss": "loss.contrastive_weight"}
+"""Those that Val is measured without."""
+_WEIGH_TRAINING = ("loss.teacher", *_OF_TRAINING.values())
+"""Of `train/loss` alone."""
 _ALL_TERMS = LossConfig(dice=1, bce=1, cross_entropy=1, evidence_weight=1, localization_weight=1)
 _OF_CLASSES = ("loss.label_smoothing", "loss.class_weights", "loss.class_costs")
 _WEIGHED_BY = {"loss": (*_TERMS.values(), *_OF_CLASSES), "cross_entropy": _OF_CLASSES}
 """A loss cannot judge runs that each weigh it differently: the smallest weights would win."""
-_OF_TEACHER = ("loss.teacher", "loss.teacher_weight")
-"""They weigh the training loss alone, for Val is measured without the teacher."""
 _SCORES = ("score", "dice", "dice_global", "iou", "pixel_accuracy", "accuracy", "balanced_accuracy", "f1", "auroc")
 _MOST_GRID_RUNS = 200  # tried together, spread over the grid; each costs some 20 ms
 _MOST_NETWORKS_BUILT = 32
@@ -91,6 +93,8 @@ def logged_metrics(config: Config) -> list[str]:
     scores = score_names(classes, model.infection, data.multi_label, model.lung)
     names = [name for name in scores if name.removeprefix("infection_") not in unused]
     losses = [name for name in names if name.removeprefix("infection_") in ("loss", *_TERMS)]
+    losses += ["distillation_loss"] * (config.loss.teacher is not None and config.loss.teacher_weight > 0)
+    losses += ["contrastive_loss"] * (config.loss.contrastive_weight > 0)
     return [f"val/{name}" for name in names] + [f"train/{name}" for name in losses]
 
 
@@ -187,10 +191,10 @@ def _check_metric(sweep: Sweep, configs: list[Config]) -> None:
         if name not in logged_metrics(own):
             raise SweepError(f"{where} {_why_not_logged(name, own)}")
     score = name.partition("/")[2].removeprefix("infection_")
-    wanted = "minimize" if score in ("loss", *_TERMS) else "maximize" if score in _SCORES else goal
+    wanted = "minimize" if score in ("loss", *_TERMS, *_OF_TRAINING) else "maximize" if score in _SCORES else goal
     require(goal == wanted, f"metric: goal: {goal!r} of {name!r} would look for the worst; say {wanted!r}")
     for key, parameter in sweep.parameters.items():
-        weighing = (*_WEIGHED_BY.get(score, ()), *(_OF_TEACHER if name == "train/loss" else ()))
+        weighing = (*_WEIGHED_BY.get(score, ()), *(_WEIGH_TRAINING if name == "train/loss" else ()))
         weighs = key in weighing and len(parameter.samples()) > 1
         require(not weighs, f"{where} {name!r} changes with {key}, which is swept; take 'val/score'")
 

@@ -32,6 +32,7 @@ from lungseg.models.losses import (
 from lungseg.models.metrics import StageScores
 from lungseg.models.model_file import read_model_section
 from lungseg.models.network import LungNetwork, LungOutput
+from lungseg.training.contrast import Contrast
 from lungseg.training.distillation import Teacher
 from lungseg.training.schedule import lr_schedule
 
@@ -90,6 +91,7 @@ class LungModule(LightningModule):
         self.test_scores = StageScores(classes, model.infection, multi_label)
         self.compiled: Callable[[Tensor], LungOutput] | None = None  # What trains in the network's place.
         self.teacher: Teacher | None = None  # Which is none of this module's parts; see `load_teacher`.
+        self.contrast = Contrast(self.network) if loss.contrastive_weight > 0 else None
         self.steps_per_epoch = 1.0  # Optimiser steps; set when training starts.
 
     @classmethod
@@ -119,8 +121,8 @@ class LungModule(LightningModule):
         Raises:
             UserError: `loss.teacher` is set, and nobody has loaded it.
         """
-        wants_teacher = self.loss.teacher is not None and self.loss.teacher_weight > 0
-        if stage == "fit" and wants_teacher and self.teacher is None:
+        taught = self.loss.teacher is not None and self.loss.teacher_weight > 0
+        if stage == "fit" and taught and self.teacher is None:
             raise UserError("loss.teacher: is not loaded; set module.teacher = load_teacher(module.loss, model, data)")
         if stage == "fit" and 0 < (self.trainer.max_epochs or 0) <= self.optim.frozen_encoder_epochs:
             self.network.segmenter.encoder.requires_grad_(False)
@@ -153,9 +155,11 @@ class LungModule(LightningModule):
         terms = self.terms(output, batch)
         if "share" in batch:
             terms = mixed_terms(terms, self.terms(output, partner_targets(batch)), batch["share"])
-        # Of mixed images as they are: the teacher sees both chests at once, too. Val and Test go without, at no cost.
+        # Val and Test go without these, at no cost. Of mixed images the teacher sees both chests at once, too.
         if stage == "train" and self.teacher is not None:
             terms["distillation_loss"] = self.teacher.term(output, batch["image"])
+        if stage == "train" and self.contrast is not None:
+            terms["contrastive_loss"] = self.contrast(output, batch)
         means = {name: term.mean() for name, term in terms.items()}
         if stage != "train":
             self._score(self._scores(stage), output, batch, terms)  # logged at the epoch's end, over all ranks
@@ -201,8 +205,7 @@ class LungModule(LightningModule):
         """Sum of the terms with their weights, of which those of class maps count to the share `ramp`."""
         weights = self.weights()
         weights |= {name: ramp * weights[name] for name in MAP_TERMS}
-        parts = [weights[name.removeprefix("infection_")] * value for name, value in means.items()]
-        return torch.stack(parts).sum()
+        return torch.stack([weights[name.removeprefix("infection_")] * value for name, value in means.items()]).sum()
 
     def weights(self) -> dict[str, float]:
         """Weights of the terms by name, of the section `loss`; those of the infection are those of the lungs."""
@@ -213,6 +216,7 @@ class LungModule(LightningModule):
             "evidence_loss": self.loss.evidence_weight,
             "localization_loss": self.loss.localization_weight,
             "distillation_loss": self.loss.teacher_weight,
+            "contrastive_loss": self.loss.contrastive_weight,
         }
 
     def _map_ramp(self) -> float:
@@ -275,7 +279,7 @@ class LungModule(LightningModule):
         """
         encoder = list(self.network.segmenter.encoder.parameters())
         inside = {id(parameter) for parameter in encoder}
-        rest = [parameter for parameter in self.network.parameters() if id(parameter) not in inside]
+        rest = [parameter for parameter in self.parameters() if id(parameter) not in inside]
         groups = [
             {"params": encoder, "lr": self.optim.lr * self.optim.encoder_lr_factor, "name": "encoder"},
             {"params": rest, "lr": self.optim.lr, "name": "rest"},

@@ -102,9 +102,9 @@ class NoWaiting(Callback):
 
 def test_no_step_waits_for_the_device(tiny_model: ModelConfig, phantoms: Path, tmp_path: Path) -> None:
     data = LungDataModule(
-        DataConfig(root=str(phantoms), image_size=64, batch_size=2, workers=0), AugmentConfig(mixup=0.4)
+        DataConfig(root=str(phantoms), image_size=64, batch_size=2, workers=0), AugmentConfig(mixup=0.4, views=2)
     )
-    loss = LossConfig(evidence_weight=1, localization_weight=1)
+    loss = LossConfig(evidence_weight=1, localization_weight=1, contrastive_weight=1)
     model = dataclasses.replace(tiny_model, infection=True, pooling="lung")
     module = LungModule(model, loss, OptimConfig(), ["COVID-19", "Non-COVID", "Normal"])
     module.teacher = Teacher(LungNetwork(tiny_model, 3))  # which follows the module to its device

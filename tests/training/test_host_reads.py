@@ -76,9 +76,10 @@ def test_an_epoch_reads_nothing_between_its_log_steps(
 ) -> None:
     guided = 0.0 if several else 1.0
     loss = LossConfig(evidence_weight=1, localization_weight=guided, class_weights="balanced", label_smoothing=0.1)
+    loss = dataclasses.replace(loss, contrastive_weight=1)
     data = LungDataModule(
         DataConfig(root=str(phantoms), image_size=64, batch_size=2, workers=0, multi_label=several),
-        AugmentConfig(mixup=0.4),
+        AugmentConfig(mixup=0.4, views=2),
     )
     data.find_samples()
     model = dataclasses.replace(tiny_model, infection=True, pooling="lung", dropout=0.1)
@@ -101,7 +102,7 @@ def test_an_epoch_reads_nothing_between_its_log_steps(
     )
     with reads:
         trainer.fit(module, datamodule=data)
-    assert trainer.global_step == 6
+    assert trainer.global_step == 12
     assert not reads.found, "\n".join(f"{count} in {phase}: {place}" for (phase, place), count in reads.found.items())
 
 
