@@ -27,7 +27,7 @@ TINY = [
     *("data.image_size=64", "data.batch_size=4", "data.workers=0", "model.encoder=tu-test_efficientnet"),
     *("model.encoder_depth=4", "model.decoder_channels=[16,16,8,8]", "model.infection=true", "model.map_stride=8"),
     *("trainer.accelerator=cpu", "trainer.max_epochs=1", "overlays.samples=2", "wandb.mode=offline"),
-    *("run.tensorboard=true", "run.name=one"),
+    *("run.tensorboard=true", "wandb.artifacts=true", "run.name=one"),
 ]
 
 

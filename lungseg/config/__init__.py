@@ -156,6 +156,8 @@ class WandbConfig:
     tags: list[str] = field(default_factory=list)
     images: bool = True
     """Send the overlays (X-ray pixels) too; to MLflow as well, with the report, which shows images."""
+    artifacts: bool = False
+    """Send the best checkpoint too, as a run folder that names no place; to MLflow as well."""
     alerts: bool = False
     """Send an alert when the loss is no number, and when `val/evidence_in_lungs` falls below 0.5."""
 

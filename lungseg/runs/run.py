@@ -11,6 +11,7 @@ from typing import Any, Literal
 from lungseg.config import Config
 from lungseg.errors import UserError
 from lungseg.runs.rank import detect_rank
+from lungseg.runs.wandb_model import PREFIX, fetch_model
 
 BOXED = Path(__file__).parents[1] / "models" / "boxed" / "lungseg.safetensors"  # The model that comes with the package.
 BOXED_ONNX = BOXED.with_suffix(".onnx")  # The same one, exported: to predict without torch.
@@ -56,8 +57,9 @@ class Run:
         """Find a trained network.
 
         Args:
-            path: A run folder, a .ckpt file in one, a .safetensors or .onnx file, or a folder in the layout of the
-                Hugging Face Hub; None takes the model that comes with the package.
+            path: A run folder, a .ckpt file in one, a .safetensors or .onnx file, a folder in the layout of the
+                Hugging Face Hub, or `wandb:entity/project/name:alias` (see `fetch_model`); None takes the model that
+                comes with the package.
 
         Raises:
             FileNotFoundError: Nothing there, or nothing in the folder that is a model.
@@ -68,6 +70,8 @@ class Run:
                 raise FileNotFoundError("this installation comes without a model; give one with --checkpoint RUN")
             return cls(BOXED.parent, BOXED)
         path = Path(path).expanduser()
+        if str(path).startswith(PREFIX):
+            path = fetch_model(str(path).removeprefix(PREFIX))
         if path.is_dir():
             run = cls(path)
             hub = path / HUB_WEIGHTS

@@ -17,7 +17,7 @@ from typing import Any
 from lightning.pytorch import Trainer, seed_everything
 
 from lungseg.config import Config, LossConfig, ModelConfig
-from lungseg.config.loading import dump_config
+from lungseg.config.loading import dump_config, without_places
 from lungseg.data.datamodule import LungDataModule
 from lungseg.errors import DataError, UserError, check, did_you_mean
 from lungseg.models.checkpoint import read_checkpoint
@@ -36,9 +36,11 @@ from lungseg.training.data_summary import say_what_data
 from lungseg.training.distillation import Teacher, load_teacher
 from lungseg.training.fine_tuning import start_from
 from lungseg.training.loggers import build_loggers
+from lungseg.training.model_folder import write_model_folder
 from lungseg.training.module import LungModule
 from lungseg.training.resuming import check_continues, keep_config, last_row, seconds_before
 from lungseg.training.signals import SignalHandler
+from lungseg.training.trackers.guarded import GuardedTracker
 from lungseg.training.trackers.tracker import Tracker
 from lungseg.training.trackers.wandb_tracker import unsent_folder
 from lungseg.training.trainer import build_trainer, rank_zero_first
@@ -166,6 +168,8 @@ class Training:
         split = next((split for split in ("test", "val") if self.data.samples[split]), None)
         if self.config.run.report and split is not None:
             self._report(split)
+        if self.config.wandb.artifacts:
+            self._send_model(numbers)
 
     def _report(self, split: str) -> None:
         """Evaluate the best checkpoint and hand it to the trackers; a fault in it loses nothing of the run."""
@@ -178,6 +182,19 @@ class Training:
         for tracker in self._trackers():
             tracker.log_evaluation(reported)
         print(f"report      {reported.page}", flush=True)
+
+    def _send_model(self, numbers: dict[str, float]) -> None:
+        """Hand the best checkpoint to the trackers that take models, after the report, which calibrates it."""
+        about = {"config": without_places(self.config), "scores": numbers, "data_fingerprint": self.data.fingerprint}
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                write_model_folder(self.run, Path(folder))
+            except OSError as error:
+                log.warning("the model is not sent: %s", error)
+                return
+            for tracker in self._trackers():
+                if isinstance(tracker, GuardedTracker):
+                    tracker.log_model(Path(folder), about)
 
     def _trackers(self) -> list[Tracker]:
         return [logger for logger in self.trainer.loggers if isinstance(logger, Tracker)]

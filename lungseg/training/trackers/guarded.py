@@ -3,6 +3,7 @@
 import logging
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
@@ -65,6 +66,11 @@ class GuardedTracker(Logger):
         """As of the tracker, if it takes alerts."""
         if hasattr(self.tracker, "alert"):
             self._hand(lambda: self.tracker.alert(title, text))
+
+    def log_model(self, folder: Path, about: Mapping[str, Any]) -> None:
+        """As of the tracker, if it takes models."""
+        if hasattr(self.tracker, "log_model"):
+            self._hand(lambda: self.tracker.log_model(folder, about))
 
     def save(self) -> None:
         """As of the tracker."""

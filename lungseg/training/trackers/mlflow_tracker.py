@@ -93,6 +93,11 @@ class MlflowTracker(Logger):
             client, run_id = self._opened
             client.log_artifact(run_id, str(reported.page), f"evaluation/{split}")
 
+    def log_model(self, folder: Path, about: Mapping[str, Any]) -> None:
+        """Log a model's folder as the artifacts in `model`; what is known about it the run says itself."""
+        client, run_id = self._opened
+        client.log_artifacts(run_id, str(folder), "model")
+
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Say how it ended; what comes later is still taken."""

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -83,6 +84,15 @@ class WandbTracker(WandbLogger):
     def alert(self, title: str, text: str) -> None:
         """Send a message to those who follow the project."""
         self.experiment.alert(title, text, level="WARN")
+
+    def log_model(self, folder: Path, about: Mapping[str, Any]) -> None:
+        """Log a model's folder as an artifact called as the run is; `best` is the newest of that name."""
+        import wandb
+
+        name = re.sub(r"[^\w.-]", "-", str(self.experiment.name))[:128]
+        artifact = wandb.Artifact(name, type="model", metadata=dict(about))
+        artifact.add_dir(str(folder))
+        self.experiment.log_artifact(artifact, aliases=["best", name])
 
     def log_evaluation(self, reported: Reported) -> None:
         """Log numbers, tables and curves, all in one step that goes on from the last."""

@@ -21,9 +21,14 @@ class Recorder:
         self.logged: list[dict[str, Any]] = []
         self.summary: dict[str, Any] = {}
         self.defined: dict[str, dict[str, Any]] = {}
+        self.name = ""
+        self.artifacts: list[tuple[Any, list[str]]] = []
 
     def define_metric(self, name: str, **how: Any) -> None:
         self.defined[name] = how
+
+    def log_artifact(self, artifact: Any, aliases: list[str]) -> None:
+        self.artifacts.append((artifact, aliases))
 
     def log(self, values: dict[str, Any]) -> None:
         self.logged.append(values)
@@ -121,6 +126,21 @@ def test_wandb_gets_numbers_tables_and_curves_but_no_names_of_files(
     assert recorder.summary == {"evaluation_test/shortcuts": results.verdict.flag if results.verdict else None}
     said = repr([table.data for table in logged.values() if isinstance(table, wandb.Table)])
     assert str(untrained.parent) not in said and ".png" not in said
+
+
+def test_a_model_is_an_artifact_called_as_its_run(
+    recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
+    (tmp_path / "model" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "model" / "checkpoints" / "best.ckpt").write_bytes(b"weights")
+    recorder.name = "claims/both seed0"
+    WandbTracker(save_dir=tmp_path, offline=True).log_model(tmp_path / "model", {"data_fingerprint": "abc"})
+    ((artifact, aliases),) = recorder.artifacts
+    assert (artifact.name, artifact.type, aliases) == ("claims-both-seed0", "model", ["best", "claims-both-seed0"])
+    assert (
+        list(artifact.manifest.entries) == ["checkpoints/best.ckpt"] and artifact.metadata["data_fingerprint"] == "abc"
+    )
 
 
 def test_what_a_server_has_not_taken_at_the_end_is_said(

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import wandb
+
+from lungseg.errors import UserError
+from lungseg.evaluation.target import load_target
+from lungseg.models.checkpoint import load_network
+from lungseg.reporting.report_run import AFTER_TRAINING, report_run
+from lungseg.runs.calibration import read_calibration
+from lungseg.runs.environment import environment
+from lungseg.runs.run import Run
+from lungseg.runs.whole_files import write_json
+from lungseg.training.model_folder import write_model_folder
+
+
+@pytest.fixture
+def calibrated(own_run: Path) -> Run:
+    """A run that was evaluated on Val, with a checkpoint as Lightning writes it."""
+    path = own_run / "checkpoints" / "best.ckpt"
+    content = torch.load(path, weights_only=True) | {"optimizer_states": [torch.zeros(100_000)], "global_step": 3}
+    torch.save(content, path)
+    write_json(own_run / "environment.json", environment(load_target(own_run, [], "val").data.fingerprint))
+    report_run(
+        own_run,
+        (),
+        "val",
+        dataclasses.replace(AFTER_TRAINING, faithfulness=0, robustness=0, bootstraps=20, shortcuts=0),
+    )
+    return Run.open(own_run)
+
+
+def test_what_is_sent_is_the_same_model_and_names_no_place(calibrated: Run, phantoms: Path, tmp_path: Path) -> None:
+    made = write_model_folder(calibrated, tmp_path)
+    files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    assert files == ["calibration.json", "checkpoints/best.ckpt", "config.yaml", "environment.json"]
+    assert made.model.stat().st_size < calibrated.model.stat().st_size - 300_000
+    image = torch.rand(1, 1, 64, 64)
+    (one, classes), (other, same) = load_network(made.model), load_network(calibrated.model)
+    assert classes == same and torch.equal(one(image).class_logits, other(image).class_logits)
+    kept, before = read_calibration(made, classes)[0], read_calibration(calibrated, classes)[0]
+    assert kept is not None and before is not None and kept.temperature == before.temperature
+    text = "".join((tmp_path / name).read_text() for name in files if not name.endswith("ckpt"))
+    for word in (str(phantoms), str(calibrated.folder), phantoms.parent.name, environment("")["host"], "command"):
+        assert word not in text
+    assert made.fingerprint == calibrated.fingerprint is not None
+
+    target = load_target(made.folder, [f"data.root={phantoms}"], "val")
+    assert len(target.samples) > 0
+    with pytest.raises((UserError, FileNotFoundError), match="not-sent"):
+        load_target(made.folder, [], "val")
+
+
+def test_another_checkpoints_calibration_is_left_here(calibrated: Run, tmp_path: Path) -> None:
+    assert calibrated.calibration_file.exists()
+    content = torch.load(calibrated.model, weights_only=True)
+    torch.save(content | {"epoch": 7}, calibrated.model)
+    assert not write_model_folder(calibrated, tmp_path).calibration_file.exists()
+
+
+def test_a_model_is_fetched_by_its_name_at_wandb(
+    own_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    class Api:
+        def __init__(self, timeout: int):
+            assert timeout <= 60
+
+        def artifact(self, name: str, type: str) -> Any:
+            asked.append((name, type))
+            return SimpleNamespace(download=lambda: shutil.copytree(own_run, tmp_path / "artifacts" / "demo:v0"))
+
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setattr(wandb, "Api", Api)
+    run = Run.open("wandb:me/lungseg/demo:best")
+    assert asked == [("me/lungseg/demo:best", "model")]
+    assert run.folder == tmp_path / "artifacts" / "demo:v0" and run.kind == "checkpoint"
+
+
+@pytest.mark.parametrize(
+    "name", ["demo", "demo:best", "a/b/c/demo:best", "lungseg/demo", "/demo:best", "lungseg/:best"]
+)
+def test_what_is_no_name_at_wandb_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=rf"wandb:{name}: expected wandb:entity/project/name:alias"):
+        Run.open(f"wandb:{name}")
+
+
+def test_without_a_server_one_line_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    with pytest.raises(UserError, match="WANDB_MODE is offline, so W&B is not asked"):
+        Run.open("wandb:me/lungseg/demo:best")
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    with pytest.raises(
+        UserError, match=r"wandb:me/lungseg/demo:best: W&B does not give it \(.+\); are you online"
+    ) as error:
+        Run.open("wandb:me/lungseg/demo:best")
+    assert "\n" not in str(error.value) and len(json.dumps(str(error.value))) < 400
