@@ -46,8 +46,8 @@ def add_model_argument(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         type=Path,
         metavar="RUN",
-        help="run folder, .ckpt, .safetensors, .onnx, or a folder from the Hugging Face Hub (default: the model that "
-        "comes with the package)",
+        help="run folder, .ckpt, .safetensors, .onnx, a folder from the Hugging Face Hub, or "
+        "wandb:ENTITY/PROJECT/NAME:ALIAS (default: the model that comes with the package)",
     )
     parser.add_argument(
         "--backend",

@@ -53,7 +53,13 @@ def _split_of(words: list[str]) -> tuple[str | None, list[str]]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m lungseg.evaluate", description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="RUN", help="run folder, or a .ckpt in one")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="RUN",
+        help="run folder, a .ckpt in one, or wandb:ENTITY/PROJECT/NAME:ALIAS",
+    )
     parser.add_argument(
         "--methods",
         default="cam",

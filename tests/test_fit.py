@@ -73,7 +73,11 @@ def test_run_folder_holds_what_was_promised(run: Path) -> None:
     for name in ("config.yaml", "environment.json", "metrics.csv", "metrics.json", "checkpoints/best.ckpt"):
         assert (run / name).is_file(), name
     assert (run / "checkpoints/last.ckpt").is_file()
-    assert [p.name for p in sorted((run / "overlays").iterdir())] == ["epoch_000.png", "epoch_001.png"]
+    assert [p.name for p in sorted((run / "overlays").iterdir())] == [
+        "epoch_000.png",
+        "epoch_001.png",
+        "samples.csv",
+    ]
     assert (run / "evaluation/test/report.html").is_file()
     assert list(run.glob("wandb/offline-run-*")) and not list(run.rglob("*.part*"))
 
@@ -140,6 +144,10 @@ def test_wandb_holds_what_metrics_csv_and_metrics_json_hold(run: Path) -> None:
     final = json.loads((run / "metrics.json").read_text())
     assert summary["best_epoch"] == final["fit/best_epoch"]
     assert all(summary[f"best/{n}" if n.startswith("val/") else n] == value for n, value in final.items())
+    (table,) = folder.glob("files/media/table/overlays_samples_*.json")
+    kept = list(csv.reader((run / "overlays" / "samples.csv").open()))
+    shown = json.loads(table.read_text())
+    assert [shown["columns"], len(shown["data"])] == [kept[0], len(kept) - 1] and len(kept) == 1 + 3 * 2
 
 
 def test_the_files_of_an_offline_wandb_run_are_bounded(run: Path) -> None:
@@ -358,7 +366,7 @@ def test_early_stopping_in_mixed_precision_keeps_the_last_overlay(
     assert code == 0, stderr
     epochs = [row["epoch"] for row in _rows(tmp_path / "runs/still") if row["train/loss"]]
     assert 2 <= len(epochs) < 6
-    sheets = [path.name for path in sorted((tmp_path / "runs/still/overlays").iterdir())]
+    sheets = [path.name for path in sorted((tmp_path / "runs/still/overlays").glob("*.png"))]
     assert sheets == ["epoch_000.png", f"epoch_00{epochs[-1]}.png"]
 
 

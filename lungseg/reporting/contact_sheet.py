@@ -3,8 +3,9 @@
 `draw_sheet` is a pure function to uint8 (H, W, 3); a layer labels pixels, for viewers that switch layers on and off.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -45,6 +46,7 @@ class Tile:
     warning: str = ""  # Shown in the warning colour when not empty.
     true_infection: Array | None = None  # (H, W) bool; None where it is not known.
     predicted_infection: Array | None = None  # (H, W) bool; None if the network predicts none.
+    facts: Mapping[str, Any] = field(default_factory=dict)  # What the caption says, by name.
 
 
 def draw_tile(tile: Tile, side_px: int = 256) -> Array:

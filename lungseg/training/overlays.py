@@ -1,6 +1,5 @@
 """Each epoch, the same few images: lungs, class map, the map inside the lungs, and the evidence the crop hides."""
 
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +9,9 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
 from torch.utils.data import default_collate
 
-from lungseg.cam.lung import Evidence, describe_evidence, resize_map
+from lungseg.cam.lung import describe_evidence, resize_map
 from lungseg.cam.methods import class_map_of
 from lungseg.cam.state import evaluating
 from lungseg.config import OverlayConfig
@@ -24,6 +22,7 @@ from lungseg.models.metrics import mask_dice
 from lungseg.reporting.contact_sheet import Tile, draw_sheet, layer_on_sheet
 from lungseg.reporting.drawing import Array, in_lung_units, png
 from lungseg.runs.whole_files import write_whole
+from lungseg.training.followed_samples import COLUMNS, add_epoch, caption_of, facts_of
 from lungseg.training.trackers.tracker import Layer, Picture, Tracker
 
 _MASKS = {1: "lung", 2: "infection"}
@@ -39,7 +38,7 @@ class OverlayCallback(Callback):
 
     Args:
         config: Section `overlays`; None: its defaults.
-        folder: Takes `epoch_003.png`, ...
+        folder: Takes `epoch_003.png`, ..., and `samples.csv`, with what the captions say in a row a sample and epoch.
     """
 
     def __init__(self, config: OverlayConfig | None = None, folder: str | Path = "overlays"):
@@ -80,8 +79,9 @@ class OverlayCallback(Callback):
         # First the file: it is there even where a logger fails or sends nothing.
         assert self._pending is not None
         write_whole(self.folder / f"epoch_{self._pending:03d}.png", png(sheet))
+        rows = add_epoch(self.folder / "samples.csv", self._pending, [tile.facts for tile in tiles])
         trackers = [logger for logger in trainer.loggers if isinstance(logger, Tracker)]
-        pictures = [_picture(tiles, sheet)] if trackers else []
+        pictures = [_picture(tiles, sheet, rows)] if trackers else []
         for tracker in trackers:
             tracker.log_images("overlays", pictures, self._pending)
         self._drawn, self._pending = self._pending, None
@@ -102,13 +102,16 @@ class OverlayCallback(Callback):
         infection = output.mask_logits[:, 1] > 0 if output.mask_logits.shape[1] > 1 else None
         true_infection = batch["infection"][:, 0] > 0.5
         classes: Sequence[str] = pl_module.classes  # type: ignore[assignment]
+        scores = [float(score) if network.has_lung else None for score in dice]
+        facts = [facts_of(i, batch, classes, probs[i], scores[i], evidence) for i in range(len(lung))]
         return [
             Tile(
                 image=batch["image"][i, 0].numpy(),
                 true_lung=truth[i].cpu().numpy() if known[i] else None,
                 predicted_lung=lung[i].cpu().numpy() if network.has_lung else None,
                 cam=cam[i].cpu().numpy() if classes else None,
-                caption=_caption(i, batch, classes, probs[i], float(dice[i]) if network.has_lung else None, evidence),
+                caption=caption_of(facts[i]),
+                facts=facts[i],
                 true_infection=true_infection[i].numpy() if batch["has_infection"][i] else None,
                 predicted_infection=None if infection is None else infection[i].cpu().numpy(),
                 warning="EVIDENCE MOSTLY OUTSIDE THE LUNGS" if bool(evidence.evidence_outside[i]) else "",
@@ -136,36 +139,7 @@ class OverlayCallback(Callback):
         return batch
 
 
-def _caption(
-    number: int, batch: dict[str, Any], classes: Sequence[str], probs: Tensor, dice: float | None, evidence: Evidence
-) -> str:
-    """A line on one sample; the dice is None if no lung is predicted."""
-    parts = [f"#{number + 1}"]
-    if "findings" in batch:
-        marks, calls = batch["findings"][number].tolist(), probs.tolist()
-        # The likeliest first, whose map it is.
-        ranked = sorted(zip(calls, classes, strict=True), reverse=True)
-        called = [f"{name} ({prob:.2f})" for prob, name in ranked if prob >= 0.5]
-        there = [name for name, mark in zip(classes, marks, strict=True) if mark == 1]
-        parts += [f"true {', '.join(there) or ('none' if 0 in marks else 'unknown')}"]
-        likeliest = f"none, most likely {ranked[0][1]} ({ranked[0][0]:.2f})"
-        parts += [f"predicted {', '.join(called) or likeliest}"]
-    elif classes:
-        truth = classes[int(batch["label"][number])] if batch["has_label"][number] else "unknown"
-        parts += [f"true {truth}", f"predicted {classes[int(probs.argmax())]} ({float(probs.amax()):.2f})"]
-    if batch["has_lung"][number] and dice is not None:
-        parts.append(f"dice {dice:.3f}")
-    share = float(evidence.evidence_in_lungs[number])
-    if not classes or dice is None:
-        return "  ".join(parts)
-    if math.isnan(share):
-        return "  ".join([*parts, "no positive evidence"])
-    parts.append(f"evidence in lungs before crop {share:.0%}")
-    parts.append(f"peak {'inside' if bool(evidence.peak_in_lungs[number]) else 'outside'}")
-    return "  ".join(parts)
-
-
-def _picture(tiles: Sequence[Tile], sheet: Array) -> Picture:
+def _picture(tiles: Sequence[Tile], sheet: Array, rows: Sequence[Sequence[Any]]) -> Picture:
     """The sheet with what is known and predicted of each X-ray as layers over it."""
     layers = {}
     for whose in ("true", "predicted"):
@@ -179,7 +153,7 @@ def _picture(tiles: Sequence[Tile], sheet: Array) -> Picture:
     if maps:
         layers["class map"] = Layer(layer_on_sheet(maps, sheet), _QUARTERS)
     lines = [tile.caption + (f" | {tile.warning}" if tile.warning else "") for tile in tiles]
-    return Picture(sheet, layers, "\n".join(lines))
+    return Picture(sheet, layers, "\n".join(lines), (COLUMNS, rows))
 
 
 def _labels(shape: tuple[int, ...], lung: Array | None, infection: Array | None) -> Array:

@@ -15,6 +15,7 @@ from lungseg.cam.state import evaluating
 from lungseg.config import AugmentConfig, DataConfig, LossConfig, ModelConfig, OptimConfig, OverlayConfig
 from lungseg.data.covidqu import CLASSES
 from lungseg.data.datamodule import LungDataModule
+from lungseg.training.followed_samples import COLUMNS, add_epoch
 from lungseg.training.module import LungModule
 from lungseg.training.overlays import OverlayCallback
 from lungseg.training.trackers.tensorboard_tracker import TensorBoardTracker
@@ -48,7 +49,7 @@ def _fit(
 
 def test_one_sheet_an_epoch_of_the_same_samples(tiny_model: ModelConfig, phantoms: Path, tmp_path: Path) -> None:
     _fit(tiny_model, _data(phantoms), [OverlayCallback(OverlayConfig(samples=3), tmp_path)], epochs=3)
-    sheets = sorted(tmp_path.iterdir())
+    sheets = sorted(tmp_path.glob("*.png"))
     assert [sheet.name for sheet in sheets] == ["epoch_000.png", "epoch_001.png", "epoch_002.png"]
     pictures = [np.asarray(Image.open(sheet)) for sheet in sheets]
     first_panel = [picture[60:300, 0:250] for picture in pictures]
@@ -57,7 +58,7 @@ def test_one_sheet_an_epoch_of_the_same_samples(tiny_model: ModelConfig, phantom
 
 def test_sheets_are_bounded_and_the_last_epoch_is_kept(tiny_model: ModelConfig, phantoms: Path, tmp_path: Path) -> None:
     _fit(tiny_model, _data(phantoms), [OverlayCallback(OverlayConfig(samples=1, max_sheets=2), tmp_path)], epochs=5)
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["epoch_000.png", "epoch_004.png"]
+    assert [path.name for path in sorted(tmp_path.glob("*.png"))] == ["epoch_000.png", "epoch_004.png"]
 
 
 def test_training_with_and_without_the_callback_gives_identical_weights(
@@ -161,6 +162,26 @@ def test_a_tracker_gets_the_sheet_with_layers_on_its_x_rays_and_no_file_names(
     for layer in picture.layers.values():
         assert layer.labels.shape == picture.pixels.shape[:2] and not layer.labels[:, 256:].any()
     assert not any(word in picture.caption for word in ("png", "covid_", "Train", "Val"))
+
+
+def test_what_captions_say_is_kept_by_sample_and_epoch_and_handed_on(
+    tiny_model: ModelConfig, phantoms: Path, tmp_path: Path
+) -> None:
+    tracker = Taking()
+    tracker.folder = tmp_path
+    _fit(tiny_model, _data(phantoms), [OverlayCallback(OverlayConfig(samples=3), tmp_path)], [tracker], epochs=2)
+    columns, rows = tracker.given[1][1][0].table
+    assert [row[:2] for row in rows] == [[epoch, sample] for epoch in (0, 1) for sample in (1, 2, 3)]
+    assert rows[:3] == tracker.given[0][1][0].table[1]
+    lines = tracker.given[1][1][0].caption.split("\n")
+    for row, line in zip(rows[3:], lines, strict=True):
+        said = dict(zip(columns, row, strict=True))
+        assert said["predicted"] in CLASSES and f"true {said['true']}  predicted {said['predicted']}" in line
+        assert f"({said['probability']:.2f})" in line and f"dice {said['dice']:.3f}" in line
+        assert f"crop {said['evidence_in_lungs']:.0%}" in line and bool(said["peak_in_lungs"]) == ("inside" in line)
+    again = add_epoch(tmp_path / "samples.csv", 1, [dict.fromkeys(COLUMNS[1:]) | {"sample": 1, "true": "=1+1"}])
+    assert again[:3] == rows[:3] and again[3] == [1, 1, "=1+1", None, None, None, None, None], "epoch 1 is drawn anew"
+    assert "'=1+1" in (tmp_path / "samples.csv").read_text()
 
 
 def test_layers_hold_lungs_infection_and_the_map_in_quarters_of_its_lung_maximum(

@@ -24,7 +24,7 @@ def headline_values(results: EvaluationResults) -> dict[str, float | None]:
 
 
 def evaluation_tables(results: EvaluationResults) -> dict[str, tuple[Sequence[str], list[Sequence[Any]]]]:
-    """Columns and rows by name: `scores`, `confusion_matrix`, `reliability`, `robustness`, `scoreboard`."""
+    """Columns and rows by name: `scores`, `confusion_matrix`, `reliability`, `robustness`, as far as they have rows."""
     classes = confusion_names(results)
     sections = {"segmentation": results.segmentation, "classification": results.classification}
     scores = [(section, name, *_ends(n)) for section, numbers in sections.items() for name, n in numbers.items()]
@@ -35,7 +35,6 @@ def evaluation_tables(results: EvaluationResults) -> dict[str, tuple[Sequence[st
     ]
     cells = cells if sum(map(sum, results.confusion)) else []
     diagram = results.calibration.reliability if results.calibration else []
-    board = [(row.what, row.value, row.low, row.high, row.data, row.source) for row in results.scoreboard]
     tables: dict[str, tuple[Sequence[str], list[Sequence[Any]]]] = {
         "scores": (("section", "name", *_INTERVAL), [*scores]),
         "confusion_matrix": (("true", "predicted", "images"), [*cells]),
@@ -44,7 +43,6 @@ def evaluation_tables(results: EvaluationResults) -> dict[str, tuple[Sequence[st
             [(entry.low, entry.images, entry.confidence, entry.accuracy) for entry in diagram],
         ),
         "robustness": (("perturbation", "strength", "score", *_INTERVAL), _robustness(results)),
-        "scoreboard": (("what", "value", "low", "high", "data", "source"), [*board]),
     }
     return {name: table for name, table in tables.items() if table[1]}
 

@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from lungseg.evaluation.saved import read_evaluation
 from lungseg.reporting.report_run import Reported
 from lungseg.training.trackers.tracker import Picture, of_best_epoch
 
@@ -35,4 +37,14 @@ class TensorBoardTracker(TensorBoardLogger):
         self.experiment.flush()
 
     def log_evaluation(self, reported: Reported) -> None:
-        """Nothing: the report lies in the run folder."""
+        """Add the precision-recall curve of each class against the rest; the report lies in the run folder."""
+        saved = read_evaluation(reported.folder, reported.results.setup.split)
+        known = saved.label if saved.label.ndim == 2 else saved.label[:, None]
+        truth = known == (1 if saved.label.ndim == 2 else np.arange(len(saved.classes)))
+        usable = (known >= 0) & np.isfinite(saved.probs)
+        for index, name in enumerate(saved.classes):
+            chosen = usable[:, index]
+            if truth[chosen, index].any():
+                tag = f"evaluation_{reported.results.setup.split}/{name}"
+                self.experiment.add_pr_curve(tag, truth[chosen, index], saved.probs[chosen, index])
+        self.experiment.flush()

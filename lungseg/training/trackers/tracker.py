@@ -1,7 +1,7 @@
 """What a tracker takes beyond the scalars that any logger of Lightning gets: pictures, the result, the evaluation."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from lungseg.reporting.drawing import Array
 from lungseg.reporting.report_run import Reported
@@ -22,6 +22,8 @@ class Picture(NamedTuple):
     pixels: Array  # uint8 (H, W, 3) or (H, W).
     layers: Mapping[str, Layer]
     caption: str
+    table: tuple[Sequence[str], Sequence[Sequence[Any]]] = ((), ())
+    """Columns, and rows of what is shown, of this epoch and of those before: text, numbers or None."""
 
 
 @runtime_checkable

@@ -47,6 +47,7 @@ class WandbTracker(WandbLogger):
         self._images = images
         self._row: dict[str, Any] = {}  # Not logged yet.
         self._defined: set[str] = set()
+        self._tables: dict[str, tuple[Sequence[str], Sequence[Sequence[Any]]]] = {}  # Of pictures, each the latest.
         self._best: dict[str, float] = {}
         for row in before:
             self._improve(
@@ -72,14 +73,20 @@ class WandbTracker(WandbLogger):
         super().finalize(status)
 
     def log_images(self, name: str, pictures: Sequence[Picture], epoch: int) -> None:
-        """Log the pictures with their layers as masks that a reader switches on and off."""
+        """Log the pictures with their layers as masks that a reader switches on and off; keep their table."""
+        self._tables |= {f"{name}_samples": picture.table for picture in pictures if picture.table[1]}
         if not self._images:
             return
         self._collect({_EPOCH: epoch, name: [_wandb_image(picture) for picture in pictures]})
 
     def log_result(self, numbers: Mapping[str, float]) -> None:
-        """Put the numbers beside the best values in the summary, whose own may be of another epoch."""
+        """Put the numbers beside the best values in the summary, and log the tables, each once: they grow by epoch."""
+        import wandb
+
         self.experiment.summary.update(of_best_epoch(numbers))
+        if self._tables:
+            tables = {name: wandb.Table(list(columns), list(rows)) for name, (columns, rows) in self._tables.items()}
+            self.experiment.log(tables)
 
     def alert(self, title: str, text: str) -> None:
         """Send a message to those who follow the project."""

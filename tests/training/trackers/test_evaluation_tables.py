@@ -21,7 +21,7 @@ def test_tables_hold_every_number_and_leave_out_what_was_not_measured(reported: 
     assert len(tables["scores"][1]) == len(results.segmentation) + len(results.classification)
     assert all(len(row) == len(columns) for columns, rows in tables.values() for row in rows)
     without = dataclasses.replace(results, robustness=None, calibration=None, segmentation={}, classification={})
-    assert set(evaluation_tables(without)) == {"confusion_matrix", "scoreboard"}
+    assert set(evaluation_tables(without)) == {"confusion_matrix"}
     assert headline_values(without) == {}
 
 

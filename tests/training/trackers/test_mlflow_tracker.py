@@ -55,6 +55,9 @@ def test_a_run_in_the_local_store_holds_scalars_settings_and_pictures_and_names_
     page = tmp_path / "report.html"
     page.write_text("report")
     tracker.log_evaluation(reported._replace(page=page))
+    (tmp_path / "demo" / "checkpoints").mkdir()
+    (tmp_path / "demo" / "checkpoints" / "best.ckpt").write_bytes(b"weights")
+    tracker.log_model(tmp_path / "demo" / "checkpoints", {})
 
     again = _tracker(tmp_path, SETTINGS | {"trainer.max_epochs": 3, "optim.new": 1})
     again.log_metrics({"val/dice": 0.2, "epoch": 2}, 9)
@@ -79,6 +82,7 @@ def test_a_run_in_the_local_store_holds_scalars_settings_and_pictures_and_names_
     overlays = [file.path for file in client.list_artifacts(run_id, "overlays")]
     assert overlays == ["overlays/epoch_000.png", "overlays/epoch_001.png"]
     assert [file.path for file in client.list_artifacts(run_id, "evaluation/test")] == ["evaluation/test/report.html"]
+    assert [file.path for file in client.list_artifacts(run_id, "model")] == ["model/best.ckpt"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["demo", "mlflow-artifacts", "mlflow.db", "report.html"]
 
     _tracker(tmp_path, images=False).log_images("pictures", [PICTURE], 0)
@@ -123,7 +127,7 @@ def test_a_server_gives_back_what_metrics_csv_holds_to_the_last_digit(
         *(f"data.root={phantoms}", "data.image_size=64", "data.batch_size=4", "data.workers=0"),
         *("model.encoder=tu-test_efficientnet", "model.encoder_depth=4", "model.decoder_channels=[16,16,8,8]"),
         *("trainer.max_epochs=2", "trainer.accelerator=cpu", "trainer.log_every_n_steps=1", "overlays.samples=2"),
-        *("wandb.mode=disabled", "run.mlflow=true", "run.name=one"),
+        *("wandb.mode=disabled", "wandb.artifacts=true", "run.mlflow=true", "run.name=one"),
     ]
     assert run_command(fit.main, fit._parser(), words) == 0
     run, client = work / "runs" / "one", mlflow.MlflowClient(server)
@@ -147,4 +151,7 @@ def test_a_server_gives_back_what_metrics_csv_holds_to_the_last_digit(
     assert overlays == ["overlays/epoch_000.png", "overlays/epoch_001.png"]
     page = client.download_artifacts(run_id, "evaluation/test/report.html", str(tmp_path))
     assert Path(page).read_bytes() == (run / "evaluation/test/report.html").read_bytes()
+    model = Run.open(client.download_artifacts(run_id, "model", str(tmp_path)))
+    assert model.fingerprint == Run.open(run).fingerprint and model.calibration_file.is_file()
+    assert str(phantoms) not in model.config_file.read_text()
     assert not (work / "mlruns").exists() and not (run.parent / "mlflow.db").exists()

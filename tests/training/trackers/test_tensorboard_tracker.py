@@ -5,10 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lungseg.evaluation.saved import read_evaluation
+from lungseg.reporting.report_run import Reported
 from lungseg.training.trackers.tensorboard_tracker import TensorBoardTracker
 from lungseg.training.trackers.tracker import Picture
 
 accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="no TensorBoard")
+make_ndarray = pytest.importorskip("tensorboard.util.tensor_util").make_ndarray
 
 
 def test_the_tab_of_hyper_parameters_has_the_settings_and_the_result(tmp_path: Path) -> None:
@@ -23,6 +26,19 @@ def test_the_tab_of_hyper_parameters_has_the_settings_and_the_result(tmp_path: P
     assert [event.step for event in events.Scalars("val/dice")] == [7], "the curve has no point of the result"
     held = str(events.PluginTagToContent("hparams"))
     assert "optim.lr" in held and "data.classes" in held
+
+
+def test_each_class_has_a_precision_recall_curve(tmp_path: Path, reported: Reported) -> None:
+    tracker = TensorBoardTracker({}, save_dir=tmp_path, name="tb", version="")
+    tracker.log_evaluation(reported)
+    events = accumulator.EventAccumulator(str(tmp_path / "tb"))
+    events.Reload()
+    saved = read_evaluation(reported.folder, "test")
+    for index, name in enumerate(saved.classes):
+        (event,) = events.Tensors(f"evaluation_test/{name}")
+        there = int((saved.label == index).sum())
+        hits, wrong, *_ = make_ndarray(event.tensor_proto)[:, 0]  # at the threshold 0 every image is called
+        assert (hits, wrong) == (there, len(saved.rows) - there)
 
 
 def test_pictures_grey_and_coloured_have_the_epoch_as_their_step(tmp_path: Path) -> None:
