@@ -1,14 +1,19 @@
 """What class activation maps cost: over a forward pass, by other ways than the closed form, and as overlays.
 
 All in one process and on one core, timed in turns, in CPU time, with random weights: other load on the machine touches
-all alike, and time does not depend on the weights.
+all alike, and time does not depend on the weights. Overlays and trackers, which wait for files and for a process of
+W&B's, are timed by the clock.
 """
 
+import itertools
 import math
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +25,21 @@ from torch.utils.data import default_collate
 from lungseg.benchmarks.timing import TINY, Tasks, medians, one_thread
 from lungseg.cam.lung import evidence_in_lungs, mask_to_lung, resize_map
 from lungseg.cam.methods import METHODS, class_map_of
-from lungseg.config import LossConfig, ModelConfig, OptimConfig, OverlayConfig
+from lungseg.config import Config, LossConfig, ModelConfig, OptimConfig, OverlayConfig, RunConfig, WandbConfig
 from lungseg.data.phantom.generator import draw_phantom
 from lungseg.models.encoders import LITES
+from lungseg.models.metrics import score_names
 from lungseg.models.network import LungNetwork
 from lungseg.reporting.contact_sheet import draw_sheet
 from lungseg.reporting.drawing import png
 from lungseg.runs.progress import only_errors
+from lungseg.runs.run import Run
 from lungseg.runs.whole_files import write_whole
+from lungseg.training.loggers import build_loggers
 from lungseg.training.module import LungModule
-from lungseg.training.overlays import OverlayCallback
+from lungseg.training.overlays import OverlayCallback, picture_of
+from lungseg.training.trackers.guarded import GuardedTracker
+from lungseg.training.trackers.wandb_tracker import finish_wandb
 
 MODEL = ModelConfig(
     encoder=LITES["lite0"],
@@ -106,7 +116,7 @@ def _package_maps(network: LungNetwork, images: Tensor) -> Callable[[], Any]:
 
 
 def _overlays(model: ModelConfig, quick: bool) -> Iterator[str]:
-    """The share of an epoch that drawing its contact sheet takes."""
+    """The share of an epoch that drawing its contact sheet takes, and handing that and its scores to all trackers."""
     size_px, batch, repeats = (64, 2, 1) if quick else (TRAIN_SIZE_PX, TRAIN_BATCH, 5)
     module = LungModule(model, LOSS, OPTIM, ["a", "b", "c"])
     optimizer = torch.optim.AdamW(module.parameters())
@@ -122,13 +132,40 @@ def _overlays(model: ModelConfig, quick: bool) -> Iterator[str]:
     def draw() -> None:
         write_whole(Path(folder) / "sheet.png", png(draw_sheet(overlays.tiles(trainer, module, shown), "epoch 0")))
 
+    def follow(tracker: Any) -> None:
+        epoch = next(epochs)
+        picture = picture_of(tiles, drawn, [[epoch, *tile.facts.values()] for tile in tiles])
+        tracker.log_images("overlays", [picture], epoch)
+        for stage in ("val", "train"):
+            tracker.log_metrics({f"{stage}/{name}": 0.5 for name in names} | {"epoch": epoch}, epoch)
+
     with tempfile.TemporaryDirectory() as folder, only_errors("lightning.pytorch"):
         overlays, trainer = OverlayCallback(OverlayConfig(), Path(folder)), Trainer(accelerator="cpu", logger=False)
-        step, sheet = (seconds for _, seconds, _ in medians({"step": train, "sheet": draw}, repeats))
+        tiles = overlays.tiles(trainer, module, shown)
+        drawn, names, epochs = (
+            draw_sheet(tiles, "epoch 0"),
+            score_names(module.classes, infection=True),
+            itertools.count(),
+        )
+        loggers = build_loggers(_followed(Path(folder)), Run(Path(folder)))
+        tasks = {"training": train, f"overlays of {len(samples)} samples, drawn and written": draw}
+        for tracker in loggers:
+            if isinstance(tracker, GuardedTracker):  # and not metrics.csv
+                tasks[f"they and {2 * len(names)} scores handed to {tracker.title}"] = partial(follow, tracker)
+        (_, step, _), *shares = medians(tasks, repeats, time.perf_counter)
+        finish_wandb(0)
     epoch = step * math.ceil(TRAIN_IMAGES / batch)
     yield f"an epoch of {TRAIN_IMAGES} images of {size_px} px in batches of {batch}, and a contact sheet's share of it:"
     yield f"{'training':<52}{epoch:9.1f} s"
-    yield f"{f'overlays of {len(samples)} samples, drawn and written':<52}{sheet:9.2f} s {100 * sheet / epoch:8.2f} %"
+    for name, seconds, _ in shares:
+        yield f"{name:<52}{seconds:9.2f} s {100 * seconds / epoch:8.2f} %"
+
+
+def _followed(folder: Path) -> Config:
+    """A config with every tracker that is installed, W&B offline."""
+    tensorboard, mlflow = (find_spec(name) is not None for name in ("tensorboard", "mlflow"))
+    run = RunConfig(dir=str(folder), tensorboard=tensorboard, mlflow=mlflow)
+    return Config(run=run, wandb=WandbConfig(mode="offline"))
 
 
 def _sample(number: int, size_px: int) -> dict[str, Any]:

@@ -81,7 +81,7 @@ class OverlayCallback(Callback):
         write_whole(self.folder / f"epoch_{self._pending:03d}.png", png(sheet))
         rows = add_epoch(self.folder / "samples.csv", self._pending, [tile.facts for tile in tiles])
         trackers = [logger for logger in trainer.loggers if isinstance(logger, Tracker)]
-        pictures = [_picture(tiles, sheet, rows)] if trackers else []
+        pictures = [picture_of(tiles, sheet, rows)] if trackers else []
         for tracker in trackers:
             tracker.log_images("overlays", pictures, self._pending)
         self._drawn, self._pending = self._pending, None
@@ -139,7 +139,7 @@ class OverlayCallback(Callback):
         return batch
 
 
-def _picture(tiles: Sequence[Tile], sheet: Array, rows: Sequence[Sequence[Any]]) -> Picture:
+def picture_of(tiles: Sequence[Tile], sheet: Array, rows: Sequence[Sequence[Any]]) -> Picture:
     """The sheet with what is known and predicted of each X-ray as layers over it."""
     layers = {}
     for whose in ("true", "predicted"):

@@ -24,13 +24,13 @@ class GuardedTracker(Logger):
 
     def __init__(self, tracker: Any, title: str):
         super().__init__()
-        self.tracker, self._title = tracker, title
+        self.tracker, self.title = tracker, title
         self.failed = False
 
     @property
     def name(self) -> str:
         """What the warning calls it."""
-        return self._title
+        return self.title
 
     @property
     def version(self) -> str:
@@ -91,5 +91,5 @@ class GuardedTracker(Logger):
             while cause.__cause__ is not None:  # what Lightning and others say of a full disk is not that it is full
                 cause = cause.__cause__
             reason = " ".join(str(cause).split())[:200] or type(cause).__name__
-            log.warning("%s gets nothing more of this run, whose folder has it all: %s", self._title, reason)
+            log.warning("%s gets nothing more of this run, whose folder has it all: %s", self.title, reason)
             return None
