@@ -34,6 +34,7 @@ from lungseg.evaluation.sections import (
 from lungseg.evaluation.segmentation import mask_counts
 from lungseg.evaluation.target import EvaluationTarget
 from lungseg.evaluation.temperature import Tuned, apply, choose, cross_fit, nothing
+from lungseg.models.ensemble import members_of
 from lungseg.runs.calibration import read_calibration, write_calibration
 from lungseg.runs.environment import environment
 from lungseg.runs.progress import no_word
@@ -183,7 +184,9 @@ def _sections(target: EvaluationTarget, measured: Measured, tuned: Tuned, option
 
 def _setup(target: EvaluationTarget, options: Options) -> EvaluationSetup:
     found = environment(target.data.fingerprint)
-    parameters = sum(parameter.numel() for parameter in target.network.parameters())
+    about: dict[str, Any] = {"parameters": sum(parameter.numel() for parameter in target.network.parameters())}
+    if (members := len(members_of(target.network))) > 1:
+        about["ensemble"] = f"{members} members, of which this is the first"
     return EvaluationSetup(
         checkpoint=str(target.run.model),
         checkpoint_digest=digest(target.run.model),
@@ -195,7 +198,7 @@ def _setup(target: EvaluationTarget, options: Options) -> EvaluationSetup:
         data_fingerprint=target.data.fingerprint,
         classes=list(target.classes),
         class_images={name: _count(target.samples, index) for index, name in enumerate(target.classes)},
-        network=dataclasses.asdict(target.config.model) | {"parameters": parameters},
+        network=dataclasses.asdict(target.config.model) | about,
         map_class=options.map_class,
         bootstraps=options.bootstraps,
         versions={"python": found["python"], **found["packages"]},

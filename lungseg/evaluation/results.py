@@ -28,7 +28,8 @@ class EvaluationSetup:
     data_fingerprint: str | None
     classes: list[str]
     class_images: dict[str, int]  # Images by true class.
-    network: dict[str, Any]  # The config section `model`, and the number of `parameters`.
+    network: dict[str, Any]
+    """The config section `model`, and the number of `parameters`; of an `ensemble` that of the first, and of all."""
     map_class: str
     """Whose class maps: of the class `predicted`, or of the true one (`label`)."""
     bootstraps: int  # Resamples behind every interval.

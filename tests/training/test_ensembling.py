@@ -84,6 +84,7 @@ def test_an_ensemble_is_evaluated_calibrated_and_predicts_with_its_disagreement(
     target = load_target(run.folder, [], "val")
     results = evaluate(target, FEW, target.output)
     assert run.calibration_file.is_file() and results.class_maps["cam"].faithfulness is not None
+    assert results.setup.network["ensemble"] == "3 members, of which this is the first"
     with (target.output / "per_image.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert all(float(row["disagreement_classes"]) >= 0 and 0 <= float(row["disagreement_lungs"]) <= 1 for row in rows)
