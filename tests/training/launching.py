@@ -165,7 +165,9 @@ def check_one_run(run: Path, said: str, epochs: int) -> None:
     assert [row["epoch"] for row in rows(run) if row["train/loss"]] == [str(n) for n in range(epochs)]
     assert {"val/auroc", "test/auroc", "test/evidence_in_lungs"} <= set(numbers(run / "metrics.json"))
     assert numbers(run / "environment.json")["processes"] == 2
-    assert [sheet.name for sheet in sorted((run / "overlays").iterdir())] == [f"epoch_00{n}.png" for n in range(epochs)]
+    assert [sheet.name for sheet in sorted((run / "overlays").glob("*.png"))] == [
+        f"epoch_00{n}.png" for n in range(epochs)
+    ]
     for line in ("data: phantoms", "2 processes x batch 2", f"epoch 1 (2/{epochs})", "not a medical device"):
         assert said.count(line) == 1, line
     assert "Traceback" not in said and "Warning" not in said and "sync_dist" not in said
