@@ -32,7 +32,10 @@ def main(arguments: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m lungseg.ensemble", description=__doc__)
     parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="run folders, two or more; with --soup also words such as data.root=..."
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="run folders (or wandb:...), two or more; with --soup also words such as data.root=...",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="run folder to write")
     parser.add_argument("--soup", action="store_true", help="average weights, of runs fine-tuned from one start")

@@ -28,7 +28,8 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoint",
         type=Path,
         metavar="RUN",
-        help="run folder, .ckpt or .safetensors file; default: the model that comes with the package",
+        help="run folder, .ckpt or .safetensors file, or wandb:ENTITY/PROJECT/NAME:ALIAS; default: the model that "
+        "comes with the package",
     )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="FILE", help="ends in .onnx, .pt2 (torch.export) or .safetensors"

@@ -82,6 +82,9 @@ def test_a_name_is_in_no_file_but_those_that_say_where_things_lie(place: Path, w
         for path in written
         if word.encode() in path.read_bytes().replace(staging, b"")
     }
+    staged = [path for path in (place / "home").rglob("staging/*") if path.is_file()]
+    assert len(staged) > 5, "what waits to be sent, a model among it"
+    assert not [path for path in staged if word.encode() in path.read_bytes()]
     allowed = {name for name in holding if Path(name).name in OWN}
     if word == FILE:
         allowed |= {name for name in holding if name.endswith(TABLES)}

@@ -177,8 +177,7 @@ class Config:
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
     def __post_init__(self) -> None:
-        views, size = self.augment.views, self.data.batch_size
         if self.loss.contrastive_weight > 0:
-            check(views > 1, "augment.views", "2 or more with loss.contrastive_weight", views)
-            whole = size % views == 0 and size > views  # all views of an image, and others to tell it from
-            check(whole, "data.batch_size", f"twice {views} (augment.views) or another multiple of it", size)
+            check(self.augment.views > 1, "augment.views", "2 or more with loss.contrastive_weight", self.augment.views)
+            # An image that is drawn twice would be its own view.
+            check(not self.data.balanced, "data.balanced", "false with loss.contrastive_weight", self.data.balanced)

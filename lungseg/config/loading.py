@@ -6,7 +6,7 @@ The commands call it once at their start; nothing below them reads configuration
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from difflib import get_close_matches
 from functools import cache, reduce
 from operator import getitem
@@ -110,6 +110,16 @@ def without_places(config: Config) -> dict[str, Any]:
         *sections, name = key.split(".")
         reduce(getitem, sections, plain).pop(name)
     return plain | {"model": asdict(config.model.without_paths())}
+
+
+def hide_places(config: Config, word: str) -> Config:
+    """The same config with a word for each place that is not the default."""
+    plain, own = asdict(replace(config, model=config.model.without_paths())), asdict(Config())
+    for key in _PLACES:
+        *sections, name = key.split(".")
+        section, default = reduce(getitem, sections, plain), reduce(getitem, sections, own)[name]
+        section[name] = default if section[name] == default else word
+    return cast(Config, OmegaConf.to_object(OmegaConf.merge(_defaults(), OmegaConf.create(_escaped(plain)))))
 
 
 def _walk(source: str, tree: dict[Any, Any], prefix: str = "") -> Iterator[_Setting]:

@@ -17,7 +17,7 @@ from lungseg.data.sample import Sample
 from lungseg.errors import DataError
 
 Visit = tuple[int, int]
-"""The how manieth draw of a sample, from 0 (the epoch, where it is drawn once an epoch), and its position in the list:
+"""Number of the draw of a sample, from 0 (the epoch, where it is drawn once an epoch), and its position in the list:
 all that a worker needs to know to make it."""
 
 

@@ -177,8 +177,8 @@ def distillation_term(student: LungOutput, teacher: LungOutput, multi_label: boo
 def contrastive_term(embeddings: Tensor, view_of: Tensor, whole: Tensor) -> Term:
     """How badly the views of an image are told from other images, of each item of a batch (NT-Xent).
 
-    `-mean_j log(exp(s_ij / t) / sum_k exp(s_ik / t))` over the other views j of the image, with k all items but i
-    itself, s the cosine and t = 0.1. Chen et al., "A Simple Framework for Contrastive Learning of Visual
+    `-mean_j log(exp(s_ij / t) / sum_k exp(s_ik / t))` over the other views j of the image, with k these and all of
+    other images, s the cosine and t = 0.1. Chen et al., "A Simple Framework for Contrastive Learning of Visual
     Representations", ICML 2020; in multi-task training on X-rays: Li et al., Pattern Recognition 114 (2021).
 
     Args:
@@ -190,11 +190,12 @@ def contrastive_term(embeddings: Tensor, view_of: Tensor, whole: Tensor) -> Term
         An item without another view of its image in the batch has weight 0. The other images are those of this batch,
         and so of this process.
     """
-    own = torch.eye(len(view_of), dtype=torch.bool, device=view_of.device)
+    same = view_of[:, None] == view_of
     unit = F.normalize(embeddings.float(), dim=1)
     cosines = (unit[:, None] * unit).sum(dim=2)  # not by a matrix product, which autocast would take in half precision
-    log_shares = (cosines / CONTRAST_TEMPERATURE).masked_fill(own, -torch.inf).log_softmax(dim=1)
-    views = (view_of[:, None] == view_of) & ~own & whole[:, None] & whole
+    views = same & whole[:, None] & whole
+    views.fill_diagonal_(False)
+    log_shares = (cosines / CONTRAST_TEMPERATURE).masked_fill(same & ~views, -1e4).log_softmax(dim=1)
     count = views.sum(dim=1)
     return Term(-log_shares.where(views, 0.0).sum(dim=1) / count.clamp_min(1), (count > 0).float())
 

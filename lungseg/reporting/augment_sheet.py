@@ -26,14 +26,16 @@ def draw_augmented(data: LungDataModule) -> drawing.Array:
     plain.augmentation = None
     rows = []
     for index in spread_over_classes(samples, SAMPLES):
-        items = [plain[0, index], *(seen[epoch, index] for epoch in range(EPOCHS))]
+        items = [plain[0, index], *(seen[draw, index] for draw in range(EPOCHS))]
         rows += [_join([_panel(item) for item in items]), _caption(samples[index])]
     title = f"samples of Train as training sees them, {seen.image_size} px, run.seed={data.seed}"
     texts = [drawing.Text(8, 5, title, 15)]
     texts += [drawing.Text(8, 31, "as it is", 12), drawing.Text(64, 31, "lung", 12, drawing.TRUE_COLOUR)]
     texts += [drawing.Text(96, 31, "infection", 12, drawing.INFECTION_COLOUR)]
-    for epoch in range(EPOCHS):
-        texts.append(drawing.Text((epoch + 1) * (SIDE_PX + GAP_PX) + 8, 31, f"epoch {epoch}", 12))
+    views = data.augmentation.views
+    for draw in range(EPOCHS):
+        words = f"epoch {draw // views}" + f", view {draw % views + 1}" * (views > 1)
+        texts.append(drawing.Text((draw + 1) * (SIDE_PX + GAP_PX) + 8, 31, words, 12))
     head = drawing.write_texts(_paper(HEAD_PX), texts)
     return np.concatenate([head, *rows], axis=0)
 

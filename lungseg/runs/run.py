@@ -11,7 +11,7 @@ from typing import Any, Literal
 from lungseg.config import Config
 from lungseg.errors import UserError
 from lungseg.runs.rank import detect_rank
-from lungseg.runs.wandb_model import PREFIX, fetch_model
+from lungseg.runs.wandb_model import fetch_model, is_wandb_name
 
 BOXED = Path(__file__).parents[1] / "models" / "boxed" / "lungseg.safetensors"  # The model that comes with the package.
 BOXED_ONNX = BOXED.with_suffix(".onnx")  # The same one, exported: to predict without torch.
@@ -69,9 +69,7 @@ class Run:
             if not BOXED.is_file():
                 raise FileNotFoundError("this installation comes without a model; give one with --checkpoint RUN")
             return cls(BOXED.parent, BOXED)
-        path = Path(path).expanduser()
-        if str(path).startswith(PREFIX):
-            path = fetch_model(str(path).removeprefix(PREFIX))
+        path = fetch_model(path) if is_wandb_name(path) else Path(path).expanduser()
         if path.is_dir():
             run = cls(path)
             hub = path / HUB_WEIGHTS

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lungseg.errors import UserError
 from lungseg.models.losses import Term, contrastive_term
 from lungseg.models.network import LungNetwork, LungOutput
 
@@ -23,7 +24,13 @@ class Contrast(nn.Module):
         self.layers = nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, 128))
 
     def forward(self, output: LungOutput, batch: dict[str, Any]) -> Term:
-        """`contrastive_term` of a batch, whose `view_of` says which of its items are views of one image."""
+        """`contrastive_term` of a batch, whose `view_of` says which of its items are views of one image.
+
+        Raises:
+            UserError: It does not say so.
+        """
+        if "view_of" not in batch:
+            raise UserError("loss.contrastive_weight: needs views of each image; give the data AugmentConfig(views=2)")
         embeddings: Tensor = self.layers(output.features.mean(dim=(2, 3)))
         whole = batch["share"] == 1 if "share" in batch else torch.ones_like(batch["view_of"], dtype=torch.bool)
         return contrastive_term(embeddings, batch["view_of"], whole)

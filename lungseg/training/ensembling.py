@@ -24,6 +24,7 @@ from lungseg.models.network import LungNetwork
 from lungseg.runs.environment import environment
 from lungseg.runs.run import MIXED_DIVISIONS, Run, check_free
 from lungseg.runs.whole_files import digest, whole_file, write_json, write_text
+from lungseg.training.model_folder import NOT_SENT
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ def _open(folders: Sequence[Path], output: Path, words: Sequence[str] = ()) -> t
 def _start(run: Run) -> str:
     """What the run started from, else the run itself: its own epochs share a start."""
     init = run.config().run.init
-    if init is None:
+    if init in (None, NOT_SENT):  # fetched from where it was sent to, its start is not known
         return str(run.folder.resolve())
     path = Path(init).expanduser()
     return str((Run.open(path).model if path.exists() else path).resolve())

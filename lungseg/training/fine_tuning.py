@@ -13,6 +13,7 @@ from lungseg.models.ensemble import Ensemble
 from lungseg.models.network import LungNetwork
 from lungseg.runs.model_info import ModelInfo
 from lungseg.runs.run import MIXED_DIVISIONS, Run
+from lungseg.runs.wandb_model import check_version
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ def load_other(key: str, source: Path, data: LungDataModule) -> tuple[LungNetwor
         UserError: Val or Test of this run hold images from Train of the other: numbers on them would flatter.
         FileNotFoundError: Nothing there.
     """
+    check_version(key, source)
     run = Run.open(source)
     if run.kind == "onnx":
         raise UserError(f"{key}: {source}: an ONNX file is for other programs; give the run it was exported from")

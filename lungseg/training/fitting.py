@@ -36,11 +36,10 @@ from lungseg.training.data_summary import say_what_data
 from lungseg.training.distillation import Teacher, load_teacher
 from lungseg.training.fine_tuning import start_from
 from lungseg.training.loggers import build_loggers
-from lungseg.training.model_folder import write_model_folder
+from lungseg.training.model_folder import send_model
 from lungseg.training.module import LungModule
 from lungseg.training.resuming import check_continues, keep_config, last_row, seconds_before
 from lungseg.training.signals import SignalHandler
-from lungseg.training.trackers.guarded import GuardedTracker
 from lungseg.training.trackers.tracker import Tracker
 from lungseg.training.trackers.wandb_tracker import unsent_folder
 from lungseg.training.trainer import build_trainer, rank_zero_first
@@ -168,8 +167,9 @@ class Training:
         split = next((split for split in ("test", "val") if self.data.samples[split]), None)
         if self.config.run.report and split is not None:
             self._report(split)
-        if self.config.wandb.artifacts:
-            self._send_model(numbers)
+        if self.config.wandb.artifacts:  # after the report, which calibrates it
+            about = {"config": without_places(self.config), "scores": numbers}
+            send_model(self.run, self._trackers(), about | {"data_fingerprint": self.data.fingerprint})
 
     def _report(self, split: str) -> None:
         """Evaluate the best checkpoint and hand it to the trackers; a fault in it loses nothing of the run."""
@@ -182,19 +182,6 @@ class Training:
         for tracker in self._trackers():
             tracker.log_evaluation(reported)
         print(f"report      {reported.page}", flush=True)
-
-    def _send_model(self, numbers: dict[str, float]) -> None:
-        """Hand the best checkpoint to the trackers that take models, after the report, which calibrates it."""
-        about = {"config": without_places(self.config), "scores": numbers, "data_fingerprint": self.data.fingerprint}
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                write_model_folder(self.run, Path(folder))
-            except OSError as error:
-                log.warning("the model is not sent: %s", error)
-                return
-            for tracker in self._trackers():
-                if isinstance(tracker, GuardedTracker):
-                    tracker.log_model(Path(folder), about)
 
     def _trackers(self) -> list[Tracker]:
         return [logger for logger in self.trainer.loggers if isinstance(logger, Tracker)]
@@ -249,6 +236,14 @@ def _check_loss(config: Config) -> None:
     """Something must be learned of what is left."""
     loss, classes = config.loss, bool(config.data.classes)
     left = (loss.dice + loss.bce) * config.model.lung + loss.cross_entropy * classes
+    views, size = config.augment.views, config.data.batch_size
+    whole = size % views == 0 and size > views  # all views of an image, and others to tell it from
+    check(
+        whole or not loss.contrastive_weight,
+        "data.batch_size",
+        f"twice {views} (augment.views) or another multiple of it",
+        size,
+    )
     check(left > 0, "loss", "above 0 in sum for what is predicted (masks: dice, bce; classes: cross_entropy)", left)
 
 

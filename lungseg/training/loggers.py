@@ -3,6 +3,7 @@
 A mistake in the config ends the run before it begins; a tracker that fails later does not (`GuardedTracker`).
 """
 
+import logging
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,8 @@ from lungseg.training.trackers.guarded import GuardedTracker
 from lungseg.training.trackers.mlflow_tracker import MlflowTracker
 from lungseg.training.trackers.tensorboard_tracker import TensorBoardTracker
 from lungseg.training.trackers.wandb_start import start_wandb
+
+log = logging.getLogger(__name__)
 
 
 def build_loggers(config: Config, run: Run) -> list[Logger]:
@@ -40,6 +43,8 @@ def build_loggers(config: Config, run: Run) -> list[Logger]:
         images = config.wandb.images
         mlflow = MlflowTracker(run, Path(config.run.dir), experiment, flat_settings(config), images)
         loggers.append(GuardedTracker(mlflow, "MLflow"))
+    if config.wandb.artifacts and not any(hasattr(getattr(logger, "tracker", None), "log_model") for logger in loggers):
+        log.warning("wandb.artifacts: no tracker of this run takes models; W&B is off, and run.mlflow=false")
     return loggers
 
 

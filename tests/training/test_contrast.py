@@ -14,9 +14,10 @@ from lungseg.config.loading import load_config
 from lungseg.data.covidqu import CLASSES
 from lungseg.data.datamodule import LungDataModule
 from lungseg.data.dataset import TrainSampler
-from lungseg.errors import ConfigError
+from lungseg.errors import ConfigError, UserError
 from lungseg.models.checkpoint import load_network
 from lungseg.models.losses import contrastive_term
+from lungseg.training.fitting import _check_loss
 from lungseg.training.module import LungModule, Stage
 
 NAME = "train/contrastive_loss"
@@ -48,6 +49,12 @@ def test_what_is_mixed_has_no_views() -> None:
     term = contrastive_term(embeddings, view_of, torch.tensor([True, False, True, True]))
     assert term.weights.tolist() == [0.0, 0.0, 1.0, 1.0]
     assert contrastive_term(embeddings, torch.arange(4), WHOLE).mean() == 0
+    # A mixed view of the same image is neither drawn near nor pushed away.
+    embeddings = torch.randn(4, 3, requires_grad=True)
+    term = contrastive_term(embeddings, torch.tensor([0, 0, 0, 1]), torch.tensor([True, True, False, True]))
+    assert term.weights.tolist() == [1.0, 1.0, 0.0, 0.0]
+    (slope,) = torch.autograd.grad(term.mean(), embeddings)
+    assert not slope[2].any() and slope[3].any()
 
 
 def test_views_follow_each_other_and_are_drawn_anew() -> None:
@@ -69,14 +76,31 @@ def test_views_follow_each_other_and_are_drawn_anew() -> None:
     [
         ([], "augment.views: must be 2 or more with loss.contrastive_weight, got 1"),
         (["augment.views=9"], "augment.views: must be in 1..8, got 9"),
-        (["augment.views=2", "data.batch_size=5"], "data.batch_size: must be twice 2 (augment.views) or another"),
-        (["augment.views=4", "data.batch_size=4"], "data.batch_size: must be twice 4 (augment.views) or another"),
+        (
+            ["augment.views=2", "data.balanced=true"],
+            "data.balanced: must be false with loss.contrastive_weight, got True",
+        ),
     ],
 )
 def test_batches_without_views_or_without_others_are_refused(words: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as error:
         load_config(None, ["loss.contrastive_weight=0.1", *words])
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("views_and_size", [(2, 5), (4, 4), (2, 1)])
+def test_a_training_wants_whole_images_in_a_batch(views_and_size: tuple[int, int]) -> None:
+    views, size = views_and_size
+    words = ["loss.contrastive_weight=0.1", f"augment.views={views}", f"data.batch_size={size}"]
+    config = load_config(None, [*words, "data.classes=[a,b]"])  # which an evaluation may take
+    with pytest.raises(ValueError, match=rf"data.batch_size: must be twice {views} \(augment.views\) or ano"):
+        _check_loss(config)
+
+
+def test_data_without_views_is_told_so(tiny_model: ModelConfig) -> None:
+    module = LungModule(tiny_model, LossConfig(contrastive_weight=1), OptimConfig(), list(CLASSES))
+    with pytest.raises(UserError, match=r"give the data AugmentConfig\(views=2\)"):
+        module.contrast(module.network(torch.rand(2, 1, 64, 64)), {"label": torch.zeros(2)})
 
 
 def test_training_draws_views_together_and_the_network_is_none_the_larger(

@@ -11,6 +11,7 @@ import pytest
 import torch
 import wandb
 
+from lungseg.config.loading import _PLACES, dump_config
 from lungseg.errors import UserError
 from lungseg.evaluation.target import load_target
 from lungseg.models.checkpoint import load_network
@@ -18,6 +19,7 @@ from lungseg.reporting.report_run import AFTER_TRAINING, report_run
 from lungseg.runs.calibration import read_calibration
 from lungseg.runs.environment import environment
 from lungseg.runs.run import Run
+from lungseg.runs.wandb_model import check_version
 from lungseg.runs.whole_files import write_json
 from lungseg.training.model_folder import write_model_folder
 
@@ -59,6 +61,16 @@ def test_what_is_sent_is_the_same_model_and_names_no_place(calibrated: Run, phan
         load_target(made.folder, [], "val")
 
 
+def test_no_place_or_account_of_the_config_is_sent(calibrated: Run, tmp_path: Path) -> None:
+    places = (*(key for key in _PLACES if key != "data.root"), "wandb.entity", "wandb.group", "wandb.tags")
+    words = [f"{key}={'[Zebulon]' if key == 'wandb.tags' else 'Zebulon/' + key}" for key in places]
+    calibrated.config_file.write_text(dump_config(calibrated.config([*words, "model.encoder_weights=Zebulon/weights"])))
+    assert calibrated.config_file.read_text().count("Zebulon") == len(words) + 1
+    made = write_model_folder(calibrated, tmp_path)
+    assert "Zebulon" not in made.config_file.read_text() and made.config().run.init == "not-sent"
+    assert made.config().data.image_size == calibrated.config().data.image_size
+
+
 def test_another_checkpoints_calibration_is_left_here(calibrated: Run, tmp_path: Path) -> None:
     assert calibrated.calibration_file.exists()
     content = torch.load(calibrated.model, weights_only=True)
@@ -77,13 +89,36 @@ def test_a_model_is_fetched_by_its_name_at_wandb(
 
         def artifact(self, name: str, type: str) -> Any:
             asked.append((name, type))
-            return SimpleNamespace(download=lambda: shutil.copytree(own_run, tmp_path / "artifacts" / "demo:v0"))
+            return SimpleNamespace(name="demo:v3", download=lambda root: loads.append(shutil.copytree(own_run, root)))
 
+    loads: list[Path] = []
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setattr(wandb, "Api", Api)
+    monkeypatch.chdir(tmp_path)
     run = Run.open("wandb:me/lungseg/demo:best")
     assert asked == [("me/lungseg/demo:best", "model")]
-    assert run.folder == tmp_path / "artifacts" / "demo:v0" and run.kind == "checkpoint"
+    assert run.folder == Path("artifacts/demo-v3") and run.kind == "checkpoint"
+    run.calibration_file.write_text("{}")
+    assert Run.open(Path("wandb:me/lungseg/demo:v3")).calibration_file.read_text() == "{}", "what was added stays"
+    assert len(loads) == 1 and [path.name for path in Path("artifacts").iterdir()] == ["demo-v3"]
+
+    def broken(root: str) -> None:
+        shutil.copytree(own_run, root)
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Api, "artifact", lambda self, name, type: SimpleNamespace(name="demo:v4", download=broken))
+    with pytest.raises(UserError, match=r"demo:v4: W&B does not give it \(no space left\)"):
+        Run.open("wandb:me/lungseg/demo:v4")
+    assert [path.name for path in Path("artifacts").iterdir()] == ["demo-v3"], "nothing half"
+
+
+def test_what_a_training_takes_never_becomes_another_model() -> None:
+    for name in ("wandb:me/lungseg/demo:v3", "runs/demo", Path("runs/demo:best")):
+        check_version("run.init", name)
+    with pytest.raises(
+        UserError, match=r"loss.teacher: wandb:me/lungseg/demo:best may become another model; give its v"
+    ):
+        check_version("loss.teacher", Path("wandb:me/lungseg/demo:best"))
 
 
 @pytest.mark.parametrize(

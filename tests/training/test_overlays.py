@@ -179,9 +179,12 @@ def test_what_captions_say_is_kept_by_sample_and_epoch_and_handed_on(
         assert said["predicted"] in CLASSES and f"true {said['true']}  predicted {said['predicted']}" in line
         assert f"({said['probability']:.2f})" in line and f"dice {said['dice']:.3f}" in line
         assert f"crop {said['evidence_in_lungs']:.0%}" in line and bool(said["peak_in_lungs"]) == ("inside" in line)
-    again = add_epoch(tmp_path / "samples.csv", 1, [dict.fromkeys(COLUMNS[1:]) | {"sample": 1, "true": "=1+1"}])
-    assert again[:3] == rows[:3] and again[3] == [1, 1, "=1+1", None, None, None, None, None], "epoch 1 is drawn anew"
+    facts = [dict.fromkeys(COLUMNS[1:]) | {"sample": number, "true": "=1+1"} for number in (1, 2, 3)]
+    again = add_epoch(tmp_path / "samples.csv", 1, facts)
+    assert again[:3] == rows[:3] and len(again) == 6, "epoch 1 is drawn anew"
+    assert again[3] == [1, 1, "=1+1", None, None, None, None, None]
     assert "'=1+1" in (tmp_path / "samples.csv").read_text()
+    assert len(add_epoch(tmp_path / "samples.csv", 2, facts[:2])) == 2, "others are followed now"
 
 
 def test_layers_hold_lungs_infection_and_the_map_in_quarters_of_its_lung_maximum(

@@ -96,7 +96,7 @@ class WandbTracker(WandbLogger):
         """Log a model's folder as an artifact called as the run is; `best` is the newest of that name."""
         import wandb
 
-        name = re.sub(r"[^\w.-]", "-", str(self.experiment.name))[:128]
+        name = re.sub(r"[^A-Za-z0-9_.-]", "-", str(self.experiment.name))[:128]
         artifact = wandb.Artifact(name, type="model", metadata=dict(about))
         artifact.add_dir(str(folder))
         self.experiment.log_artifact(artifact, aliases=["best", name])

@@ -37,8 +37,12 @@ def test_each_class_has_a_precision_recall_curve(tmp_path: Path, reported: Repor
     for index, name in enumerate(saved.classes):
         (event,) = events.Tensors(f"evaluation_test/{name}")
         there = int((saved.label == index).sum())
-        hits, wrong, *_ = make_ndarray(event.tensor_proto)[:, 0]  # at the threshold 0 every image is called
-        assert (hits, wrong) == (there, len(saved.rows) - there)
+        counts = make_ndarray(event.tensor_proto)  # of hits and of false alarms, at thresholds n / 126
+        assert tuple(counts[:2, 0]) == (there, len(saved.rows) - there), "at 0 every image is called"
+        for place in (20, 42, 63):
+            called = np.floor(saved.probs[:, index] * 126) >= place
+            hits = int((called & (saved.label == index)).sum())
+            assert tuple(counts[:2, place]) == (hits, int(called.sum()) - hits)
 
 
 def test_pictures_grey_and_coloured_have_the_epoch_as_their_step(tmp_path: Path) -> None:
