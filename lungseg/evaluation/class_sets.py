@@ -10,8 +10,8 @@ import numpy as np
 from lungseg.evaluation.classification import images_by_class, present, usable
 from lungseg.evaluation.results import CurvePoints
 from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic, divide, means
+from lungseg.runs.calibration import COVERAGE
 
-COVERAGE = 0.9  # Share of the images of each class whose set is to hold it.
 ANSWERED = (0.8, 0.9)  # Shares of the images, the surest ones, of which the accuracy is reported.
 _MOST_POINTS = 200  # Of a curve.
 

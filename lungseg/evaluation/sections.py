@@ -18,7 +18,7 @@ from lungseg.cam.lung import resize_map
 from lungseg.cam.methods import class_activation_map
 from lungseg.data.sample import spread_over_classes
 from lungseg.evaluation.class_maps import images_by_lesion, map_statistic
-from lungseg.evaluation.class_sets import COVERAGE, answered_curve, selective_scores, set_scores
+from lungseg.evaluation.class_sets import answered_curve, selective_scores, set_scores
 from lungseg.evaluation.classification import (
     class_scores,
     images_by_class,
@@ -44,6 +44,7 @@ from lungseg.evaluation.segmentation import global_scores
 from lungseg.evaluation.statistics import Flags, Statistic, count_defined, means
 from lungseg.evaluation.target import EvaluationTarget
 from lungseg.evaluation.temperature import Tuned, calibration_scores, reliability, to_probabilities
+from lungseg.runs.calibration import COVERAGE
 
 
 def segmentation_section(measured: Measured, replicates: int) -> Numbers:

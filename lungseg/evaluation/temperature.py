@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.special
 
-from lungseg.evaluation.class_sets import COVERAGE, least_probabilities
+from lungseg.evaluation.class_sets import least_probabilities
 from lungseg.evaluation.classification import operating_thresholds, usable
 from lungseg.evaluation.results import ReliabilityBin
 from lungseg.evaluation.statistics import Flags, Floats, Integers, Statistic, divide, mean_defined
-from lungseg.runs.calibration import Calibration
+from lungseg.runs.calibration import COVERAGE, Calibration
 
 BINS = 15  # Equal-width bins of the confidence, closed above: (0, 1/15], ..., (14/15, 1].
 TEMPERATURES = (0.05, 20.0)  # Range in which a temperature is sought.

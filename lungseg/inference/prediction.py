@@ -65,7 +65,7 @@ class Prediction:
     finding_maps: tuple[NDArray[np.float32], ...] = ()  # (H, W) each: their raw class maps.
     class_set: tuple[int, ...] | None = None
     """Indices of the classes that cannot be excluded, the likeliest first; None of a model without such sets. Of images
-    of each class like those of Val, 90 % (`evaluation.class_sets.COVERAGE`) hold the true one."""
+    of each class like those of Val, 90 % (`runs.calibration.COVERAGE`) hold the true one."""
     disagreement: Disagreement | None = None  # None of a single network.
 
     @property

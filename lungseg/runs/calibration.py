@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from lungseg.runs.run import Run
 from lungseg.runs.whole_files import digest, without_nan, write_json
 
+COVERAGE = 0.9
+"""Share of the images of each class whose set of classes is to hold it (`evaluation.class_sets`)."""
+
 
 class Calibration(NamedTuple):
     """What was chosen on some images."""
@@ -23,7 +26,7 @@ class Calibration(NamedTuple):
     least: NDArray[np.float64] | None = None
     """(C,) calibrated probability from which on a class belongs to an image's set (`evaluation.class_sets`); None where
     an image may have several classes, or none could be chosen."""
-    coverage: float = 0.9  # Of those sets.
+    coverage: float = COVERAGE  # Of those sets.
 
 
 def write_calibration(run: Run, chosen: Calibration, classes: Sequence[str], about: dict[str, Any]) -> None:
@@ -53,7 +56,7 @@ def read_calibration(run: Run, classes: Sequence[str]) -> tuple[Calibration | No
         sensitivity = None if sensitivity is None else float(sensitivity)
         sets = kept.get("class_sets")  # which older ones do not have
         least = None if sets is None else np.array([float(sets["least_probability"][name]) for name in classes])
-        coverage = 0.9 if sets is None else float(sets["coverage"])
+        coverage = COVERAGE if sets is None else float(sets["coverage"])
         if least is not None and not ((least >= 0) & (least <= 1)).all():
             raise ValueError("a probability that is none")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
