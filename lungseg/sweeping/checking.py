@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lungseg.config import Config, LossConfig, ModelConfig
+from lungseg.config import AugmentConfig, Config, LossConfig, ModelConfig
 from lungseg.config.loading import COMMAND_LINE
 from lungseg.errors import SweepError, UserError
 from lungseg.sweeping.schema import nearest, require
@@ -214,7 +214,9 @@ def _with_classes_of_data(config: Config) -> Config:
 def _why_not_logged(name: str, config: Config) -> str:
     if name == "train/distillation_loss":
         return f"{name!r} is not logged by a run without loss.teacher, or with loss.teacher_weight=0"
-    if name not in logged_metrics(replace(config, loss=_ALL_TERMS, model=replace(config.model, infection=True))):
+    data, model = replace(config.data, balanced=False), replace(config.model, infection=True)
+    all_terms = replace(config, loss=_ALL_TERMS, augment=AugmentConfig(views=2), data=data, model=model)
+    if name not in logged_metrics(all_terms):
         near = nearest(name, logged_metrics(config)) or "; for example 'val/score'"
         return f"no run logs {name!r}{near}"
     score = name.partition("/")[2]
