@@ -144,25 +144,22 @@ def _overlays(model: ModelConfig, quick: bool) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder, only_errors("lightning.pytorch"):
         overlays, trainer = OverlayCallback(OverlayConfig(), Path(folder)), Trainer(accelerator="cpu", logger=False)
         tiles = overlays.tiles(trainer, module, shown)
-        drawn, names, epochs = (
-            draw_sheet(tiles, "epoch 0"),
-            score_names(module.classes, infection=True),
-            itertools.count(),
-        )
+        drawn, epochs = draw_sheet(tiles, "epoch 0"), itertools.count()
+        names = score_names(module.classes, infection=True)
         loggers = build_loggers(_followed(Path(folder)), Run(Path(folder)))
+        trackers = [logger for logger in loggers if isinstance(logger, GuardedTracker)]  # and not metrics.csv
         tasks = {"training": train, f"overlays of {len(samples)} samples, drawn and written": draw}
-        for tracker in loggers:
-            if isinstance(tracker, GuardedTracker):  # and not metrics.csv
-                tasks[f"they and {2 * len(names)} scores handed to {tracker.title}"] = partial(follow, tracker)
+        handed = [f"they and {2 * len(names)} scores handed to {tracker.title}" for tracker in trackers]
+        tasks |= {name: partial(follow, tracker) for name, tracker in zip(handed, trackers, strict=True)}
         (_, step, _), *shares = medians(tasks, repeats, time.perf_counter)
         finish_wandb(0)
-        failed = [tracker.title for tracker in loggers if isinstance(tracker, GuardedTracker) and tracker.failed]
+    failed = {name for name, tracker in zip(handed, trackers, strict=True) if tracker.failed}
     epoch = step * math.ceil(TRAIN_IMAGES / batch)
     yield f"an epoch of {TRAIN_IMAGES} images of {size_px} px in batches of {batch}, and a contact sheet's share of it:"
     yield f"{'training':<52}{epoch:9.1f} s"
     for name, seconds, _ in shares:
-        if name.rpartition(" ")[2] not in failed:
-            yield f"{name:<52}{seconds:9.2f} s {100 * seconds / epoch:8.2f} %"
+        spent = "   not measured: it failed" if name in failed else f"{seconds:9.2f} s {100 * seconds / epoch:8.2f} %"
+        yield f"{name:<52}{spent}"
 
 
 def _followed(folder: Path) -> Config:

@@ -91,14 +91,8 @@ class LossConfig:
     """Of the term that draws the features of an image's views (`augment.views`) together, and those of others apart."""
 
     def __post_init__(self) -> None:
-        more = (
-            "evidence_weight",
-            "localization_weight",
-            "evidence_warmup_epochs",
-            "teacher_weight",
-            "contrastive_weight",
-        )
-        for name in ("dice", "bce", "cross_entropy", *more):
+        weights = [name for name in vars(self) if name.endswith("_weight")]
+        for name in ("dice", "bce", "cross_entropy", "evidence_warmup_epochs", *weights):
             check(0 <= getattr(self, name) < math.inf, f"loss.{name}", ">= 0 and finite", getattr(self, name))
         check(self.dice + self.bce + self.cross_entropy > 0, "loss", "above 0 in sum", 0)
         check(0 <= self.label_smoothing < 1, "loss.label_smoothing", "in [0, 1)", self.label_smoothing)

@@ -54,7 +54,11 @@ def fetch_model(path: str | Path) -> Path:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder.parent) as part:
                 artifact.download(root=str(Path(part) / "model"))
-                (Path(part) / "model").rename(folder)
+                try:
+                    (Path(part) / "model").rename(folder)
+                except OSError:
+                    if not folder.exists():  # which another process may have been faster to make
+                        raise
     except Exception as error:  # of its own kinds and of those of what it uses: no network, no key, no such name
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(

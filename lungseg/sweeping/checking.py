@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lungseg.config import AugmentConfig, Config, LossConfig, ModelConfig
+from lungseg.config import Config, LossConfig, ModelConfig
 from lungseg.config.loading import COMMAND_LINE
 from lungseg.errors import SweepError, UserError
 from lungseg.sweeping.schema import nearest, require
@@ -35,7 +35,7 @@ _OF_TRAINING = {"distillation_loss": "loss.teacher_weight", "contrastive_loss": 
 """Those that Val is measured without."""
 _WEIGH_TRAINING = ("loss.teacher", *_OF_TRAINING.values())
 """Of `train/loss` alone."""
-_ALL_TERMS = LossConfig(dice=1, bce=1, cross_entropy=1, evidence_weight=1, localization_weight=1, contrastive_weight=1)
+_ALL_TERMS = LossConfig(dice=1, bce=1, cross_entropy=1, evidence_weight=1, localization_weight=1)
 _OF_CLASSES = ("loss.label_smoothing", "loss.class_weights", "loss.class_costs")
 _WEIGHED_BY = {"loss": (*_TERMS.values(), *_OF_CLASSES), "cross_entropy": _OF_CLASSES}
 """A loss cannot judge runs that each weigh it differently: the smallest weights would win."""
@@ -212,16 +212,13 @@ def _with_classes_of_data(config: Config) -> Config:
 
 
 def _why_not_logged(name: str, config: Config) -> str:
-    if name == "train/distillation_loss":
-        return f"{name!r} is not logged by a run without loss.teacher, or with loss.teacher_weight=0"
-    data, model = replace(config.data, balanced=False), replace(config.model, infection=True)
-    all_terms = replace(config, loss=_ALL_TERMS, augment=AugmentConfig(views=2), data=data, model=model)
-    if name not in logged_metrics(all_terms):
+    if name.removeprefix("train/") in _OF_TRAINING:
+        without = " or without loss.teacher" if name == "train/distillation_loss" else ""
+        return f"{name!r} is not logged by a run with {_OF_TRAINING[name.removeprefix('train/')]}=0{without}"
+    if name not in logged_metrics(replace(config, loss=_ALL_TERMS, model=replace(config.model, infection=True))):
         near = nearest(name, logged_metrics(config)) or "; for example 'val/score'"
         return f"no run logs {name!r}{near}"
     score = name.partition("/")[2]
     lacks_infection = score.startswith("infection_") and not config.model.infection
-    missing = (
-        "model.infection=false" if lacks_infection else f"{(_TERMS | _OF_TRAINING)[score.removeprefix('infection_')]}=0"
-    )
+    missing = "model.infection=false" if lacks_infection else f"{_TERMS[score.removeprefix('infection_')]}=0"
     return f"{name!r} is not logged by a run with {missing}"

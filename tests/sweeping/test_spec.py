@@ -205,7 +205,10 @@ def test_a_score_of_a_class_is_one_of_the_data(tmp_path: Path) -> None:
         ({"name": "val/infection_dice", "goal": "maximize"}, "is not logged by a run with model.infection=false"),
         ({"name": "val/evidence_loss", "goal": "minimize"}, "is not logged by a run with loss.evidence_weight=0"),
         ({"name": "train/contrastive_loss", "goal": "minimize"}, "by a run with loss.contrastive_weight=0"),
-        ({"name": "train/distillation_loss", "goal": "minimize"}, "by a run without loss.teacher, or with loss.tea"),
+        (
+            {"name": "train/distillation_loss", "goal": "minimize"},
+            "a run with loss.teacher_weight=0 or without loss.te",
+        ),
         ({"name": "val/dice"}, "metric: goal: missing, and W&B would minimize; say 'maximize' or 'minimize'"),
         ({"name": "val/dice", "goal": "maximise"}, "must be 'minimize' or 'maximize', got 'maximise'; did you mean"),
         ({"name": "val/dice", "goal": "minimize"}, "'minimize' of 'val/dice' would look for the worst; say 'maximize'"),

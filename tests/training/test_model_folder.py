@@ -111,6 +111,13 @@ def test_a_model_is_fetched_by_its_name_at_wandb(
         Run.open("wandb:me/lungseg/demo:v4")
     assert [path.name for path in Path("artifacts").iterdir()] == ["demo-v3"], "nothing half"
 
+    def overtaken(root: str) -> None:
+        shutil.copytree(own_run, root)
+        shutil.copytree(own_run, "artifacts/demo-v5")
+
+    monkeypatch.setattr(Api, "artifact", lambda self, name, type: SimpleNamespace(name="demo:v5", download=overtaken))
+    assert Run.open("wandb:me/lungseg/demo:v5").folder == Path("artifacts/demo-v5"), "by another process"
+
 
 def test_what_a_training_takes_never_becomes_another_model() -> None:
     for name in ("wandb:me/lungseg/demo:v3", "runs/demo", Path("runs/demo:best")):

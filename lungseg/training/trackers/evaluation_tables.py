@@ -50,13 +50,13 @@ def evaluation_tables(results: EvaluationResults) -> dict[str, tuple[Sequence[st
 def image_table(reported: Reported) -> tuple[Sequence[str], list[Sequence[Any]]]:
     """Columns and rows of single images: number in the report, truth, prediction, probabilities, dice, evidence.
 
-    The first `MOST_IMAGES`. Names of files, groups and digests are not among the columns.
+    The first `MOST_IMAGES`, flagged by `evidence_outside` where the evidence lies mostly outside the lungs. Names of files, groups and digests are not among the columns.
     """
     rows = read_content(reported.folder).rows[:MOST_IMAGES]
     there = list(rows[0]) if rows else []
     words = [name for name in ("label", "predicted") if name in there]
     numbers = [name for name in there if name.startswith("prob_")]
-    numbers += [name for name in ("dice", "infection_dice", "evidence_in_lungs") if name in there]
+    numbers += [name for name in ("dice", "infection_dice", "evidence_in_lungs", "evidence_outside") if name in there]
     table = [
         (number, *(row[name] for name in words), *(to_float(row[name]) for name in numbers))
         for number, row in enumerate(rows)

@@ -29,10 +29,11 @@ def test_images_go_by_number_with_truth_and_prediction_and_without_names(reporte
     columns, rows = image_table(reported)
     classes = ["COVID-19", "Non-COVID", "Normal"]
     probs = [f"prob_{name}" for name in classes]
-    assert columns == ("image", "label", "predicted", *probs, "dice", "evidence_in_lungs")
+    assert columns == ("image", "label", "predicted", *probs, "dice", "evidence_in_lungs", "evidence_outside")
     assert [row[0] for row in rows] == list(range(6)) and {row[1] for row in rows} == set(classes)
     for row in rows:
         assert sum(row[3:6]) == pytest.approx(1) and row[2] == classes[int(np.argmax(row[3:6]))]
+    assert all(row[8] == (row[7] < 0.5) for row in rows), "flagged where the evidence lies mostly outside"
     dice = reported.results.segmentation["dice"].value
     assert np.mean([row[6] for row in rows]) == pytest.approx(dice)
 
