@@ -50,7 +50,8 @@ def evaluation_tables(results: EvaluationResults) -> dict[str, tuple[Sequence[st
 def image_table(reported: Reported) -> tuple[Sequence[str], list[Sequence[Any]]]:
     """Columns and rows of single images: number in the report, truth, prediction, probabilities, dice, evidence.
 
-    The first `MOST_IMAGES`, flagged by `evidence_outside` where the evidence lies mostly outside the lungs. Names of files, groups and digests are not among the columns.
+    The first `MOST_IMAGES`, flagged by `evidence_outside` where the evidence lies mostly outside the lungs. Names of
+    files, groups and digests are not among the columns.
     """
     rows = read_content(reported.folder).rows[:MOST_IMAGES]
     there = list(rows[0]) if rows else []
